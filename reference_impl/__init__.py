@@ -1,0 +1,1 @@
+"""Vetted concurrency components for threads and asyncio, one file each."""

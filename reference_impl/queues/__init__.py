@@ -1,0 +1,1 @@
+"""In-process and file-fed queues."""

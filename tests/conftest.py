@@ -1,0 +1,46 @@
+"""Settings and fixtures that every test has."""
+
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from tests.support.explore import Interleavings, Schedules
+
+# Threads share two noisy cores: an example's duration says nothing, so no deadline.
+settings.register_profile("suite", deadline=None, print_blob=True)
+settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _switch_threads_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in left:
+        thread.join(timeout=10)
+    alive = [thread.name for thread in left if thread.is_alive()]
+    assert not alive, f"the test left threads behind: {alive}"
+
+
+@pytest.fixture
+def interleavings(request: pytest.FixtureRequest) -> Interleavings:
+    """Explores thread interleavings and writes what it explored to the evidence."""
+    pytest.importorskip("interleave_test", reason="thread exploration needs Python >= 3.12")
+    return Interleavings(request.node)
+
+
+@pytest.fixture
+def schedules(request: pytest.FixtureRequest) -> Schedules:
+    """Explores asyncio schedules and writes what it explored to the evidence."""
+    return Schedules(request.node)

@@ -1,0 +1,172 @@
+"""Systematic exploration of thread interleavings and asyncio schedules.
+
+Both classes say three things of a model: `prove` (exhausted up to a bound, and clean),
+`sample` (so many schedules drawn, and clean), `catch` (a broken twin's fault is found).
+What they explored goes to the evidence of the test that asked.
+"""
+
+import linecache
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tests.support import COMPONENTS
+
+EXPLORED = pytest.StashKey[list[dict[str, Any]]]()
+
+
+class _Explorer:
+    def __init__(self, item: pytest.Item) -> None:
+        self._records = item.stash.setdefault(EXPLORED, [])
+
+    def _record(self, **record: Any) -> None:
+        self._records.append(record)
+
+
+class Interleavings(_Explorer):
+    """Thread interleavings, by interleave-test's deterministic scheduler.
+
+    A model is a function without arguments that builds its state, starts its threads
+    by `interleave_test.spawn`, joins them and asserts. Only reference_impl is traced:
+    the threads switch between its opcodes (or lines) and at each modelled primitive.
+    """
+
+    def prove(
+        self,
+        model: Callable[[], object],
+        *,
+        preemptions: int = 1,
+        granularity: str = "opcode",
+        limit: int = 200_000,
+    ) -> int:
+        """Run every schedule with at most `preemptions`; returns how many there were."""
+        result = self._explore(
+            model,
+            strategy="dfs",
+            max_preemptions=preemptions,
+            granularity=granularity,
+            iterations=limit,
+        )
+        assert result.exhausted, (
+            f"{limit} schedules did not exhaust {preemptions} preemptions by {granularity}: "
+            "use a smaller model, a lower bound, granularity='line', or sample()"
+        )
+        bound = f"at most {preemptions} preemptions, by {granularity}"
+        self._record(kind="threads", exhausted=True, bound=bound, schedules=result.schedules_run)
+        return int(result.schedules_run)
+
+    def sample(
+        self,
+        model: Callable[[], object],
+        *,
+        schedules: int,
+        granularity: str = "opcode",
+        seed: int = 0,
+    ) -> None:
+        """Run `schedules` schedules drawn by PCT (random priorities, few demotions)."""
+        self._explore(
+            model, strategy="pct", granularity=granularity, iterations=schedules, seed=seed
+        )
+        bound = f"PCT, by {granularity}"
+        self._record(kind="threads", exhausted=False, bound=bound, schedules=schedules)
+
+    def catch(
+        self,
+        model: Callable[[], object],
+        *,
+        preemptions: int = 1,
+        granularity: str = "opcode",
+        limit: int = 200_000,
+        diagram: str | None = None,
+    ) -> Any:
+        """Find the fault of a broken twin by the same search; returns the failure.
+
+        With `diagram` (a title) the losing interleaving is drawn on the evidence page.
+        """
+        result = self._explore(
+            model,
+            strategy="dfs",
+            max_preemptions=preemptions,
+            granularity=granularity,
+            iterations=limit,
+            raise_on_failure=False,
+        )
+        assert result.failure is not None, (
+            f"the broken twin survived {result.schedules_run} schedules: "
+            "the check proves nothing"
+        )
+        record: dict[str, Any] = {"kind": "caught", "schedules": result.schedules_run}
+        if diagram is not None:
+            record["diagram"] = {"title": diagram, **_trace(result.failure)}
+        self._record(**record)
+        return result.failure
+
+    @staticmethod
+    def _explore(model: Callable[[], object], **options: Any) -> Any:
+        import interleave_test
+
+        options.setdefault("seed", 0)
+        return interleave_test.explore(model, include=[COMPONENTS], **options)
+
+
+class Schedules(_Explorer):
+    """Asyncio schedules and cancellations, by detangle's deterministic loop.
+
+    A model is a coroutine function without arguments. `detangle.maybe_timeout` and
+    `detangle.inject_cancellation` inside it make cancellation part of the search.
+    """
+
+    def prove(
+        self, model: Callable[[], Awaitable[object]], *, delays: int = 1, limit: int = 200_000
+    ) -> int:
+        """Run every schedule with at most `delays` deviations from asyncio's order."""
+        import detangle
+
+        stats = detangle.explore(
+            model, strategy=detangle.DFS(max_delays=delays), runs=limit, database=False
+        )
+        assert stats.exhausted, f"{limit} schedules did not exhaust {delays} delays"
+        bound = f"at most {delays} delays"
+        self._record(kind="asyncio", exhausted=True, bound=bound, schedules=stats.runs)
+        return int(stats.runs)
+
+    def sample(
+        self, model: Callable[[], Awaitable[object]], *, schedules: int, seed: int = 0
+    ) -> None:
+        """Run `schedules` schedules of detangle's portfolio (PCT, random walks, delays)."""
+        import detangle
+
+        detangle.explore(model, runs=schedules, seed=seed, database=False)
+        self._record(kind="asyncio", exhausted=False, bound="portfolio", schedules=schedules)
+
+    def catch(
+        self, model: Callable[[], Awaitable[object]], *, schedules: int = 10_000, seed: int = 0
+    ) -> Any:
+        """Find the fault of a broken twin; returns detangle's report."""
+        import detangle
+
+        with pytest.raises(detangle.BugFound) as caught:
+            detangle.explore(model, runs=schedules, seed=seed, database=False)
+        self._record(kind="caught", schedules=schedules)
+        return caught.value
+
+
+def _trace(failure: Any) -> dict[str, Any]:
+    """The failing schedule as steps (thread, source line), consecutive repeats merged."""
+    steps: list[dict[str, str]] = []
+    for step in failure.steps:
+        filename, _, line = step.location.rpartition(":")
+        name = filename.rsplit("/", maxsplit=1)[-1]
+        text = next(
+            (
+                linecache.getline(known, int(line)).strip()
+                for known in list(linecache.cache)
+                if line.isdigit() and known.endswith(name)
+            ),
+            "",
+        )
+        entry = {"thread": step.thread_name, "at": step.location, "code": text, "kind": step.kind}
+        if not steps or (steps[-1]["thread"], steps[-1]["at"]) != (entry["thread"], entry["at"]):
+            steps.append(entry)
+    return {"steps": steps, "outcome": failure.kind, "details": failure.details}
