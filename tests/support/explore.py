@@ -6,7 +6,7 @@ What they explored goes to the evidence of the test that asked.
 """
 
 import linecache
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -93,8 +93,7 @@ class Interleavings(_Explorer):
             raise_on_failure=False,
         )
         assert result.failure is not None, (
-            f"the broken twin survived {result.schedules_run} schedules: "
-            "the check proves nothing"
+            f"the broken twin survived {result.schedules_run} schedules: the check proves nothing"
         )
         record: dict[str, Any] = {"kind": "caught", "schedules": result.schedules_run}
         if diagram is not None:
@@ -118,7 +117,11 @@ class Schedules(_Explorer):
     """
 
     def prove(
-        self, model: Callable[[], Awaitable[object]], *, delays: int = 1, limit: int = 200_000
+        self,
+        model: Callable[[], Coroutine[Any, Any, object]],
+        *,
+        delays: int = 1,
+        limit: int = 200_000,
     ) -> int:
         """Run every schedule with at most `delays` deviations from asyncio's order."""
         import detangle
@@ -132,7 +135,7 @@ class Schedules(_Explorer):
         return int(stats.runs)
 
     def sample(
-        self, model: Callable[[], Awaitable[object]], *, schedules: int, seed: int = 0
+        self, model: Callable[[], Coroutine[Any, Any, object]], *, schedules: int, seed: int = 0
     ) -> None:
         """Run `schedules` schedules of detangle's portfolio (PCT, random walks, delays)."""
         import detangle
@@ -141,7 +144,11 @@ class Schedules(_Explorer):
         self._record(kind="asyncio", exhausted=False, bound="portfolio", schedules=schedules)
 
     def catch(
-        self, model: Callable[[], Awaitable[object]], *, schedules: int = 10_000, seed: int = 0
+        self,
+        model: Callable[[], Coroutine[Any, Any, object]],
+        *,
+        schedules: int = 10_000,
+        seed: int = 0,
     ) -> Any:
         """Find the fault of a broken twin; returns detangle's report."""
         import detangle
@@ -166,7 +173,16 @@ def _trace(failure: Any) -> dict[str, Any]:
             ),
             "",
         )
-        entry = {"thread": step.thread_name, "at": step.location, "code": text, "kind": step.kind}
-        if not steps or (steps[-1]["thread"], steps[-1]["at"]) != (entry["thread"], entry["at"]):
+        entry = {
+            "thread": step.thread_name,
+            "at": step.location,
+            "code": text,
+            "kind": step.kind,
+        }
+        if not steps or (steps[-1]["thread"], steps[-1]["at"]) != (
+            entry["thread"],
+            entry["at"],
+        ):
             steps.append(entry)
-    return {"steps": steps, "outcome": failure.kind, "details": failure.details}
+    details = failure.details or str(failure.exception).partition("\n")[0]
+    return {"steps": steps, "outcome": failure.kind, "details": details}

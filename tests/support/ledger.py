@@ -12,7 +12,7 @@ import platform
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
-    report: Any = yield
+) -> Generator[None, Any, Any]:
+    report = yield
     proves, twins = _named(item, "guarantee"), _named(item, "twin")
     if (proves or twins) and (call.when == "call" or report.outcome != "passed"):
         statistics = str(getattr(item, "hypothesis_statistics", ""))

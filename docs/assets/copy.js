@@ -1,0 +1,11 @@
+/* The copy button gives the block exactly, byte for byte: Material would trim its end. */
+document.addEventListener(
+  "click",
+  (event) => {
+    const button = event.target.closest("[data-clipboard-target]")
+    if (button === null) return
+    const block = document.querySelector(button.dataset.clipboardTarget)
+    button.setAttribute("data-clipboard-text", block.textContent)
+  },
+  { capture: true },
+)

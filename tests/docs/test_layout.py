@@ -1,0 +1,159 @@
+"""One component, three files: code, page and tests, each in the form that the design gives."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import COMPONENTS, ROOT
+from tests.support.ledger import components
+
+SECTIONS = [
+    "Guarantees",
+    "The file",
+    "Minimal use",
+    "Operations",
+    "What goes wrong",
+    "How it works",
+    "Tuning",
+    "Testing your own use",
+    "Outgrowing one process",
+    "Evidence, known limits, changes",
+    "API reference",
+]
+ASPECTS = [
+    "Threads",
+    "Event loops",
+    "Processes and fork",
+    "Ordering and fairness",
+    "Capacity and backpressure",
+    "Cancellation and timeouts",
+    "Close",
+    "Time source",
+    "Free-threaded build",
+]
+HEADER = """\
+# {name}: .+
+# https://executable-guarantees\\.example/{path}\\.html
+# Version \\d+\\.\\d+\\.\\d+ \\(\\d{{4}}-\\d\\d-\\d\\d\\); Python 3\\.11 to 3\\.14, .+
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
+"""
+# The relative imports that the design allows, by what follows the package's name.
+SIBLINGS = {
+    "caches/async_ttl_cache": {"ttl_cache"},
+    "caches/sharded_cache": {"ttl_cache"},
+    "buses/event_bus": {"event"},
+    "buses/async_event_bus": {"event"},
+    "queues/async_pending_queue": {"bridges.file_watch"},
+    "queues/async_converter_pool": {"bridges.file_watch"},
+}
+THIRD_PARTY = {"bridges/file_watch": {"watchdog"}}
+
+every_component = pytest.mark.parametrize("component", components())
+
+
+def source(component: str) -> str:
+    return (COMPONENTS / f"{component}.py").read_text(encoding="utf-8")
+
+
+def page(component: str) -> str:
+    path = ROOT / "docs" / f"{component}.md"
+    assert path.is_file(), f"{component}.py has no page: write {path.relative_to(ROOT)}"
+    return path.read_text(encoding="utf-8")
+
+
+def test_there_are_components() -> None:
+    assert components()
+
+
+@every_component
+def test_has_page_tests_and_changelog(component: str) -> None:
+    family, name = component.split("/")
+    page(component)
+    tests = ROOT / "tests" / family / f"test_{name}.py"
+    assert tests.is_file(), f"{component}.py has no tests: write {tests.relative_to(ROOT)}"
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    version = re.search(r"^# Version (\S+) \((\S+)\)", source(component), re.MULTILINE)
+    assert version is not None
+    entry = rf"^## {component}\n(.*\n)*?### {re.escape(version[1])} \({version[2]}\)$"
+    assert re.search(entry, changes, re.MULTILINE), (
+        f"CHANGELOG.md has no '### {version[1]} ({version[2]})' below '## {component}'"
+    )
+
+
+@pytest.mark.parametrize("folder", ["docs", "tests"])
+def test_no_page_or_test_lacks_its_component(folder: str) -> None:
+    known = set(components())
+    families = {Path(component).parent.name for component in known}
+    for file in (ROOT / folder).glob("*/*.*"):
+        if file.parent.name not in families or file.stem in {"__init__", "index"}:
+            continue
+        name = file.stem.removeprefix("test_").removesuffix("_model")
+        assert f"{file.parent.name}/{name}" in known, f"{file} belongs to no component"
+
+
+@every_component
+def test_file_opens_with_its_header(component: str) -> None:
+    header = HEADER.format(name=Path(component).name + r"\.py", path=component)
+    assert re.match(header, source(component)), f"{component}.py should open with\n{header}"
+
+
+@every_component
+def test_file_has_a_readable_length(component: str) -> None:
+    lines = len(source(component).splitlines())
+    shortest = 50 if component == "buses/event" else 150
+    assert shortest <= lines <= 350, f"{component}.py has {lines} lines"
+
+
+@every_component
+def test_file_imports_only_what_the_design_allows(component: str) -> None:
+    allowed = sys.stdlib_module_names | THIRD_PARTY.get(component, set())
+    for node in ast.walk(ast.parse(source(component))):
+        if isinstance(node, ast.Import):
+            assert {alias.name.split(".")[0] for alias in node.names} <= allowed
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            assert node.module in SIBLINGS.get(component, set())
+        elif isinstance(node, ast.ImportFrom):
+            assert str(node.module).split(".")[0] in allowed
+
+
+@every_component
+def test_page_has_its_sections_in_order(component: str) -> None:
+    headings = re.findall(r"^## (.+?)(?: \{.*\})?$", page(component), re.MULTILINE)
+    assert headings == SECTIONS
+
+
+@every_component
+def test_page_answers_every_aspect(component: str) -> None:
+    rows = re.findall(r"^\| (?:\*\*)?([A-Z][\w -]+?)(?:\*\*)? \|", page(component), re.MULTILINE)
+    start = rows.index(ASPECTS[0])
+    assert rows[start : start + len(ASPECTS)] == ASPECTS
+
+
+@every_component
+def test_page_says_more_than_thread_safe(component: str) -> None:
+    """The glossary's terms say what is promised; "thread-safe" alone says nothing."""
+    for path in (COMPONENTS / f"{component}.py", ROOT / "docs" / f"{component}.md"):
+        text = path.read_text(encoding="utf-8")
+        found = re.search(r"(?i)\b(thread|async)[- ]safe\b", text)
+        assert found is None, f"{path.name} says {found and found[0]!r}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_fences_keep_the_rules(path: Path) -> None:
+    """Fences that the plugin would not collect, or not run alone, are refused."""
+    before = ""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        where = f"{path.name}:{number}"
+        assert not re.match(r"\s+(```|~~~)\s*\{?\.?py", line), f"{where}: indented fence"
+        if re.match(r"(```|~~~)\s*\{?\.?py", line):
+            assert "continuation" not in line, f"{where}: a fence must run alone"
+            assert "retry:" not in line, f"{where}: a flaky example is a bug"
+            if "notest" in line:
+                assert before.startswith("<!-- notest: "), f"{where}: notest without reason"
+        before = line

@@ -1,0 +1,96 @@
+"""The ledger: what the pages promise, what the tests prove, what the evidence says."""
+
+import ast
+import json
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import ROOT
+from tests.support.evidence import FIGURES, json_path, pages
+from tests.support.ledger import all_promises, closure, components, digest, promises
+
+every_component = pytest.mark.parametrize("component", components())
+
+
+def marked(marker: str) -> Iterator[str]:
+    """The IDs that `@pytest.mark.<marker>(...)` names anywhere in the tests."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(f"mark.{marker}"):
+                yield from (str(ast.literal_eval(arg)) for arg in node.args)
+
+
+def evidence(component: str) -> dict[str, Any]:
+    path = json_path(component)
+    assert path.is_file(), f"{component} has no evidence: run `nox -s evidence`"
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+@every_component
+def test_page_promises_something(component: str) -> None:
+    assert promises(component) or component == "buses/event"
+
+
+@pytest.mark.parametrize("marker", ["guarantee", "twin"])
+def test_markers_and_promises_agree(marker: str) -> None:
+    """Each promise has a test and a broken twin; no test names what nobody promises."""
+    assert set(marked(marker)) == all_promises().keys()
+
+
+@every_component
+def test_evidence_is_of_this_source(component: str) -> None:
+    now = {path.relative_to(ROOT).as_posix(): digest(path) for path in closure(component)}
+    assert evidence(component)["files"] == now, (
+        f"{component} changed after it was proved: run `nox -s evidence`"
+    )
+
+
+@every_component
+def test_evidence_covers_each_promise(component: str) -> None:
+    rows = evidence(component)["guarantees"]
+    assert list(rows) == list(promises(component))
+    for identifier, row in rows.items():
+        assert row["tests"], f"{identifier} has no passing test: run `nox -s evidence`"
+        assert row["twins"], f"{identifier} has no broken twin that is caught"
+
+
+@every_component
+def test_evidence_names_tests_that_exist(component: str) -> None:
+    for row in evidence(component)["guarantees"].values():
+        for name in [*row["tests"], *row["twins"]]:
+            path, _, test = name.partition("::")
+            function = test.split("::")[-1].split("[")[0]
+            assert function in (ROOT / path).read_text(encoding="utf-8") or _inherited(
+                path, function
+            ), f"{name} is gone: run `nox -s evidence`"
+
+
+def _inherited(path: str, function: str) -> bool:
+    """Whether a contract class or a state machine gives this file the test."""
+    contracts = (ROOT / "tests" / "contracts").glob("*.py")
+    return function == "runTest" or any(
+        f"def {function}" in contract.read_text(encoding="utf-8") for contract in contracts
+    )
+
+
+@every_component
+def test_figures_are_of_this_source(component: str) -> None:
+    path = FIGURES / f"{Path(component).name}.json"
+    assert path.is_file(), f"{component} has no figures: run `nox -s bench`"
+    figures = json.loads(path.read_text(encoding="utf-8"))
+    now = {file.relative_to(ROOT).as_posix(): digest(file) for file in closure(component)}
+    assert figures["sources"] == now, f"{component} changed: run `nox -s bench`"
+    assert date.fromisoformat(figures["date"])
+
+
+def test_generated_pages_are_as_generated() -> None:
+    for path, text in pages().items():
+        assert path.read_text(encoding="utf-8") == text, (
+            f"{path.relative_to(ROOT)} differs from its results: "
+            "run `python -m tests.support.evidence render`"
+        )
