@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import nox
@@ -17,13 +18,12 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 MATRIX: list[str] = PYPROJECT["tool"]["executable-guarantees"]["pythons"]
 
 # pyenv's shims stand on the PATH for interpreters that are not selected: the real ones go first.
-pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-for folder in pyenv.glob("versions/3.*/bin"):
+for folder in Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser().glob("versions/3*/bin"):
     os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
 os.environ.update(NO_MKDOCS_2_WARNING="1", DISABLE_MKDOCS_2_WARNING="true")
 
-
-INSTALLED = [python for python in MATRIX if shutil.which(f"python{python}")]
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+INSTALLED = [python for python in MATRIX if python == HERE or shutil.which(f"python{python}")]
 if not INSTALLED:
     raise SystemExit(f"None of Python {', '.join(MATRIX)} was found: install one, then run nox.")
 # interleave-test schedules threads by sys.monitoring, which Python 3.11 does not have.
@@ -65,8 +65,8 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Unit, model, contract and doctests, and every fence of the documentation."""
     _install(session, "docs")
-    others = [f"--ignore=tests/{name}" for name in ("interleavings", "docs", "browser")]
     where = ["tests", "reference_impl", "docs", "README.md", "CONTRIBUTING.md"]
+    others = [f"--ignore=tests/{name}" for name in ("interleavings", "docs", "browser")]
     raw = f"--evidence-to=build/evidence/tests-{session.python}.json"
     session.run("pytest", *where, *others, "--markdown-docs", raw, *session.posargs)
 
@@ -131,7 +131,6 @@ def mutation(session: nox.Session) -> None:
     """Mutate the components; the tests should notice."""
     _install(session, "mutation")
     session.run("mutmut", "run", *session.posargs)
-    session.run("mutmut", "results")
 
 
 @nox.session(
