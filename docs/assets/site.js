@@ -9,3 +9,6 @@ document.addEventListener(
   },
   { capture: true },
 )
+
+/* Material's search dialog has no name for those who hear the page. */
+document.querySelector("[data-md-component=search]")?.setAttribute("aria-label", "Search")
