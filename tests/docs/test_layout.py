@@ -101,11 +101,23 @@ def test_file_opens_with_its_header(component: str) -> None:
     assert re.match(header, source(component)), f"{component}.py should open with\n{header}"
 
 
+def code_lines(text: str) -> int:
+    """How many lines hold code: not blank, no comment, no docstring."""
+    documented: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            documented |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return sum(
+        bool(line.strip()) and not line.lstrip().startswith("#") and number not in documented
+        for number, line in enumerate(text.splitlines(), start=1)
+    )
+
+
 @every_component
 def test_file_has_a_readable_length(component: str) -> None:
-    lines = len(source(component).splitlines())
-    shortest = 50 if component == "buses/event" else 150
-    assert shortest <= lines <= 350, f"{component}.py has {lines} lines"
+    """More than 350 lines of code want a simpler design; documentation is not counted."""
+    shortest = 50 if component == "buses/event" else 100
+    assert shortest <= code_lines(source(component)) <= 350
 
 
 @every_component

@@ -25,6 +25,7 @@ EVIDENCE = ROOT / "docs" / "evidence"
 FIGURES = EVIDENCE / "figures"
 RAW = ROOT / "build" / "evidence"
 BLOCKS = EVIDENCE / "blocks.json"
+_SHOWN = 8  # lines of a thread's run in a diagram: those before its switch matter
 
 
 def main(arguments: list[str]) -> None:
@@ -154,7 +155,7 @@ def _section(name: str, text: str) -> str:
 
 def _file_table(record: dict[str, Any]) -> str:
     component = record["component"]
-    lines = ["| | |", "|---|---|", f"| Version | {version(component)} |"]
+    lines = [f"| Version | {version(component)} |", "|---|---|"]
     for name, sha in record["files"].items():
         path = ROOT / name
         source = path.read_bytes()
@@ -264,7 +265,7 @@ def _diagrams(record: dict[str, Any]) -> str:
 
 def _diagram(diagram: dict[str, Any]) -> str:
     """One losing interleaving as a table: a lane for each thread, time runs downwards."""
-    steps = [step for step in diagram["steps"] if step["thread"] != "model" and step["code"]]
+    steps = [step for step in diagram["steps"] if step["code"]]
     lanes = list(dict.fromkeys(step["thread"] for step in steps))
     lines = [
         '<div class="interleaving" markdown="0">',
@@ -274,7 +275,8 @@ def _diagram(diagram: dict[str, Any]) -> str:
         + "</tr></thead><tbody>",
     ]
     for thread, codes in _runs(steps):
-        cell = "<br>".join(f"<code>{html.escape(code)}</code>" for code in codes)
+        shown = ["…"] * (len(codes) > _SHOWN) + codes[-_SHOWN:]
+        cell = "<br>".join(f"<code>{html.escape(code)}</code>" for code in shown)
         cells = (f"<td>{cell}</td>" if lane == thread else "<td></td>" for lane in lanes)
         lines.append("<tr>" + "".join(cells) + "</tr>")
     outcome = html.escape(_outcome(diagram))

@@ -52,7 +52,8 @@ class Interleavings(_Explorer):
             f"{limit} schedules did not exhaust {preemptions} preemptions by {granularity}: "
             "use a smaller model, a lower bound, granularity='line', or sample()"
         )
-        bound = f"at most {preemptions} preemptions, by {granularity}"
+        plural = "" if preemptions == 1 else "s"
+        bound = f"at most {preemptions} preemption{plural}, by {granularity}"
         self._record(kind="threads", exhausted=True, bound=bound, schedules=result.schedules_run)
         return int(result.schedules_run)
 
@@ -130,7 +131,7 @@ class Schedules(_Explorer):
             model, strategy=detangle.DFS(max_delays=delays), runs=limit, database=False
         )
         assert stats.exhausted, f"{limit} schedules did not exhaust {delays} delays"
-        bound = f"at most {delays} delays"
+        bound = f"at most {delays} delay{'' if delays == 1 else 's'}"
         self._record(kind="asyncio", exhausted=True, bound=bound, schedules=stats.runs)
         return int(stats.runs)
 
@@ -162,27 +163,21 @@ class Schedules(_Explorer):
 def _trace(failure: Any) -> dict[str, Any]:
     """The failing schedule as steps (thread, source line), consecutive repeats merged."""
     steps: list[dict[str, str]] = []
+    before = None
     for step in failure.steps:
-        filename, _, line = step.location.rpartition(":")
-        name = filename.rsplit("/", maxsplit=1)[-1]
-        text = next(
-            (
-                linecache.getline(known, int(line)).strip()
-                for known in list(linecache.cache)
-                if line.isdigit() and known.endswith(name)
-            ),
-            "",
-        )
-        entry = {
-            "thread": step.thread_name,
-            "at": step.location,
-            "code": text,
-            "kind": step.kind,
-        }
-        if not steps or (steps[-1]["thread"], steps[-1]["at"]) != (
-            entry["thread"],
-            entry["at"],
-        ):
-            steps.append(entry)
-    details = failure.details or str(failure.exception).partition("\n")[0]
-    return {"steps": steps, "outcome": failure.kind, "details": details}
+        here = step.chosen, step.location
+        # T0 is the model itself, which only starts the others and waits.
+        if step.chosen and here != before:
+            thread = f"T{step.chosen} {step.thread_name}"
+            steps.append({"thread": thread, "code": _source_line(step.location)})
+        before = here
+    error = failure.exception
+    details = failure.details if error is None else f"{type(error).__name__}: {error}"
+    return {"steps": steps, "outcome": failure.kind, "details": details.partition("\n")[0]}
+
+
+def _source_line(location: str) -> str:
+    """The line at "ttl_cache.py.twin3:120", stripped; "" where there is none."""
+    name, _, line = location.rpartition(":")
+    files = [file for file in linecache.cache if file.endswith(f"/{name}")]
+    return linecache.getline(files[0], int(line)).strip() if files and line.isdigit() else ""

@@ -110,7 +110,7 @@ def pytest_runtest_makereport(
     proves, twins = _named(item, "guarantee"), _named(item, "twin")
     if (proves or twins) and (call.when == "call" or report.outcome != "passed"):
         statistics = str(getattr(item, "hypothesis_statistics", ""))
-        examples = sum(int(n) for n in re.findall(r"(\d+) passing examples", statistics))
+        examples = sum(int(n) for n in re.findall(r"(\d+) passing\b", statistics))
         item.config.stash[_RESULTS].append(
             {
                 "test": item.nodeid,

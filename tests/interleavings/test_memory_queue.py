@@ -1,0 +1,430 @@
+"""MemoryQueue under every schedule of two or three small threads, up to a bound.
+
+Each model runs on the component, where it must hold, and on broken twins, where the same
+search must find the fault.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from reference_impl.queues import memory_queue
+from tests.support.explore import Interleavings
+from tests.support.twins import twin
+
+interleave_test = pytest.importorskip("interleave_test")
+spawn: Callable[..., Any] = interleave_test.spawn
+
+Faults = list[tuple[str, str]]
+
+
+def queue_of(m: ModuleType, *payloads: str, **options: Any) -> Any:
+    queue = m.MemoryQueue(clock=lambda: 0.0, **options)
+    for payload in payloads:
+        queue.add(payload)
+    return queue
+
+
+def claimed(m: ModuleType) -> tuple[Any, Any]:
+    queue = queue_of(m, "job")
+    return queue, queue.get_next()
+
+
+def failed(m: ModuleType) -> tuple[Any, Any]:
+    queue, item = claimed(m)
+    item.mark_failed("x")
+    queue.update(item)
+    return queue, item
+
+
+def result(thread: Any) -> Any:
+    thread.join()
+    return thread.result()
+
+
+def outcome(call: Callable[..., Any], *arguments: Any) -> Any:
+    """The result, or the name of the error."""
+    try:
+        return call(*arguments)
+    except (RuntimeError, ValueError, TimeoutError) as error:
+        return type(error).__name__
+
+
+# The models. Each takes the module, and is one run: it builds its state and asserts.
+
+
+def two_claims(m: ModuleType) -> None:
+    queue = queue_of(m, "a", "b")
+    workers = [spawn(queue.get_next), spawn(queue.wait_next)]
+    items = [result(worker) for worker in workers]
+    assert sorted(item.data for item in items) == ["a", "b"]
+    assert [item.attempts for item in items] == [1, 1]
+    assert queue.stats.processing == 2
+
+
+def one_item_two_claims(m: ModuleType) -> None:
+    queue = queue_of(m, "a")
+    workers = [spawn(queue.get_next), spawn(queue.get_next)]
+    items = [result(worker) for worker in workers]
+    assert sum(item is not None for item in items) == 1
+
+
+def two_updates_of_one_version(m: ModuleType) -> None:
+    queue, mine = claimed(m)
+    yours = queue.get(mine.id)
+    mine.mark_completed()
+    yours.mark_failed("x")
+    threads = [spawn(outcome, queue.update, mine), spawn(outcome, queue.update, yours)]
+    outcomes = [result(thread) for thread in threads]
+    assert sorted(map(str, outcomes)) == ["None", "StaleItemError"]
+    winner = (mine, yours)[outcomes.index(None)]
+    assert queue.get(mine.id) == winner
+
+
+def a_list_while_an_item_goes(m: ModuleType) -> None:
+    queue = queue_of(m, "a", "b")
+    remover = spawn(queue.remove, "item-1")
+    found = [item.data for item in queue.list_by_status(m.PENDING)]
+    remover.join()
+    assert found in (["a", "b"], ["b"])
+
+
+def two_adds_to_the_last_place(m: ModuleType) -> None:
+    queue = queue_of(m, max_size=1)
+    threads = [spawn(outcome, queue.add, data) for data in "ab"]
+    outcomes = [result(thread) for thread in threads]
+    assert outcomes.count("QueueFull") == 1
+    assert len(queue) == 1
+
+
+def a_waiter_and_an_add(m: ModuleType) -> None:
+    queue = queue_of(m)
+    waiter = spawn(queue.wait_next, name="waiter")
+    adder = spawn(queue.add, "job", name="adder")
+    assert result(waiter).data == "job"
+    adder.join()
+
+
+def a_waiter_and_an_update(m: ModuleType) -> None:
+    queue, item = claimed(m)
+    item.reset_to_pending()
+    waiter = spawn(queue.wait_next)
+    updater = spawn(queue.update, item)
+    assert result(waiter).attempts == 2
+    updater.join()
+
+
+def a_waiter_and_retry_failed(m: ModuleType) -> None:
+    queue, _ = failed(m)
+    waiter = spawn(queue.wait_next)
+    retrier = spawn(queue.retry_failed)
+    assert result(waiter).attempts == 2
+    assert result(retrier) == 1
+
+
+def a_waiter_and_requeue_stale(m: ModuleType) -> None:
+    queue, _ = claimed(m)
+    waiter = spawn(queue.wait_next)
+    keeper = spawn(queue.requeue_stale, 0.0)
+    assert result(waiter).attempts == 2
+    assert result(keeper) == 1
+
+
+def two_waiters_and_two_adds(m: ModuleType) -> None:
+    queue = queue_of(m)
+    waiters = [spawn(queue.wait_next), spawn(queue.wait_next)]
+    queue.add("a")
+    queue.add("b")
+    assert sorted(result(waiter).data for waiter in waiters) == ["a", "b"]
+
+
+def a_waiter_and_a_thief(m: ModuleType) -> None:
+    """The item that woke the waiter is claimed by another; the next one must wake it again."""
+    queue = queue_of(m)
+    waiter = spawn(queue.wait_next)
+    thief = spawn(queue.get_next)
+    queue.add("a")
+    stolen = result(thief)
+    if stolen is not None:
+        queue.add("b")
+    assert result(waiter).data == ("a" if stolen is None else "b")
+
+
+def an_interrupted_waiter_and_another(m: ModuleType) -> None:
+    """A waiter that got the wake-up and then KeyboardInterrupt leaves the item to the other."""
+    queue = queue_of(m)
+    wait_for, victims = queue._available.wait_for, set[int]()
+
+    def interrupted(*arguments: Any) -> Any:
+        found = wait_for(*arguments)
+        if threading.get_ident() in victims:
+            raise KeyboardInterrupt
+        return found
+
+    queue._available.wait_for = interrupted
+
+    def work(*, victim: bool) -> Any:
+        if victim:
+            victims.add(threading.get_ident())
+        try:
+            item = queue.wait_next()
+        except KeyboardInterrupt:
+            return "interrupted"
+        if item.data == "for the first":
+            queue.add("for the second")
+        return item.data
+
+    threads = [spawn(work, victim=True), spawn(work, victim=False)]
+    queue.add("for the first")
+    outcomes = [result(thread) for thread in threads]
+    assert "for the first" in outcomes
+
+
+def a_timed_waiter_and_another(m: ModuleType) -> None:
+    queue = queue_of(m)
+    timed = spawn(outcome, queue.wait_next, 1.0)
+    other = spawn(queue.wait_next)
+    queue.add("a")
+    if result(timed) != "TimeoutError":
+        queue.add("b")
+    assert result(other).data in "ab"
+
+
+def waiters_and_close(m: ModuleType) -> None:
+    queue = queue_of(m)
+    waiters = [spawn(outcome, queue.wait_next), spawn(outcome, queue.wait_next)]
+    queue.close()
+    assert [result(waiter) for waiter in waiters] == ["QueueClosed"] * 2
+
+
+def an_add_and_close(m: ModuleType) -> None:
+    """An add is refused, or its item can be claimed from the closed queue."""
+    queue = queue_of(m)
+    adder = spawn(outcome, queue.add, "job")
+    waiter = spawn(outcome, queue.wait_next)
+    queue.close()
+    added, got = result(adder), result(waiter)
+    if added == "QueueClosed":
+        assert got == "QueueClosed"
+    else:
+        found = queue.get_next() if got == "QueueClosed" else got
+        assert found is not None
+        assert found.data == "job"
+
+
+def a_late_report_and_requeue_stale(m: ModuleType) -> None:
+    queue, item = claimed(m)
+    item.mark_completed()
+    worker = spawn(outcome, queue.update, item)
+    requeued = queue.requeue_stale(0.0)
+    reported = result(worker)
+    assert (requeued, reported) in [(1, "StaleItemError"), (0, None)]
+    assert (queue.get_next() is not None) is bool(requeued)
+
+
+def two_retries(m: ModuleType) -> None:
+    queue, _ = failed(m)
+    retriers = [spawn(queue.retry_failed), spawn(queue.retry_failed)]
+    assert sum(result(retrier) for retrier in retriers) == 1
+    assert queue.get_next() is not None
+    assert queue.get_next() is None
+
+
+# Linearizability: what threads saw, explained by some order of a sequential model.
+
+
+def sequential() -> Any:
+    """Pending payloads in order, and claimed ones, as a model for detangle.lin."""
+    from detangle import lin
+
+    class Sequential(lin.Model):
+        name = "MemoryQueue of one priority"
+
+        def init(self) -> Any:
+            return (), ()
+
+        def step(self, state: Any, op: Any) -> tuple[bool, Any]:
+            pending, claimed = state
+            if op.f == "add":
+                return True, ((*pending, op.arg), claimed)
+            if op.f == "claim":
+                if not pending:
+                    return op.output is None, state
+                return op.output == pending[0], (pending[1:], (*claimed, pending[0]))
+            if op.f == "give back":
+                if not claimed:
+                    return op.output == 0, state
+                return op.output == len(claimed), ((*pending, *claimed), ())
+            assert op.f == "counts"
+            return op.output == (len(pending), len(claimed)), state
+
+    return Sequential()
+
+
+def histories(*threads: list[tuple[str, Any]]) -> Callable[[ModuleType], None]:
+    """A model: each thread does its operations, and the history must be linearizable."""
+
+    def model(m: ModuleType) -> None:
+        from detangle import History
+
+        queue, history = queue_of(m, max_size=9), History()
+
+        def counts() -> tuple[int, int]:
+            stats = queue.stats
+            return stats.pending, stats.processing
+
+        def claim() -> Any:
+            item = queue.get_next()
+            return item and item.data
+
+        calls: dict[str, Callable[..., Any]] = {
+            "add": lambda data: queue.add(data) and None,
+            "claim": lambda _: claim(),
+            "give back": lambda _: queue.requeue_stale(0.0),
+            "counts": lambda _: counts(),
+        }
+
+        def work(number: int, operations: list[tuple[str, Any]]) -> None:
+            for name, argument in operations:
+                operation = history.invoke(number, name, argument)
+                history.ok(operation, calls[name](argument))
+
+        workers = [spawn(work, number, ops) for number, ops in enumerate(threads)]
+        for worker in workers:
+            worker.join()
+        history.assert_linearizable(sequential())
+
+    return model
+
+
+CLAIM, GIVE_BACK, COUNTS = ("claim", None), ("give back", None), ("counts", None)
+adds_and_claims = histories([("add", "a"), CLAIM], [("add", "b"), CLAIM])
+claims_and_counts = histories([("add", "a"), CLAIM], [COUNTS, GIVE_BACK])
+three_threads = histories([("add", "a"), CLAIM], [("add", "b"), GIVE_BACK], [CLAIM, COUNTS])
+
+
+# Which model proves what, how far it is searched, and the twins that it must catch.
+
+GET_NEXT = "with self._lock:\n            claimed ="
+ADD = "with self._lock:\n            if self._closed:\n                raise QueueClosed"
+LIST = "with self._lock:\n            found ="
+RETRY = "with self._lock:\n            items = [QueueItem"
+UPDATE = "with self._lock:\n            stored = self._items.get(new.id)"
+STALE = "with self._lock:\n            latest ="
+
+
+def without_lock(text: str) -> Faults:
+    return [(text, text.replace("with self._lock:", "if True:"))]
+
+
+NO_NOTIFY: Faults = [("if self._waiting:", "if False:")]
+
+
+@dataclass
+class Proof:
+    guarantee: str
+    model: Callable[[ModuleType], None]
+    twins: list[Faults]
+    granularity: str = "opcode"
+    preemptions: int = 1
+    diagram: str | None = None
+    options: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.options = {"granularity": self.granularity, "preemptions": self.preemptions}
+
+
+PROOFS = {
+    "two_claims": Proof("MQ-2", two_claims, [without_lock(GET_NEXT)]),
+    "one_item_two_claims": Proof(
+        "MQ-2",
+        one_item_two_claims,
+        [without_lock(GET_NEXT)],
+        diagram="Without the lock, two workers claim one item",
+    ),
+    "two_updates": Proof(
+        "MQ-5", two_updates_of_one_version, [without_lock(UPDATE)], granularity="line"
+    ),
+    "a_list_while_an_item_goes": Proof("MQ-6", a_list_while_an_item_goes, [without_lock(LIST)]),
+    "two_adds_to_the_last_place": Proof("MQ-7", two_adds_to_the_last_place, [without_lock(ADD)]),
+    "a_waiter_and_an_add": Proof(
+        "MQ-8",
+        a_waiter_and_an_add,
+        [NO_NOTIFY],
+        diagram="Without the notify, a waiting worker sleeps beside a pending item",
+    ),
+    "a_waiter_and_an_update": Proof("MQ-8", a_waiter_and_an_update, [NO_NOTIFY]),
+    "a_waiter_and_retry_failed": Proof("MQ-8", a_waiter_and_retry_failed, [NO_NOTIFY]),
+    "a_waiter_and_requeue_stale": Proof("MQ-8", a_waiter_and_requeue_stale, [NO_NOTIFY]),
+    "two_waiters_and_two_adds": Proof(
+        "MQ-8", two_waiters_and_two_adds, [NO_NOTIFY], granularity="line"
+    ),
+    "a_waiter_and_a_thief": Proof(
+        "MQ-8",
+        a_waiter_and_a_thief,
+        [[("wait_for(lambda: self._priorities or self._closed, timeout)", "wait(timeout)")]],
+        granularity="line",
+    ),
+    "an_interrupted_waiter": Proof(
+        "MQ-8",
+        an_interrupted_waiter_and_another,
+        [[("self._available.notify()\n                raise", "pass\n                raise")]],
+        granularity="line",
+    ),
+    "a_timed_waiter_and_another": Proof(
+        "MQ-8", a_timed_waiter_and_another, [NO_NOTIFY], granularity="line"
+    ),
+    "waiters_and_close": Proof(
+        "MQ-9",
+        waiters_and_close,
+        [[("notify_all()", "notify()")], [("self._available.notify_all()", "pass")]],
+        granularity="line",
+    ),
+    "an_add_and_close": Proof(
+        "MQ-9", an_add_and_close, [without_lock(ADD)], granularity="line", preemptions=2
+    ),
+    "a_late_report_and_requeue_stale": Proof(
+        "MQ-10",
+        a_late_report_and_requeue_stale,
+        [without_lock(UPDATE), without_lock(STALE), [("or old.version != new.version", "")]],
+    ),
+    "two_retries": Proof("MQ-10", two_retries, [without_lock(RETRY)]),
+    "adds_and_claims": Proof(
+        "MQ-1",
+        adds_and_claims,
+        [without_lock(ADD), without_lock(GET_NEXT)],
+    ),
+    "claims_and_counts": Proof("MQ-1", claims_and_counts, [without_lock(STALE)]),
+}
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [pytest.param(p, id=n, marks=pytest.mark.guarantee(p.guarantee)) for n, p in PROOFS.items()],
+)
+def test_every_schedule(proof: Proof, interleavings: Interleavings) -> None:
+    interleavings.prove(lambda: proof.model(memory_queue), **proof.options)
+
+
+@pytest.mark.parametrize(
+    ("proof", "faults"),
+    [
+        pytest.param(proof, faults, id=f"{name}-{n}", marks=pytest.mark.twin(proof.guarantee))
+        for name, proof in PROOFS.items()
+        for n, faults in enumerate(proof.twins)
+    ],
+)
+def test_the_search_catches_a_broken_twin(
+    proof: Proof, faults: Faults, interleavings: Interleavings
+) -> None:
+    broken = twin("queues/memory_queue.py", *faults)
+    interleavings.catch(lambda: proof.model(broken), diagram=proof.diagram, **proof.options)
+
+
+@pytest.mark.guarantee("MQ-1")
+def test_sampled_schedules_of_three_threads(interleavings: Interleavings) -> None:
+    interleavings.sample(lambda: three_threads(memory_queue), schedules=400)

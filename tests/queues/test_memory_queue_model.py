@@ -1,0 +1,267 @@
+"""MemoryQueue against a plain model: a list of dicts, searched by brute force."""
+
+import itertools
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from reference_impl.queues import memory_queue
+from tests.support.twins import twin
+
+LIVE = ("pending", "processing", "failed", "suspended")
+PRIORITIES = st.integers(-1, 1)
+STATUSES = st.sampled_from(["pending", "processing", "completed", "failed", "suspended"])
+
+
+def machine(m: ModuleType) -> type[RuleBasedStateMachine]:
+    """The state machine for this module, which may be a broken twin."""
+
+    class MemoryQueueMachine(RuleBasedStateMachine):
+        @initialize(
+            max_size=st.none() | st.integers(1, 4),
+            keep_completed=st.integers(0, 2),
+            attempts=st.integers(1, 2),
+        )
+        def start(self, max_size: int | None, keep_completed: int, attempts: int) -> None:
+            self.now = 0.0
+            self.queue = m.MemoryQueue(
+                max_size,
+                default_max_attempts=attempts,
+                keep_completed=keep_completed,
+                clock=lambda: self.now,
+            )
+            self.max_size, self.keep, self.attempts = max_size, keep_completed, attempts
+            self.rows: list[dict[str, Any]] = []  # in the order of arrival
+            self.tick = itertools.count()  # numbers each change
+            self.copies: list[tuple[Any, int]] = []  # given out, with the row's state then
+            self.closed = False
+
+        # The model's side.
+
+        def with_status(self, status: str) -> list[dict[str, Any]]:
+            rows = [row for row in self.rows if row["status"] == status]
+            first = "priority" if status == "pending" else "turn"
+            return sorted(rows, key=lambda row: (row[first], row["turn"]))
+
+        def full(self) -> bool:
+            live = sum(row["status"] in LIVE for row in self.rows)
+            return self.max_size is not None and live >= self.max_size
+
+        def place(self, row: dict[str, Any], status: str, priority: int) -> None:
+            row["changed"] = next(self.tick)
+            if (row["status"], row["priority"]) != (status, priority):
+                row["turn"] = row["changed"]
+            row.update(status=status, priority=priority, since=self.now)
+            done = self.with_status("completed")
+            for forgotten in done[: max(0, len(done) - self.keep)]:
+                self.rows.remove(forgotten)
+
+        def row_of(self, item: Any) -> dict[str, Any] | None:
+            return next((row for row in self.rows if row["id"] == item.id), None)
+
+        def keep_copy(self, item: Any) -> None:
+            row = self.row_of(item)
+            if row is not None:
+                self.copies.append((item, row["changed"]))
+
+        # The rules.
+
+        @rule(priority=PRIORITIES, item_id=st.none() | st.sampled_from(["x", "item-3"]))
+        def add(self, priority: int, item_id: str | None) -> None:
+            if self.closed:
+                error = m.QueueClosed
+            elif any(row["id"] == item_id for row in self.rows):
+                error = m.DuplicateItemError
+            elif self.full():
+                error = m.QueueFull
+            else:
+                item = self.queue.add(object(), priority=priority, item_id=item_id)
+                assert self.row_of(item) is None, "an id in use was made up"
+                row = {"id": item.id, "data": item.data, "attempts": 0, "status": "pending"}
+                row["priority"], row["turn"] = priority, next(self.tick)
+                self.rows.append(row | {"changed": row["turn"]})
+                self.keep_copy(item)
+                return
+            with pytest.raises(error):
+                self.queue.add(object(), priority=priority, item_id=item_id)
+
+        @rule(wait=st.booleans())
+        def claim(self, wait: bool) -> None:
+            pending = self.with_status("pending")
+            if not pending and wait:
+                with pytest.raises(m.QueueClosed if self.closed else TimeoutError):
+                    self.queue.wait_next(timeout=0)
+                return
+            item = self.queue.wait_next(timeout=0) if wait else self.queue.get_next()
+            if not pending:
+                assert item is None
+                return
+            assert item.id == pending[0]["id"]
+            pending[0]["attempts"] += 1
+            self.place(pending[0], "processing", item.priority)
+            self.keep_copy(item)
+
+        @precondition(lambda self: self.copies)
+        @rule(data=st.data(), status=STATUSES, priority=PRIORITIES)
+        def update(self, data: st.DataObject, status: str, priority: int) -> None:
+            # The newest copies are the likeliest to be current.
+            index = data.draw(st.integers(0, min(5, len(self.copies) - 1)), label="copy")
+            item, changed = self.copies[-1 - index]
+            row = self.row_of(item)
+            before = (item.status, item.priority)
+            item.status, item.priority = m.QueueItemStatus(status), priority
+            if row is None or row["changed"] != changed:
+                error = m.StaleItemError
+            elif row["status"] == "completed" and status != "completed" and self.full():
+                error = m.QueueFull
+            else:
+                self.queue.update(item)
+                del self.copies[-1 - index]
+                row["attempts"] = item.attempts
+                self.place(row, status, priority)
+                self.keep_copy(item)
+                return
+            with pytest.raises(error):
+                self.queue.update(item)
+            item.status, item.priority = before
+
+        @precondition(lambda self: self.rows)
+        @rule(data=st.data())
+        def get(self, data: st.DataObject) -> None:
+            row = data.draw(st.sampled_from(self.rows))
+            self.keep_copy(self.queue.get(row["id"]))
+
+        @rule(item_id=st.sampled_from(["x", "item-1", "item-2", "item-3"]))
+        def remove(self, item_id: str) -> None:
+            found = [row for row in self.rows if row["id"] == item_id]
+            assert self.queue.remove(item_id) is bool(found)
+            self.rows = [row for row in self.rows if row not in found]
+
+        @rule(status=STATUSES)
+        def clear(self, status: str) -> None:
+            found = self.with_status(status)
+            assert self.queue.clear(m.QueueItemStatus(status)) == len(found)
+            self.rows = [row for row in self.rows if row not in found]
+
+        @rule()
+        def retry_failed(self) -> None:
+            self.requeue(
+                [r for r in self.with_status("failed") if r["attempts"] < self.attempts],
+                self.queue.retry_failed,
+            )
+
+        @rule(age=st.integers(0, 3))
+        def requeue_stale(self, age: int) -> None:
+            stale = [r for r in self.with_status("processing") if self.now - r["since"] >= age]
+            self.requeue(stale, lambda: self.queue.requeue_stale(age))
+
+        def requeue(self, rows: list[dict[str, Any]], call: Callable[[], int]) -> None:
+            assert call() == sum(row["attempts"] < self.attempts for row in rows)
+            for row in rows:
+                status = "pending" if row["attempts"] < self.attempts else "failed"
+                self.place(row, status, row["priority"])
+                self.keep_copy(self.queue.get(row["id"]))
+
+        @rule(seconds=st.integers(0, 2))
+        def time_passes(self, seconds: int) -> None:
+            self.now += seconds
+
+        @rule(sure=st.integers(0, 9))
+        def close(self, sure: int) -> None:
+            if sure == 9:  # rarely: a closed queue is soon a dull one
+                self.queue.close()
+                self.closed = True
+
+        # What must hold after every step.
+
+        @invariant()
+        def the_same_items_in_the_same_order(self) -> None:
+            if not hasattr(self, "queue"):
+                return
+            assert [(i.id, i.data, i.attempts) for i in self.queue] == [
+                (row["id"], row["data"], row["attempts"]) for row in self.rows
+            ]
+            for status in m.QueueItemStatus:
+                rows = self.with_status(status.value)
+                found = self.queue.list_by_status(status)
+                assert [item.id for item in found] == [row["id"] for row in rows]
+                assert {item.status for item in found} <= {status}
+                assert self.queue.count_by_status(status) == len(rows)
+                assert getattr(self.queue.stats, status.value) == len(rows)
+            assert self.queue.size == len(self.queue) == len(self.rows)
+
+        @invariant()
+        def every_id_stands_in_one_place(self) -> None:
+            if not hasattr(self, "queue"):
+                return
+            queue = self.queue
+            assert queue._priorities == sorted(queue._lines)
+            assert all(queue._lines.values()), "an empty line was left behind"
+            places = itertools.chain(*queue._lines.values(), *queue._since.values())
+            assert sorted(places) == sorted(queue._items)
+
+    return MemoryQueueMachine
+
+
+EVERY = ("MQ-2", "MQ-3", "MQ-4", "MQ-5", "MQ-7", "MQ-9", "MQ-10", "MQ-11")
+
+
+@pytest.mark.guarantee(*EVERY)
+class TestMemoryQueue(machine(memory_queue).TestCase):  # type: ignore[misc]
+    settings = settings(max_examples=300, stateful_step_count=40)
+
+
+TWINS = {
+    "claims the least urgent": ("self._priorities[0]\n", "self._priorities[-1]\n"),
+    "keeps an empty line": (
+        "        if not line:\n            del self._lines[item",
+        "        if 0:\n            del self._lines[item",
+    ),
+    "forgets a place": ("            self._leave_locked(old)", "            pass"),
+    "counts no attempt": ("tries + 1", "tries"),
+    "takes stale updates": ("or old.version != new.version", ""),
+    "reuses a version": ("new.version = self._version + 1", "new.version = old.version"),
+    "never forgets": ("> self._keep_completed", "> 99"),
+    "is never full": ("if live >= max_size", "if live > max_size"),
+    "retries for ever": ("PENDING if item.can_retry else FAILED", "PENDING"),
+    "makes up ids in use": (
+        "in self._items:\n                    version",
+        "in ():\n                    version",
+    ),
+    "changes before it refuses": (
+        "if self._max_size is not None and old",
+        "self._version += 1; self._leave_locked(old); self._line_up_locked(new.id, 0)\n"
+        "            if self._max_size is not None and old",
+    ),
+    "closes in name only": ("self._closed = True", "pass"),
+}
+
+
+@pytest.mark.twin(*EVERY)
+@pytest.mark.parametrize("fault", TWINS.values(), ids=TWINS)
+def test_the_model_catches_a_broken_twin(fault: tuple[str, str]) -> None:
+    broken = twin("queues/memory_queue.py", fault)
+    with pytest.raises(BaseException) as caught:
+        run_state_machine_as_test(
+            machine(broken),
+            settings=settings(
+                max_examples=2000,
+                stateful_step_count=40,
+                phases=[Phase.generate],
+                derandomize=True,
+                database=None,
+            ),
+        )
+    assert not isinstance(caught.value, NameError)
