@@ -450,7 +450,7 @@ PROOFS: list[tuple[str, Check, list[list[tuple[str, str]]]]] = [
         check_only_live_items_count_as_full,
         [
             [("len(self._items) - len(self._completed_at)", "len(self._items)")],
-            [("if live >= max_size", "if live > max_size")],
+            [(")) >= max_size", ")) > max_size")],
         ],
     ),
     (

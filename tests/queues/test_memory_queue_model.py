@@ -234,7 +234,7 @@ TWINS = {
     "takes stale updates": ("or old.version != new.version", ""),
     "reuses a version": ("new.version = self._version + 1", "new.version = old.version"),
     "never forgets": ("> self._keep_completed", "> 99"),
-    "is never full": ("if live >= max_size", "if live > max_size"),
+    "is never full": (")) >= max_size", ")) > max_size"),
     "retries for ever": ("PENDING if item.can_retry else FAILED", "PENDING"),
     "makes up ids in use": (
         "in self._items:\n                    version",
