@@ -61,17 +61,17 @@ def test_copied_file_is_the_source_and_works_alone(
     visit: Visit, component: str, tmp_path: Path
 ) -> None:
     """Byte for byte, and its doctests pass in an empty folder without any package."""
-    for source in closure(component):
+    files = closure(component)
+    for source in files:
         relative = source.relative_to(COMPONENTS)
         text = copied(visit, relative.with_suffix("").as_posix()).encode("utf-8")
         assert text == source.read_bytes()
-        target = tmp_path / "anywhere" / relative
+        # A single file needs no package around it; two keep their places in any package.
+        target = tmp_path / (relative.name if len(files) == 1 else f"anywhere/{relative}")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(text)
-    module = "anywhere." + component.replace("/", ".")
-    if len(closure(component)) == 1:  # a single file needs no package around it
-        target.rename(tmp_path / target.name)
-        module = target.stem
+    name = component.replace("/", ".")
+    module = name.rpartition(".")[2] if len(files) == 1 else f"anywhere.{name}"
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import doctest, {module} as copied; "
         "result = doctest.testmod(copied); print(result); "
