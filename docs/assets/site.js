@@ -12,3 +12,9 @@ document.addEventListener(
 
 /* Material's search dialog has no name for those who hear the page. */
 document.querySelector("[data-md-component=search]")?.setAttribute("aria-label", "Search")
+
+/* What scrolls sideways can be reached, and so scrolled, by keyboard. */
+new MutationObserver(() => {
+  for (const table of document.querySelectorAll(".md-typeset__scrollwrap:not([tabindex])"))
+    table.tabIndex = 0
+}).observe(document.body, { childList: true, subtree: true })

@@ -268,7 +268,7 @@ def _diagram(diagram: dict[str, Any]) -> str:
     steps = [step for step in diagram["steps"] if step["code"]]
     lanes = list(dict.fromkeys(step["thread"] for step in steps))
     lines = [
-        '<div class="interleaving" markdown="0">',
+        '<div class="interleaving" tabindex="0" markdown="0">',
         f"<table><caption>{html.escape(diagram['title'])}</caption>",
         "<thead><tr>"
         + "".join(f'<th scope="col">{html.escape(lane)}</th>' for lane in lanes)
