@@ -52,6 +52,9 @@ SIBLINGS = {
 }
 THIRD_PARTY = {"bridges/file_watch": {"watchdog"}}
 
+# Too long as they stand, with what they have now: they may only shrink.
+LONGER: dict[str, int] = {}
+
 every_component = pytest.mark.parametrize("component", components())
 
 
@@ -116,8 +119,7 @@ def code_lines(text: str) -> int:
 @every_component
 def test_file_has_a_readable_length(component: str) -> None:
     """More than 350 lines of code want a simpler design; documentation is not counted."""
-    shortest = 50 if component == "buses/event" else 100
-    assert shortest <= code_lines(source(component)) <= 350
+    assert code_lines(source(component)) <= LONGER.get(component, 350)
 
 
 @every_component

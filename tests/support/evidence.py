@@ -193,6 +193,10 @@ def totals(record: dict[str, Any]) -> dict[str, int]:
 
 def _summary(record: dict[str, Any]) -> str:
     count = totals(record)
+    if not record["guarantees"]:
+        return (
+            "It promises nothing by itself: its guarantees are those of the files that import it."
+        )
     explored = [
         f"{count[kind]:,} {name}"
         for kind, name in (
@@ -255,7 +259,7 @@ def _test_lists(record: dict[str, Any]) -> Iterator[str]:
 def _figures(component: str) -> str:
     path = FIGURES / f"{Path(component).name}.json"
     if not path.exists():
-        return "Nothing is measured for this component."
+        return "It is measured with the components that import it."
     return render_figures(json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -316,6 +320,8 @@ def render_index(evidence: dict[str, dict[str, Any]]) -> str:
     ]
     for component, record in evidence.items():
         count = totals(record)
+        if not count["guarantees"]:
+            continue
         name = Path(component).name
         lines.append(
             f"| [{page_title(component)}]({name}.md) | {count['guarantees']} "
