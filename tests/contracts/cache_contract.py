@@ -191,8 +191,8 @@ class BoundCases(CacheCases):
         cache = self.make(max_size=2)
         cache.set("a", 1)
         cache.set("b", 2)
-        cache.set("a", 3)
-        assert sorted(cache.items()) == [("a", 3), ("b", 2)]
+        cache.set("b", 3)
+        assert sorted(cache.items()) == [("a", 1), ("b", 3)]
         assert cache.stats.evictions == 0
 
     def test_without_a_bound_everything_stays(self) -> None:

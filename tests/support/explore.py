@@ -96,9 +96,11 @@ class Interleavings(_Explorer):
         assert result.failure is not None, (
             f"the broken twin survived {result.schedules_run} schedules: the check proves nothing"
         )
+        trace = _trace(result.failure)
         record: dict[str, Any] = {"kind": "caught", "schedules": result.schedules_run}
+        record["failure"] = f"{trace['outcome']}: {trace['details']}"
         if diagram is not None:
-            record["diagram"] = {"title": diagram, **_trace(result.failure)}
+            record["diagram"] = {"title": diagram, **trace}
         self._record(**record)
         return result.failure
 
