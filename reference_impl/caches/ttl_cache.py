@@ -102,7 +102,7 @@ class TTLCache(Generic[K, V]):
         they must not use it. *`__del__`* of what a call drops may use the cache; not so where
         the cyclic collector or a *free-threaded build* runs it, as that can be in mid-call.
 
-    Example:
+    Examples:
         >>> cache = TTLCache[str, int](default_ttl=60.0, max_size=100)
         >>> cache.set("answer", 42)
         >>> cache.get_or_load("question", lambda: 6 * 9)

@@ -179,16 +179,17 @@ class BaseQueue(ABC, Generic[T]):
 class MemoryQueue(BaseQueue[T]):
     """Jobs between threads: the most urgent first, each to one worker at a time, with retries.
 
-    >>> queue = MemoryQueue[str](max_size=100)
-    >>> queue.add("report.xml", priority=1).id
-    'item-1'
-    >>> item = queue.get_next()
-    >>> item.data, item.status.value, item.attempts
-    ('report.xml', 'processing', 1)
-    >>> item.mark_completed()
-    >>> queue.update(item)
-    >>> queue.stats.completed
-    1
+    Examples:
+        >>> queue = MemoryQueue[str](max_size=100)
+        >>> queue.add("report.xml", priority=1).id
+        'item-1'
+        >>> item = queue.get_next()
+        >>> item.data, item.status.value, item.attempts
+        ('report.xml', 'processing', 1)
+        >>> item.mark_completed()
+        >>> queue.update(item)
+        >>> queue.stats.completed
+        1
 
     Args:
         max_size: Most live items at a time; None, the default, is no limit.

@@ -37,7 +37,8 @@ def test_a_test_that_names_an_unknown_guarantee_fails_the_run(tmp_path: Path) ->
 
 def test_evidence_of_another_source_is_refused() -> None:
     component = components()[0]
-    stale = {"python": "CPython", "sources": {}, "results": []}
+    proved = {"guarantees": list(promises(component))[:1], "twins": []}
+    stale = {"python": "CPython", "sources": {}, "results": [proved]}
     with pytest.raises(SystemExit, match="has changed since"):
         merge(component, [stale])
 

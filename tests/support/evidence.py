@@ -62,14 +62,14 @@ def pages() -> dict[Path, str]:
 def merge(component: str, raws: list[dict[str, Any]]) -> dict[str, Any]:
     """The evidence of one component: per guarantee its tests, twins and explorations."""
     files = {path.relative_to(ROOT).as_posix(): digest(path) for path in closure(component)}
-    fresh = []
-    for raw in raws:
+    identifiers = set(promises(component))
+    fresh = [raw for raw in raws if identifiers & _named_in(raw)]
+    for raw in fresh:
         if any(raw["sources"].get(name) != sha for name, sha in files.items()):
             raise SystemExit(
                 f"{component} has changed since {raw['python']} proved it: "
                 "run `nox -s evidence` again"
             )
-        fresh.append(raw)
     fresh.sort(key=lambda raw: raw["version"])
     rows: dict[str, dict[str, Any]] = {
         identifier: {"tests": {}, "twins": {}, "pythons": []} for identifier in promises(component)
@@ -91,10 +91,15 @@ def merge(component: str, raws: list[dict[str, Any]]) -> dict[str, Any]:
         "component": component,
         "date": datetime.now(UTC).date().isoformat(),
         "files": files,
-        "pythons": [raw["python"] for raw in fresh if raw["results"]],
+        "pythons": list(dict.fromkeys(raw["python"] for raw in fresh)),
         "guarantees": rows,
         "diagrams": list(diagrams.values()),
     }
+
+
+def _named_in(raw: dict[str, Any]) -> set[str]:
+    """The guarantees that the tests of a run were about."""
+    return {name for result in raw["results"] for name in result["guarantees"] + result["twins"]}
 
 
 def _add(row: dict[str, Any], key: str, result: dict[str, Any], python: str) -> None:
