@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import caches, queues
+from benchmarks import async_caches, buses, caches, queues, sharded
 from benchmarks.harness import FULL, QUICK, Effort, Figures, Plan, measure
 from benchmarks.render import summary
 from tests.support import evidence, ledger
@@ -24,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FAMILIES: dict[str, Callable[[Effort], list[Plan]]] = {
     "caches": caches.plans,
     "queues": queues.plans,
+    "async_caches": async_caches.plans,
+    "sharded": sharded.plans,
+    "buses": buses.plans,
 }
 
 

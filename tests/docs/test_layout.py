@@ -53,7 +53,7 @@ SIBLINGS = {
 THIRD_PARTY = {"bridges/file_watch": {"watchdog"}}
 
 # Too long as they stand, with what they have now: they may only shrink.
-LONGER: dict[str, int] = {}
+LONGER = {"buses/async_event_bus": 462, "buses/event_bus": 353}
 
 every_component = pytest.mark.parametrize("component", components())
 

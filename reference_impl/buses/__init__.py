@@ -1,0 +1,1 @@
+"""Event buses, for threads and for an event loop."""

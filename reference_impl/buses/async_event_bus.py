@@ -1,0 +1,690 @@
+# async_event_bus.py: publish and subscribe on one event loop, with bounded tasks (AsyncEventBus)
+# https://executable-guarantees.example/buses/async_event_bus.html
+# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; standard library only
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
+"""An event bus whose handlers run as tasks of one event loop, so many at once and no more.
+
+Examples:
+    >>> import asyncio
+    >>> from .event import Event, EventType
+    >>> async def main() -> None:
+    ...     async def show(event: Event) -> None:
+    ...         print(event.payload)
+    ...     async with AsyncEventBus() as bus:
+    ...         bus.subscribe(EventType.TEST_RESULT, show)
+    ...         await bus.publish(Event.create(EventType.TEST_RESULT, "unit A7 passed"))
+    >>> asyncio.run(main())
+    unit A7 passed
+
+Async safety:
+    Loop-bound, for good, to the loop that starts it: there each operation is atomic. Other
+    threads may call `publish_threadsafe` alone; its lock guards nothing but an inbox.
+
+Fork: the child must not use the bus; its `publish_threadsafe` refuses. Interpreter exit:
+nothing runs by then. Where `asyncio.run` ends without `stop`, the bus is closed: who waits
+for room gets `BusStopped`, and what waits is dropped. Signal handlers and finalizers
+(`__del__`) must not call the bus, as they may interrupt a holder of its lock; what
+`loop.add_signal_handler` runs may. Nothing here relies on the GIL.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import types
+from collections import deque
+from collections.abc import Callable, Generator, Hashable
+from concurrent.futures import Future
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from functools import partial
+from inspect import isawaitable
+from typing import Any, NamedTuple, Self
+
+from .event import (
+    ANY,
+    BusFull,
+    BusStats,
+    BusStopped,
+    ErrorHandler,
+    Event,
+    Handler,
+    Subscription,
+    check_callable,
+    check_limit,
+    check_timeout,
+    check_topic,
+)
+
+__all__ = ["AsyncEventBus"]
+
+_STOPPED, _RUNNING, _STOPPING = "not running", "running", "stopping"
+_SLICE = 32  # calls started in one turn of the loop: then its other tasks have theirs
+_logger = logging.getLogger(__name__)
+# An eager task needs no turn of the loop where its handler waits for nothing.
+_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
+
+@dataclass(slots=True, eq=False)
+class _Route:
+    """What the bus knows of a subscription."""
+
+    topic: Hashable
+    handler: Handler
+    ordered: bool
+    # An ordered route with a call ready or running is busy; its other calls wait here.
+    busy: bool = False
+    mailbox: "deque[_Call]" = field(default_factory=deque)
+
+
+@dataclass(slots=True, eq=False)
+class _Accepted:
+    """An accepted event, and how many of its calls have not started."""
+
+    number: int
+    event: Event
+    context: Context
+    unstarted: int
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """One event for one subscription."""
+
+    accepted: _Accepted
+    route: _Route
+    delivered: bool = False
+    cancelled: bool = False  # by stop
+
+
+class _Posted(NamedTuple):
+    """An event from another thread, in the inbox or in the line for room."""
+
+    event: Event
+    context: Context
+    future: Future[None]
+
+
+class AsyncEventBus:
+    """Calls the handlers of each published event, each in a task of one event loop.
+
+    Plain functions hold up the loop while they run; coroutine functions are awaited.
+    Delivery is breadth first: `publish` puts the calls in line and returns, in a handler
+    as elsewhere. It is at most once: what waits when the process dies is gone.
+
+    Args:
+        max_concurrency: The most handlers that run at once.
+        max_queue: The most accepted events with a call not yet started.
+        on_error: Called, and awaited if need be, as `on_error(event, handler, exception)` in
+            the handler's task when it raises. Without it, and when it raises, that is logged.
+        name: What messages call the bus.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If a number is below 1.
+
+    Async safety:
+        Loop-bound; the module tells of threads, fork, exit, signals and `__del__`.
+    """
+
+    def __init__(
+        self,
+        max_concurrency: int = 100,
+        *,
+        max_queue: int = 10_000,
+        on_error: ErrorHandler | None = None,
+        name: str = "event-bus",
+    ) -> None:
+        self._max_concurrency = check_limit("max_concurrency", max_concurrency)
+        self._max_queue = check_limit("max_queue", max_queue)
+        self._on_error = _log_failure if on_error is None else on_error
+        check_callable("on_error", self._on_error)
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, got {name!r}")
+        self._name = name
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._state = _STOPPED
+        self._keeper: asyncio.Task[None] | None = None  # one a run, None while stopped
+        self._routes: dict[Hashable, tuple[_Route, ...]] = {}  # no topic without a route
+        self._published = self._delivered = self._failed = self._dropped = 0
+        # _pending counts the calls in _ready, in mailboxes and started, _backlog the events
+        # among the first two, _active the third.
+        self._pending = self._backlog = self._active = self._idle_moments = 0
+        self._ready: deque[_Call] = deque()
+        self._scheduled = False  # a turn of the dispatcher
+        self._running: dict[asyncio.Task[Any] | None, _Call] = {}
+        # Nobody passes who is in line. While there is room, the head of the line is awake.
+        self._line: deque[asyncio.Future[None] | _Posted] = deque()
+        self._watchers: dict[asyncio.Future[None], None] = {}
+        self._inside: set[_Call] = set()  # those that wait in stop
+        self._taken: dict[int, Event] = {}  # for stop to return
+        # Other threads touch what this lock guards, nothing else: while _open is false the
+        # inbox is empty, and while it is not empty, _take_inbox is on its way.
+        self._lock = threading.Lock()
+        self._inbox: list[_Posted] = []
+        self._open = False
+        self._pid = os.getpid()
+
+    def subscribe(
+        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
+    ) -> Subscription:
+        """Have `handler` called with each event of this topic accepted from now on.
+
+        Works whether or not the bus runs. Cost: grows with the topic's subscriptions.
+
+        Args:
+            event_type: The topic, or `ANY` for every topic.
+            handler: Called with the event; if that returns an awaitable, it is awaited.
+            ordered: One event at a time, in each publisher's order. Without it, calls of
+                the same handler run side by side.
+
+        Raises:
+            TypeError: If the topic cannot be hashed, or the handler cannot be called.
+            RuntimeError: Here and in every other operation: on another loop.
+        """
+        self._check_loop()
+        check_topic(event_type)
+        check_callable("handler", handler)
+        route = _Route(event_type, handler, ordered)
+        self._routes[event_type] = (*self._routes.get(event_type, ()), route)
+        return Subscription(partial(self._cancel, route))
+
+    def unsubscribe(self, event_type: Hashable, handler: Handler) -> bool:
+        """Cancel each subscription to exactly this topic of a handler equal to this one.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            TypeError: If the topic cannot be hashed.
+        """
+        check_topic(event_type)
+        # Bound methods of one object are equal, not identical.
+        found = [r for r in self._routes.get(event_type, ()) if r.handler == handler]
+        return any([self._cancel(route) for route in found])  # noqa: C419  (cancel all)
+
+    def _cancel(self, route: _Route) -> bool:
+        self._check_loop()
+        routes = self._routes.get(route.topic, ())
+        if route not in routes:
+            return False
+        self._routes[route.topic] = tuple(r for r in routes if r is not route)
+        if not self._routes[route.topic]:
+            del self._routes[route.topic]
+        self._drop(route)
+        return True
+
+    async def publish(self, event: Event, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Accept `event`: one call for each subscription to its topic and to `ANY`.
+
+        Does not suspend while there is room. CancelledError means not accepted. Cost: grows
+        with the number of subscriptions called, not with the backlog.
+
+        Args:
+            event: What happened. The handlers see the caller's context variables.
+            timeout: Seconds to wait for room in a full bus; None waits without limit,
+                but in a handler's own task it fails at once, since it may wait for itself.
+
+        Raises:
+            BusFull: If there was no room in time; the event was not accepted.
+            BusStopped: If the bus does not run, or was stopped meanwhile; not accepted.
+            TypeError: If `event` is no Event, or `timeout` is no number.
+            ValueError: If `timeout` is negative.
+        """
+        limit = check_timeout(timeout)
+        if not self._has_room(event):
+            if limit is None and asyncio.current_task() in self._running:
+                raise self._full("a handler that waits may wait for itself: pass a timeout")
+            await self._stand_in_line(limit)
+        self._accept(event, copy_context())
+        if self._line:
+            self._offer()
+
+    async def _stand_in_line(self, limit: float | None) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        try:
+            async with asyncio.timeout(limit):
+                await turn
+        except BaseException as error:
+            if turn in self._line:
+                self._line.remove(turn)
+                self._offer()  # the offer may have been ours: pass it on
+            if isinstance(error, TimeoutError):
+                raise self._full(f"no room within {limit} s; wait longer") from None
+            raise
+        if not self._line or self._line[0] is not turn:
+            raise self._stopped()
+        self._line.popleft()
+
+    def publish_nowait(self, event: Event) -> None:
+        """Accept `event` as `publish` does, or raise BusFull: for what cannot await."""
+        if not self._has_room(event):
+            raise self._full("publish later, or await publish()")
+        self._accept(event, copy_context())
+
+    def publish_threadsafe(self, event: Event) -> Future[None]:
+        """Hand `event` to the loop, from any thread; never blocks.
+
+        One thread's events are accepted in order; in a full bus they wait in line with all
+        others. Without waiting for the futures there is no backpressure; in the loop's own
+        thread use `asyncio.wrap_future`. Cancelling one works until the event is accepted.
+
+        Returns:
+            A future: None once the event is accepted, BusStopped if it never will be.
+
+        Raises:
+            TypeError: If `event` is no Event.
+        """
+        _check_event(event)
+        posted = _Posted(event, copy_context(), Future())
+        if os.getpid() != self._pid or not self._post(posted):
+            self._refuse(posted)
+        return posted.future
+
+    def _post(self, posted: _Posted) -> bool:
+        with self._lock:
+            if self._open and self._loop is not None:
+                try:
+                    # One wake-up a burst; first, so that an interrupt strands nobody.
+                    if not self._inbox:
+                        self._loop.call_soon_threadsafe(self._take_inbox)
+                    self._inbox.append(posted)
+                except RuntimeError:  # the loop is closed
+                    self._open = False
+            return self._open
+
+    def _take_inbox(self) -> None:
+        with self._lock:
+            posted, self._inbox = self._inbox, []
+        self._line.extend(posted)
+        self._offer()
+
+    def _refuse(self, posted: _Posted) -> None:
+        if posted.future.set_running_or_notify_cancel():
+            posted.future.set_exception(self._stopped())
+
+    async def start(self) -> None:
+        """Accept events, on this loop from now on; on a running bus, do nothing.
+
+        Raises:
+            RuntimeError: If the bus is stopping.
+        """
+        self._check_loop()
+        if self._state == _STOPPING:
+            raise RuntimeError(f"{self._name} is stopping: start it after stop() returned")
+        if self._state == _STOPPED:
+            self._loop = asyncio.get_running_loop()
+            # asyncio.run cancels it, with all other tasks, where it ends without a stop.
+            self._keeper = self._loop.create_task(_sleep(), name=self._name)
+            self._keeper.add_done_callback(self._abandon)
+            self._state = _RUNNING
+            with self._lock:
+                self._open, self._pid = True, os.getpid()
+
+    async def stop(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109
+        *,
+        drain: bool = True,
+    ) -> list[Event]:
+        """Refuse new events, let the accepted ones be handled, and end.
+
+        On a stopped bus it does nothing. In a handler's own task it waits for all calls that
+        are not themselves inside `stop`, and takes back what only they could have handled.
+        When it is cancelled the bus stays stopping, and the next `stop` finishes.
+
+        Args:
+            timeout: Seconds to wait for the handlers. Then they are cancelled, count as
+                failed, and their clean-up is awaited, however long it takes.
+            drain: False starts no further call; those that run are waited for all the same.
+
+        Returns:
+            The events with a call that was not started, each once, in order of acceptance.
+
+        Raises:
+            TypeError, ValueError: If `timeout` is no duration.
+        """
+        limit = check_timeout(timeout)
+        self._check_loop()
+        keeper, me = self._keeper, self._running.get(asyncio.current_task())
+        if keeper is None:
+            return []
+        self._close()
+        if not drain:
+            self._take_back()
+        if me is not None:
+            self._enter_stop(me)
+
+        def over() -> bool:
+            return self._pending <= len(self._inside) or keeper is not self._keeper
+
+        try:
+            if not await self._reached(over, limit):
+                self._take_back()
+                self._cancel_running()
+                await self._reached(over, None)
+            keeper.cancel()
+            await asyncio.wait([keeper])
+        finally:
+            if me is not None:
+                self._inside.discard(me)
+        if keeper is not self._keeper:  # another stop ended this run
+            return []
+        self._state, self._keeper = _STOPPED, None
+        self._announce()
+        taken, self._taken = self._taken, {}
+        return [taken[number] for number in sorted(taken)]
+
+    def _enter_stop(self, me: _Call) -> None:
+        self._inside.add(me)
+        if len(self._inside) == self._max_concurrency:
+            self._take_back()
+        elif me.route.ordered:
+            self._take_back(me.route)
+
+    async def wait_idle(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Wait until no call waits or runs, those of the handlers' own events included.
+
+        Returns when the bus was idle, even if it is busy again by then; on a stopped bus at
+        once. Cancelling it changes nothing.
+
+        Args:
+            timeout: Seconds to wait, at most; None waits without limit.
+
+        Raises:
+            TimeoutError: If the bus was not idle in time.
+            RuntimeError: In a handler's own task, which would wait for itself.
+            TypeError, ValueError: If `timeout` is no duration.
+        """
+        limit = check_timeout(timeout)
+        self._check_loop()
+        if asyncio.current_task() in self._running:
+            raise RuntimeError(
+                f"a handler of {self._name} cannot wait for it to be idle: "
+                "call wait_idle from another task"
+            )
+        seen = self._idle_moments
+
+        def was_idle() -> bool:
+            return not self._pending or self._idle_moments != seen or self._keeper is None
+
+        if not await self._reached(was_idle, limit):
+            raise TimeoutError(
+                f"{self._name} was not idle within {timeout} s: {self._pending} calls left"
+            )
+
+    @property
+    def stats(self) -> BusStats:
+        """The figures of one instant, if read on the loop."""
+        return BusStats(
+            self._published, self._delivered, self._failed, self._dropped, self._pending
+        )
+
+    @property
+    def is_running(self) -> bool:
+        """Whether `publish` accepts events."""
+        return self._state == _RUNNING
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def _check_loop(self) -> None:
+        try:
+            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        own = self._loop
+        if own is not None and own is not running and (running or own.is_running()):
+            raise RuntimeError(
+                f"{self._name} belongs to another event loop: use one bus per loop, "
+                "and publish_threadsafe from other threads"
+            )
+
+    def _has_room(self, event: Event) -> bool:
+        _check_event(event)
+        self._check_loop()
+        if self._state != _RUNNING:
+            raise self._stopped()
+        full = self._line or self._backlog >= self._max_queue
+        return not full or not self._routes_of(event)
+
+    def _routes_of(self, event: Event) -> tuple[_Route, ...]:
+        return self._routes.get(event.event_type, ()) + self._routes.get(ANY, ())
+
+    def _accept(self, event: Event, context: Context) -> None:
+        routes = self._routes_of(event)
+        self._published += 1
+        if not routes:
+            return
+        accepted = _Accepted(self._published, event, context, len(routes))
+        self._backlog += 1
+        self._pending += len(routes)
+        for route in routes:
+            line = route.mailbox if route.busy else self._ready
+            line.append(_Call(accepted, route))
+            route.busy = route.ordered
+        self._schedule()
+
+    def _offer(self) -> None:
+        while self._line and self._backlog < self._max_queue:
+            head = self._line[0]
+            if not isinstance(head, _Posted):
+                # It accepts in its own step, or a cancellation could come in between.
+                if not head.done():
+                    head.set_result(None)
+                return
+            self._line.popleft()
+            if head.future.set_running_or_notify_cancel():
+                self._accept(head.event, head.context)
+                head.future.set_result(None)
+
+    def _schedule(self) -> None:
+        if self._ready and self._active < self._max_concurrency and not self._scheduled:
+            assert self._loop is not None
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Start a slice of the calls: never in a publisher's frame, never all in one turn."""
+        if self._keeper is None or self._keeper.cancelling():
+            return  # the loop is about to close: a new task would not end
+        try:
+            for _ in range(_SLICE):
+                if not self._ready or self._active >= self._max_concurrency:
+                    break
+                self._start(self._ready.popleft())
+        finally:
+            self._offer()
+            self._schedule()
+
+    def _start(self, call: _Call) -> None:
+        self._unqueue(call)
+        self._active += 1
+        coro, context = self._handle(call), call.accepted.context.copy()
+        if not _EAGER:
+            coro.send(None)  # as far as _first_step, where a cancellation finds it
+        task = asyncio.Task(coro, loop=self._loop, context=context, **_EAGER)
+        if not _EAGER:
+            self._running[task] = call
+
+    async def _handle(self, call: _Call) -> None:
+        if not _EAGER:
+            try:
+                await _first_step()
+            except asyncio.CancelledError:
+                del self._running[asyncio.current_task()]
+                self._put_back(call)
+                return
+        task, event, handler = asyncio.current_task(), call.accepted.event, call.route.handler
+        self._running[task] = call
+        try:
+            result = handler(event)
+            if isawaitable(result):
+                await result
+            call.delivered = not call.cancelled
+        except BaseException as error:
+            await self._report(event, handler, error)
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                raise  # out of the loop, as from any of its tasks
+        else:
+            if call.cancelled:
+                message = "by stop(), though the handler went on to its end"
+                await self._report(event, handler, asyncio.CancelledError(message))
+        finally:
+            del self._running[task]
+            self._settle(call)
+            if _EAGER:
+                self._schedule()
+            elif self._ready:
+                self._dispatch()
+
+    async def _report(self, event: Event, handler: Handler, error: BaseException) -> None:
+        if isinstance(error, GeneratorExit):
+            raise error  # the loop is gone
+        try:
+            result = self._on_error(event, handler, error)
+            if isawaitable(result):
+                await result
+        except BaseException as second:
+            _log_failure(event, self._on_error, second)
+            if isinstance(second, SystemExit | KeyboardInterrupt | GeneratorExit):
+                raise
+
+    def _put_back(self, call: _Call) -> None:
+        self._active -= 1
+        self._backlog += not call.accepted.unstarted
+        call.accepted.unstarted += 1
+        self._ready.appendleft(call)
+        if call.cancelled:
+            self._take_back()
+        elif call.route not in self._routes.get(call.route.topic, ()):
+            self._drop(call.route)
+        self._schedule()
+
+    def _settle(self, call: _Call) -> None:
+        if call.delivered:
+            self._delivered += 1
+        else:
+            self._failed += 1
+        self._active -= 1
+        route = call.route
+        if route.mailbox:
+            self._ready.append(route.mailbox.popleft())  # behind what is ready
+        else:
+            route.busy = False
+        self._subtract(1)
+
+    def _unqueue(self, call: _Call) -> None:
+        call.accepted.unstarted -= 1
+        if not call.accepted.unstarted:
+            self._backlog -= 1
+
+    def _drop(self, only: _Route | None = None) -> list[_Call]:
+        """Drop the calls that have not started, of this route or of all."""
+        line, self._ready = self._ready, deque()
+        dropped: list[_Call] = []
+        for call in line:
+            (dropped if only in (None, call.route) else self._ready).append(call)
+        for call in dropped:
+            call.route.busy = False
+        for route in [only] if only else [r for some in self._routes.values() for r in some]:
+            dropped += route.mailbox
+            route.mailbox.clear()
+        for call in dropped:
+            self._unqueue(call)
+        self._dropped += len(dropped)
+        self._subtract(len(dropped))
+        self._offer()
+        return dropped
+
+    def _take_back(self, only: _Route | None = None) -> None:
+        for call in self._drop(only):
+            self._taken[call.accepted.number] = call.accepted.event
+
+    def _cancel_running(self) -> None:
+        for task, call in list(self._running.items()):
+            if task and not call.cancelled and call not in self._inside:
+                call.cancelled = True
+                task.cancel()
+
+    def _close(self) -> None:
+        """Refuse events from now on, those in line and in the inbox included."""
+        if self._state != _RUNNING:
+            return
+        self._state = _STOPPING
+        with self._lock:
+            self._open = False
+            posted, self._inbox = self._inbox, []
+        line, self._line = self._line, deque()
+        for waiter in (*line, *posted):
+            if isinstance(waiter, _Posted):
+                self._refuse(waiter)
+            elif not waiter.done():
+                waiter.set_result(None)
+
+    def _abandon(self, keeper: asyncio.Task[None]) -> None:
+        if keeper is self._keeper:
+            self._close()
+            self._take_back()
+
+    def _subtract(self, calls: int) -> None:
+        self._pending -= calls
+        if calls and not self._pending:
+            self._idle_moments += 1
+        if self._watchers and self._pending <= len(self._inside):
+            self._announce()
+
+    def _announce(self) -> None:
+        watchers, self._watchers = self._watchers, {}
+        for watcher in watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
+    async def _reached(self, goal: Callable[[], bool], limit: float | None) -> bool:
+        try:
+            async with asyncio.timeout(limit):
+                while not goal():
+                    watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._watchers[watcher] = None
+                    try:
+                        await watcher
+                    finally:
+                        self._watchers.pop(watcher, None)
+        except TimeoutError:
+            return goal()
+        return True
+
+    def _stopped(self) -> BusStopped:
+        return BusStopped(f"{self._name} is {self._state}: await start() before publishing")
+
+    def _full(self, advice: str) -> BusFull:
+        return BusFull(f"{self._name} holds {self._max_queue} events: {advice}")
+
+
+def _check_event(event: Event) -> None:
+    if not isinstance(event, Event):
+        raise TypeError(f"event must be an Event, got {event!r}: use Event.create")
+
+
+def _log_failure(event: Event, handler: Callable[..., object], error: BaseException) -> None:
+    _logger.error("%r failed on a %r event", handler, event.event_type, exc_info=error)
+
+
+@types.coroutine
+def _first_step() -> Generator[None, None, None]:
+    yield
+
+
+async def _sleep() -> None:
+    await asyncio.get_running_loop().create_future()

@@ -1,0 +1,179 @@
+"""EventBus against a plain model: lists for the line, and one log for each subscription.
+
+One worker, which a gate holds at times: then calls wait, and the model knows which. While
+it is not held, the bus is idle after each rule.
+"""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from reference_impl.buses import event_bus
+from reference_impl.buses.event import ANY, BusFull, BusStats, BusStopped, Event
+from tests.contracts.bus_contract import PATIENCE
+from tests.support.twins import twin
+
+MAX_QUEUE = 4
+topics = st.sampled_from(["a", "b"])
+
+
+@dataclass(eq=False)
+class Subscriber:
+    topic: Any
+    expected: list[Event] = field(default_factory=list)
+    seen: list[Event] = field(default_factory=list)
+    subscription: Any = None
+
+
+class BusMachine(RuleBasedStateMachine):
+    module: Any = event_bus
+    subscribers = Bundle("subscribers")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bus = self.module.EventBus(1, max_queue=MAX_QUEUE)
+        self.bus.start()
+        self.live: list[Subscriber] = []
+        self.line: list[tuple[Event, Subscriber]] = []
+        self.published = self.delivered = self.dropped = 0
+        self.gate: threading.Event | None = None
+
+    def backlog(self) -> list[Event]:
+        """The events that wait, each once, in order of acceptance."""
+        return list({event.event_id: event for event, _ in self.line}.values())
+
+    @rule(target=subscribers, topic=st.one_of(topics, st.just(ANY)), ordered=st.booleans())
+    def subscribe(self, topic: Any, ordered: bool) -> Subscriber:
+        subscriber = Subscriber(topic)
+        subscriber.subscription = self.bus.subscribe(topic, subscriber.seen.append, ordered=ordered)
+        self.live.append(subscriber)
+        return subscriber
+
+    @rule(subscriber=consumes(subscribers))
+    def cancel(self, subscriber: Subscriber) -> None:
+        assert subscriber.subscription.cancel()
+        assert not subscriber.subscription.cancel()
+        self.live.remove(subscriber)
+        kept = [call for call in self.line if call[1] is not subscriber]
+        self.dropped += len(self.line) - len(kept)
+        self.line = kept
+
+    @rule(topic=topics)
+    def publish(self, topic: str) -> None:
+        event = Event(topic)
+        met = [s for s in self.live if s.topic is not ANY and s.topic == topic]
+        met += [s for s in self.live if s.topic is ANY]
+        if met and len(self.backlog()) >= MAX_QUEUE:
+            with pytest.raises(BusFull):
+                self.bus.publish(event, timeout=0)
+            return
+        self.bus.publish(event, timeout=0)
+        self.published += 1
+        self.line += [(event, subscriber) for subscriber in met]
+        if self.gate is None:
+            self.settle()
+
+    def settle(self) -> None:
+        self.bus.wait_idle(PATIENCE)
+        for event, subscriber in self.line:
+            subscriber.expected.append(event)
+        self.delivered += len(self.line)
+        self.line.clear()
+
+    @precondition(lambda self: self.gate is None)
+    @rule()
+    def hold(self) -> None:
+        gate, entered = threading.Event(), threading.Event()
+
+        def wait(event: Event) -> None:
+            entered.set()
+            assert gate.wait(PATIENCE)
+
+        with self.bus.subscribe("gate", wait):
+            listening = [s for s in self.live if s.topic is ANY]
+            event = Event("gate")
+            self.bus.publish(event, timeout=0)
+            assert entered.wait(PATIENCE)
+        self.published += 1
+        self.line = [(event, subscriber) for subscriber in listening]
+        self.gate = gate
+
+    @precondition(lambda self: self.gate is not None)
+    @rule()
+    def release(self) -> None:
+        assert self.gate is not None
+        self.gate.set()
+        self.gate = None
+        self.delivered += 1
+        self.settle()
+
+    @rule(drain=st.booleans())
+    def stop_and_start(self, drain: bool) -> None:
+        returned = self.bus.stop(timeout=0 if self.gate else None, drain=drain)
+        assert returned == self.backlog()
+        self.dropped += len(self.line)
+        self.line.clear()
+        with pytest.raises(BusStopped):
+            self.bus.publish(Event("a"))
+        self.bus.start()
+
+    @invariant()
+    def figures_agree(self) -> None:
+        held = self.gate is not None
+        assert self.bus.stats == BusStats(
+            published=self.published,
+            delivered=self.delivered,
+            failed=0,
+            dropped=self.dropped,
+            pending=len(self.line) + held,
+        )
+
+    @invariant()
+    def each_saw_what_it_should(self) -> None:
+        for subscriber in self.live:
+            assert subscriber.seen == subscriber.expected
+
+    def teardown(self) -> None:
+        if self.gate is not None:
+            self.gate.set()
+        self.bus.start()
+        self.bus.stop(timeout=PATIENCE)
+
+
+@pytest.mark.guarantee("EB-1", "EB-4", "EB-5", "EB-6", "EB-8")
+def test_the_bus_does_what_the_model_does() -> None:
+    run_state_machine_as_test(BusMachine, settings=settings(max_examples=150))
+
+
+@pytest.mark.twin("EB-1", "EB-4", "EB-5", "EB-6", "EB-8")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (" + self._routes.get(ANY, ())", ""),
+        ("            self._backlog -= not accepted.unstarted\n", ""),
+        ("self._routes[route.topic] = (*others, route)", "self._routes[route.topic] = (route,)"),
+        ("        self._dropped += len(dropped)\n", ""),
+        ("taken, self._taken_back = self._taken_back, []", "taken = self._taken_back"),
+    ],
+)
+def test_the_model_finds_faults(fault: tuple[str, str]) -> None:
+    class Broken(BusMachine):
+        module = twin("buses/event_bus.py", fault)
+
+    with pytest.raises(Exception):  # whatever the model trips over
+        run_state_machine_as_test(
+            Broken, settings=settings(max_examples=100, database=None, phases=[Phase.generate])
+        )

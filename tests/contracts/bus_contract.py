@@ -1,0 +1,495 @@
+"""What both buses promise, as one class of cases.
+
+A subclass gives `make`, which returns a `Harness`: a bus behind plain blocking calls, so that
+a bus of an event loop passes the same cases from a thread beside its loop. Handlers given to
+`subscribe` are plain functions that do not block; one that is to block is a `gate`.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import pytest
+
+from reference_impl.buses.event import (
+    ANY,
+    BusFull,
+    BusStats,
+    BusStopped,
+    ErrorHandler,
+    Event,
+    EventType,
+    Handler,
+)
+
+PATIENCE = 60.0  # seconds: a net against hangs, not a measurement
+request_id: ContextVar[str] = ContextVar("request_id", default="none")
+
+
+class Gate(Protocol):
+    """A handler that records each event and then waits until the gate is opened."""
+
+    seen: list[Event]
+    handler: Handler
+
+    def await_entered(self, calls: int = 1) -> None: ...  # that many more calls have begun
+    def open(self) -> None: ...
+
+
+class Harness(Protocol):
+    """A bus behind blocking calls; each means what the bus's own operation means."""
+
+    def start(self) -> None: ...
+    def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]: ...
+    def publish(self, event: Event, timeout: float | None = None) -> None: ...
+    def publish_in_handler(self, event: Event) -> None: ...  # without waiting for room
+    def wait_idle(self, timeout: float | None = None) -> None: ...
+    def subscribe(
+        self, event_type: Any, handler: Handler, *, ordered: bool = False
+    ) -> Any: ...  # something with cancel() and a context manager
+    def unsubscribe(self, event_type: Any, handler: Handler) -> bool: ...
+    def gate(self) -> Gate: ...
+    def close(self) -> None: ...  # after the case: opens the gates, stops the bus
+    @property
+    def stats(self) -> BusStats: ...
+    @property
+    def is_running(self) -> bool: ...
+
+
+def numbered(count: int, topic: str = "topic") -> list[Event]:
+    return [Event.create(topic, number) for number in range(count)]
+
+
+def payloads(events: list[Event]) -> list[Any]:
+    return [event.payload for event in events]
+
+
+class BusContract:
+    """The cases. `limit` is the number of handlers that may run at once."""
+
+    def make(
+        self,
+        limit: int = 4,
+        *,
+        max_queue: int = 100,
+        on_error: ErrorHandler | None = None,
+        name: str = "bus",
+    ) -> Harness:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def bus_of(self) -> Iterator[Callable[..., Harness]]:
+        """Makes started buses that are closed after the case."""
+        made: list[Harness] = []
+
+        def start(*args: Any, **options: Any) -> Harness:
+            bus = self.make(*args, **options)
+            made.append(bus)
+            bus.start()
+            return bus
+
+        yield start
+        for bus in made:
+            bus.close()
+
+    @pytest.fixture
+    def bus(self, bus_of: Callable[..., Harness]) -> Harness:
+        return bus_of()
+
+    # --- delivery ---
+
+    def test_each_subscription_is_called_once(self, bus: Harness) -> None:
+        seen: list[tuple[str, Event]] = []
+
+        def twice(event: Event) -> None:
+            seen.append(("twice", event))
+
+        bus.subscribe("topic", twice)
+        bus.subscribe("topic", twice)
+        bus.subscribe(ANY, lambda event: seen.append(("any", event)))
+        bus.subscribe("other", lambda event: seen.append(("other", event)))
+        event = Event.create("topic")
+        bus.publish(event)
+        bus.wait_idle()
+        assert sorted(name for name, _ in seen) == ["any", "twice", "twice"]
+        assert all(got is event for _, got in seen)
+        assert bus.stats == BusStats(published=1, delivered=3, failed=0, dropped=0, pending=0)
+
+    def test_an_event_without_a_subscription_is_accepted(self, bus: Harness) -> None:
+        bus.publish(Event.create("topic"))
+        bus.wait_idle()
+        assert bus.stats == BusStats(published=1, delivered=0, failed=0, dropped=0, pending=0)
+
+    def test_an_enum_member_and_its_text_are_one_topic(self, bus: Harness) -> None:
+        seen: list[Event] = []
+        bus.subscribe("test_result", seen.append)
+        bus.publish(Event.create(EventType.TEST_RESULT))
+        bus.wait_idle()
+        assert len(seen) == 1
+
+    def test_a_subscription_meets_only_later_events(self, bus: Harness) -> None:
+        seen: list[Event] = []
+        early, late = numbered(2)
+        bus.publish(early)
+        bus.subscribe("topic", seen.append)
+        bus.publish(late)
+        bus.wait_idle()
+        assert seen == [late]
+
+    # --- life ---
+
+    def test_a_bus_that_does_not_run_refuses(self) -> None:
+        bus = self.make()
+        try:
+            running = [bus.is_running]
+            with pytest.raises(BusStopped):
+                bus.publish(Event.create("topic"))
+            bus.start()
+            bus.start()
+            running.append(bus.is_running)
+            assert bus.stop() == []
+            assert bus.stop() == []
+            running.append(bus.is_running)
+            assert running == [False, True, False]
+            with pytest.raises(BusStopped):
+                bus.publish(Event.create("topic"))
+            assert bus.stats.published == 0
+        finally:
+            bus.close()
+
+    def test_stop_drains(self, bus_of: Callable[..., Harness]) -> None:
+        seen: list[Event] = []
+        bus = bus_of(1)
+        bus.subscribe("topic", seen.append)
+        events = numbered(50)
+        for event in events:
+            bus.publish(event)
+        assert bus.stop() == []
+        assert sorted(payloads(seen)) == payloads(events)
+
+    def test_a_stop_that_times_out_returns_what_was_not_started(
+        self, bus_of: Callable[..., Harness]
+    ) -> None:
+        bus = bus_of(1)
+        gate = bus.gate()
+        seen: list[Event] = []
+        bus.subscribe("gate", gate.handler)
+        bus.subscribe("topic", seen.append)
+        bus.subscribe("topic", seen.append, ordered=True)
+        bus.publish(Event.create("gate"))
+        gate.await_entered()
+        events = numbered(5)
+        for event in events:
+            bus.publish(event)
+        assert bus.stop(timeout=0) == events
+        assert seen == []
+        assert bus.stats.dropped == 10
+
+    def test_stop_without_drain_returns_the_events_in_order(
+        self, bus_of: Callable[..., Harness]
+    ) -> None:
+        bus = bus_of(1)
+        gate = bus.gate()
+        seen: list[Event] = []
+        bus.subscribe("gate", gate.handler)
+        bus.subscribe("topic", seen.append, ordered=True)
+        bus.publish(Event.create("gate"))
+        gate.await_entered()
+        events = numbered(5)
+        for event in events:
+            bus.publish(event)
+        assert bus.stop(timeout=0, drain=False) == events
+        assert seen == []
+
+    def test_it_can_be_started_again(self, bus: Harness) -> None:
+        seen: list[Event] = []
+        bus.subscribe("topic", seen.append)
+        for event in numbered(3):
+            bus.publish(event)
+            bus.stop()
+            bus.start()
+        assert payloads(seen) == [0, 1, 2]
+
+    # --- failures ---
+
+    def test_a_failing_handler_harms_nobody_else(self, bus_of: Callable[..., Harness]) -> None:
+        errors: list[tuple[Event, object, BaseException]] = []
+        seen: list[Event] = []
+        failure = ValueError("no")
+
+        def fail(event: Event) -> None:
+            raise failure
+
+        bus = bus_of(on_error=lambda *about: errors.append(about))
+        bus.subscribe("topic", fail)
+        bus.subscribe("topic", seen.append)
+        event = Event.create("topic")
+        bus.publish(event)
+        bus.wait_idle()
+        assert seen == [event]
+        assert errors == [(event, fail, failure)]
+        assert bus.stats == BusStats(published=1, delivered=1, failed=1, dropped=0, pending=0)
+
+    def test_without_on_error_a_failure_is_logged(
+        self, bus: Harness, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail(event: Event) -> None:
+            raise ValueError("no such unit")
+
+        bus.subscribe("topic", fail)
+        bus.publish(Event.create("topic"))
+        bus.wait_idle()
+        assert "no such unit" in caplog.text
+
+    def test_a_failing_on_error_is_logged(
+        self, bus_of: Callable[..., Harness], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail(event: Event) -> None:
+            raise ValueError("no such unit")
+
+        def fail_too(*about: object) -> None:
+            raise RuntimeError("no such log")
+
+        seen: list[Event] = []
+        bus = bus_of(1, on_error=fail_too)
+        bus.subscribe("topic", fail)
+        bus.subscribe("topic", seen.append)
+        bus.publish(Event.create("topic"))
+        bus.wait_idle()
+        assert len(seen) == 1
+        assert "no such unit" in caplog.text
+        assert "no such log" in caplog.text
+
+    # --- cancelling ---
+
+    def test_cancel_drops_what_waits(self, bus_of: Callable[..., Harness]) -> None:
+        bus = bus_of(1)
+        gate = bus.gate()
+        seen: list[Event] = []
+        bus.subscribe("gate", gate.handler)
+        plain = bus.subscribe("topic", seen.append)
+        ordered = bus.subscribe("topic", seen.append, ordered=True)
+        bus.publish(Event.create("gate"))
+        gate.await_entered()
+        for event in numbered(3):
+            bus.publish(event)
+        plain.cancel()
+        assert bus.stats.dropped == 3
+        ordered.cancel()
+        ordered.cancel()
+        assert bus.stats == BusStats(published=4, delivered=0, failed=0, dropped=6, pending=1)
+        gate.open()
+        bus.wait_idle()
+        assert seen == []
+
+    def test_cancel_does_not_wait_for_a_call_that_runs(self, bus: Harness) -> None:
+        gate = bus.gate()
+        subscription = bus.subscribe("topic", gate.handler)
+        bus.publish(Event.create("topic"))
+        gate.await_entered()
+        subscription.cancel()
+        bus.publish(Event.create("topic"))
+        assert bus.stats.pending == 1
+        gate.open()
+        bus.wait_idle()
+        assert len(gate.seen) == 1
+
+    def test_a_subscription_ends_with_its_block(self, bus: Harness) -> None:
+        seen: list[Event] = []
+        with bus.subscribe("topic", seen.append):
+            bus.publish(Event.create("topic"))
+            bus.wait_idle()
+        bus.publish(Event.create("topic"))
+        bus.wait_idle()
+        assert len(seen) == 1
+
+    def test_unsubscribe_finds_equal_handlers(self, bus: Harness) -> None:
+        class Recorder:
+            def __init__(self) -> None:
+                self.seen: list[Event] = []
+
+            def record(self, event: Event) -> None:
+                self.seen.append(event)
+
+        recorder = Recorder()
+        bus.subscribe("topic", recorder.record)
+        bus.subscribe("topic", recorder.record)
+        assert not bus.unsubscribe("other", recorder.record)
+        assert not bus.unsubscribe(ANY, recorder.record)
+        assert bus.unsubscribe("topic", recorder.record)  # a new, equal bound method
+        assert not bus.unsubscribe("topic", recorder.record)
+        bus.publish(Event.create("topic"))
+        bus.wait_idle()
+        assert recorder.seen == []
+
+    # --- room ---
+
+    def test_a_full_bus_refuses_in_time(self, bus_of: Callable[..., Harness]) -> None:
+        bus = bus_of(1, max_queue=2)
+        gate = bus.gate()
+        bus.subscribe("topic", gate.handler)
+        bus.publish(Event.create("topic"))
+        gate.await_entered()
+        for event in numbered(2):
+            bus.publish(event)
+        with pytest.raises(BusFull):
+            bus.publish(Event.create("topic"), timeout=0)
+        bus.publish(Event.create("nobody listens"), timeout=0)
+        assert bus.stats.published == 4
+        gate.open()
+        bus.publish(Event.create("topic"), timeout=PATIENCE)
+        bus.wait_idle()
+        assert len(gate.seen) == 4
+
+    def test_a_handler_in_a_full_bus_is_refused_at_once(
+        self, bus_of: Callable[..., Harness]
+    ) -> None:
+        errors: list[BaseException] = []
+        bus = bus_of(1, max_queue=1, on_error=lambda e, h, error: errors.append(error))
+
+        def chain(event: Event) -> None:
+            bus.publish_in_handler(Event.create("next"))
+            bus.publish_in_handler(Event.create("nobody listens"))  # needs no room
+            bus.publish_in_handler(Event.create("next"))
+
+        bus.subscribe("next", lambda event: None)
+        bus.subscribe("topic", chain)
+        bus.publish(Event.create("topic"))
+        bus.wait_idle()
+        assert [type(error) for error in errors] == [BusFull]
+        assert bus.stats.delivered == 1
+
+    # --- order and concurrency ---
+
+    def test_an_ordered_handler_sees_one_event_at_a_time_in_order(self, bus: Harness) -> None:
+        gate, free = bus.gate(), threading.Event()
+        bus.subscribe("topic", gate.handler, ordered=True)
+        bus.subscribe("other", lambda event: free.set())
+        events = numbered(20)
+        for event in events:
+            bus.publish(event)
+        gate.await_entered()
+        bus.publish(Event.create("other"))
+        assert free.wait(PATIENCE), "the ordered handler held up another"
+        assert payloads(gate.seen) == [0]
+        gate.open()
+        bus.wait_idle()
+        assert gate.seen == events
+
+    def test_no_more_handlers_than_allowed_run_at_once(
+        self, bus_of: Callable[..., Harness]
+    ) -> None:
+        bus = bus_of(3)
+        gate = bus.gate()
+        bus.subscribe("topic", gate.handler)
+        for event in numbered(10):
+            bus.publish(event)
+        gate.await_entered(3)
+        assert len(gate.seen) == 3
+        gate.open()
+        bus.wait_idle()
+        assert len(gate.seen) == 10
+
+    # --- context ---
+
+    def test_handlers_see_the_publishers_context_each_in_its_copy(
+        self, bus_of: Callable[..., Harness]
+    ) -> None:
+        seen: list[str] = []
+        bus = bus_of(1)
+
+        def spoil(event: Event) -> None:
+            seen.append(request_id.get())
+            request_id.set("spoilt")
+
+        bus.subscribe("topic", spoil)
+        bus.subscribe("topic", spoil)
+        token = request_id.set("r-1")
+        try:
+            bus.publish(Event.create("topic"))
+            bus.wait_idle()
+            assert request_id.get() == "r-1"
+        finally:
+            request_id.reset(token)
+        assert seen == ["r-1", "r-1"]
+
+    # --- idleness ---
+
+    def test_idle_includes_what_handlers_publish(self, bus: Harness) -> None:
+        seen: list[int] = []
+
+        def count_down(event: Event) -> None:
+            seen.append(event.payload)
+            if event.payload:
+                bus.publish_in_handler(Event.create("topic", event.payload - 1))
+
+        bus.subscribe("topic", count_down)
+        bus.publish(Event.create("topic", 20))
+        bus.wait_idle()
+        assert seen == list(range(20, -1, -1))
+
+    def test_waiting_for_idle_times_out(self, bus: Harness) -> None:
+        gate = bus.gate()
+        bus.subscribe("topic", gate.handler)
+        bus.publish(Event.create("topic"))
+        gate.await_entered()
+        with pytest.raises(TimeoutError):
+            bus.wait_idle(timeout=0)
+        gate.open()
+        bus.wait_idle()
+        bus.stop()
+        bus.wait_idle()
+
+    # --- bad input ---
+
+    @pytest.mark.parametrize(
+        ("call", "error", "words"),
+        [
+            (lambda bus: bus.publish("topic"), TypeError, "event"),
+            (lambda bus: bus.publish(Event("topic"), -1), ValueError, "timeout.*-1"),
+            (lambda bus: bus.publish(Event("topic"), "1"), TypeError, "timeout.*'1'"),
+            (lambda bus: bus.publish(Event("topic"), float("nan")), ValueError, "timeout"),
+            (lambda bus: bus.subscribe("topic", None), TypeError, "handler.*None"),
+            (lambda bus: bus.subscribe([], print), TypeError, r"event_type.*\[\]"),
+            (lambda bus: bus.unsubscribe([], print), TypeError, r"event_type.*\[\]"),
+            (lambda bus: bus.stop(-1), ValueError, "timeout.*-1"),
+            (lambda bus: bus.wait_idle(-1), ValueError, "timeout.*-1"),
+        ],
+    )
+    def test_a_bad_argument_changes_nothing(
+        self,
+        bus: Harness,
+        call: Callable[[Harness], object],
+        error: type[Exception],
+        words: str,
+    ) -> None:
+        before = bus.stats
+        with pytest.raises(error, match=words):
+            call(bus)
+        assert bus.stats == before
+        assert bus.is_running
+        seen: list[Event] = []
+        bus.subscribe("topic", seen.append)
+        bus.publish(Event.create("topic"))
+        bus.wait_idle()
+        assert len(seen) == 1
+
+    @pytest.mark.parametrize(
+        ("arguments", "error", "words"),
+        [
+            ({"limit": 0}, ValueError, "max_.*0"),
+            ({"limit": -1}, ValueError, "max_.*-1"),
+            ({"limit": 1.5}, TypeError, "max_.*1.5"),
+            ({"limit": True}, TypeError, "max_.*True"),
+            ({"max_queue": 0}, ValueError, "max_queue.*0"),
+            ({"max_queue": "9"}, TypeError, "max_queue.*'9'"),
+            ({"on_error": 3}, TypeError, "on_error.*3"),
+            ({"name": 3}, TypeError, "name.*3"),
+        ],
+    )
+    def test_a_bad_bus_is_refused(
+        self, arguments: dict[str, Any], error: type[Exception], words: str
+    ) -> None:
+        with pytest.raises(error, match=words):
+            self.make(**arguments)
