@@ -640,16 +640,12 @@ def test_cost_is_checked(check: Callable[[ModuleType], None], old: str, new: str
 
 
 def lock_is_free(cache: Any) -> bool:
-    """Whether another thread could use the cache right now."""
+    """Whether this thread, which alone uses the cache, leaves it to others right now.
 
-    def try_lock() -> bool:
-        free = bool(cache._lock.acquire(blocking=False))
-        if free:
-            cache._lock.release()
-        return free
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(try_lock).result()
+    No helper thread tries the lock: a finalizer that the collector runs, maybe in the middle
+    of starting a thread, asks this, too.
+    """
+    return not cache._lock._is_owned()
 
 
 class Dropped:

@@ -1133,22 +1133,31 @@ def test_a_fork_inside_another_threads_call_leaves_the_childs_copy_locked() -> N
     """)
 
 
-@pytest.mark.skipif("sys.platform == 'win32'", reason="signals are sent by os.kill")
+@pytest.mark.skipif("sys.platform == 'win32'", reason="signals are sent to a thread")
 @pytest.mark.guarantee("MQ-8")
 def test_ctrl_c_in_a_wait_leaves_the_queue_usable() -> None:
     run_python("""
-        import os, signal, threading
+        import signal, threading
         from reference_impl.queues.memory_queue import MemoryQueue
         queue = MemoryQueue()
         asleep = threading.Event()
         wait = queue._available.wait
         queue._available.wait = lambda timeout=None: (asleep.set(), wait(timeout))[1]
 
+        def once(*_):
+            signal.signal(signal.SIGINT, lambda *_: None)
+            raise KeyboardInterrupt
+
         def interrupt():
             asleep.wait()
-            with queue._lock:  # free only once the main thread sleeps
-                os.kill(os.getpid(), signal.SIGINT)
+            waiting = True
+            while waiting:  # one signal may come just before the wait, and not be seen
+                with queue._lock:  # free only once the main thread sleeps
+                    waiting = queue._waiting > 0
+                    if waiting:
+                        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+        signal.signal(signal.SIGINT, once)
         helper = threading.Thread(target=interrupt)
         helper.start()
         try:
