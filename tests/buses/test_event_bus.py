@@ -1394,7 +1394,10 @@ def test_a_signal_handler_hands_over_while_a_publisher_waits() -> None:
     bus.publish(Event("topic"))
     inside.wait()
     bus.publish(Event("topic"))
-    signal.signal(signal.SIGTERM, lambda *_: gate.set())
+    def handle(*_):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        gate.set()
+    signal.signal(signal.SIGTERM, handle)
 
     wait = bus._room.wait
     def announced(timeout=None):
@@ -1403,7 +1406,8 @@ def test_a_signal_handler_hands_over_while_a_publisher_waits() -> None:
     def send():
         with bus._lock:  # held by the main thread until it waits
             pass
-        os.kill(os.getpid(), {int(signal.SIGTERM)})
+        while not gate.is_set():  # one signal may come just before the wait, and not be seen
+            signal.pthread_kill(threading.main_thread().ident, {int(signal.SIGTERM)})
 
     bus._room.wait = announced
     bus.publish(Event("topic"))
