@@ -459,7 +459,7 @@ def posting_races_stop(module: ModuleType, posters: int) -> Callable[[], None]:
     """Threads post while the loop's thread stops the bus."""
 
     def model() -> None:
-        import interleave_test
+        import interleave_test  # pyright: ignore[reportMissingImports]  # not on Python 3.11
 
         bus = module.AsyncEventBus()
         loop = StubLoop()
