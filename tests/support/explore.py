@@ -106,7 +106,7 @@ class Interleavings(_Explorer):
 
     @staticmethod
     def _explore(model: Callable[[], object], **options: Any) -> Any:
-        import interleave_test
+        import interleave_test  # pyright: ignore[reportMissingImports]  # not on Python 3.11
 
         options.setdefault("seed", 0)
         return interleave_test.explore(model, include=[COMPONENTS], **options)
