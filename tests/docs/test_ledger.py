@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.evidence import FIGURES, json_path, pages
-from tests.support.ledger import closure, components, digest, promises
+from tests.support.ledger import components, digests, promises
 
 every_component = pytest.mark.parametrize("component", components())
 # What others import, and what therefore neither promises nor is measured by itself.
@@ -33,8 +33,7 @@ def test_page_promises_something(component: str) -> None:
 
 @every_component
 def test_evidence_is_of_this_source(component: str) -> None:
-    now = {path.relative_to(ROOT).as_posix(): digest(path) for path in closure(component)}
-    assert evidence(component)["files"] == now, (
+    assert evidence(component)["files"] == digests(component), (
         f"{component} changed after it was proved: run `nox -s evidence`"
     )
 
@@ -54,12 +53,12 @@ def test_evidence_names_tests_that_exist(component: str) -> None:
         for name in [*row["tests"], *row["twins"]]:
             path, _, test = name.partition("::")
             function = test.split("::")[-1].split("[")[0]
-            assert function in (ROOT / path).read_text(encoding="utf-8") or _inherited(
-                path, function
-            ), f"{name} is gone: run `nox -s evidence`"
+            assert function in (ROOT / path).read_text(encoding="utf-8") or _inherited(function), (
+                f"{name} is gone: run `nox -s evidence`"
+            )
 
 
-def _inherited(path: str, function: str) -> bool:
+def _inherited(function: str) -> bool:
     """Whether a contract class or a state machine gives this file the test."""
     contracts = (ROOT / "tests" / "contracts").glob("*.py")
     return function == "runTest" or any(
@@ -72,8 +71,7 @@ def test_figures_are_of_this_source(component: str) -> None:
     path = FIGURES / f"{Path(component).name}.json"
     assert path.is_file(), f"{component} has no figures: run `nox -s bench`"
     figures = json.loads(path.read_text(encoding="utf-8"))
-    now = {file.relative_to(ROOT).as_posix(): digest(file) for file in closure(component)}
-    assert figures["sources"] == now, f"{component} changed: run `nox -s bench`"
+    assert figures["sources"] == digests(component), f"{component} changed: run `nox -s bench`"
     assert date.fromisoformat(figures["date"])
 
 

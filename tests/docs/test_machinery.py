@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.evidence import merge
-from tests.support.ledger import closure, components, digest, promises
+from tests.support.ledger import components, digests, promises
 from tests.support.process import run_python
 from tests.support.twins import twin
 
@@ -47,7 +47,7 @@ def test_evidence_with_a_failed_test_is_refused() -> None:
     component = components()[0]
     failed = {"test": "test_x", "outcome": "failed", "explored": [], "examples": 0}
     failed |= {"guarantees": list(promises(component))[:1], "twins": []}
-    sources = {path.relative_to(ROOT).as_posix(): digest(path) for path in closure(component)}
+    sources = digests(component)
     raw = {"python": "CPython", "version": [3], "sources": sources, "results": [failed]}
     with pytest.raises(SystemExit, match="test_x failed"):
         merge(component, [raw])

@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.render import render as render_figures
 from tests.support import COMPONENTS, ROOT
-from tests.support.ledger import closure, components, digest, promises
+from tests.support.ledger import components, digests, promises
 
 EVIDENCE = ROOT / "docs" / "evidence"
 FIGURES = EVIDENCE / "figures"
@@ -61,7 +61,7 @@ def pages() -> dict[Path, str]:
 
 def merge(component: str, raws: list[dict[str, Any]]) -> dict[str, Any]:
     """The evidence of one component: per guarantee its tests, twins and explorations."""
-    files = {path.relative_to(ROOT).as_posix(): digest(path) for path in closure(component)}
+    files = digests(component)
     identifiers = set(promises(component))
     fresh = [raw for raw in raws if identifiers & _named_in(raw)]
     for raw in fresh:

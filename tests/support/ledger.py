@@ -68,6 +68,11 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def digests(component: str) -> dict[str, str]:
+    """The SHA-256 of each file that a reader copies, by its path from the project's root."""
+    return {path.relative_to(ROOT).as_posix(): digest(path) for path in closure(component)}
+
+
 def python_build() -> str:
     """This interpreter in words: "CPython 3.13.0, with the GIL, Linux"."""
     free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
@@ -133,9 +138,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         "python": python_build(),
         "version": list(sys.version_info[:3]),
         "sources": {
-            path.relative_to(ROOT).as_posix(): digest(path)
-            for component in components()
-            for path in closure(component)
+            name: sha for component in components() for name, sha in digests(component).items()
         },
         "results": session.config.stash[_RESULTS],
     }
