@@ -1,0 +1,1 @@
+"""Between threads, event loops and the file system."""

@@ -1,0 +1,472 @@
+# async_runner.py: one event loop in a background thread, for callers in threads (AsyncRunner)
+# https://executable-guarantees.example/bridges/async_runner.html
+# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; standard library only
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
+"""An event loop in a thread of its own, which runs coroutines for other threads.
+
+Examples:
+    >>> import asyncio
+    >>> async def fetch(unit: str) -> str:
+    ...     await asyncio.sleep(0)
+    ...     return f"report of {unit}"
+    >>> with AsyncRunner() as runner:
+    ...     first, second = runner.submit(fetch("A7")), runner.submit(fetch("A8"))
+    ...     runner.run(fetch("A9"), timeout=60), first.result(), second.result()
+    ('report of A9', 'report of A7', 'report of A8')
+
+Thread safety:
+    `AsyncRunner` and the futures that it returns are internally synchronized: each operation
+    is atomic and legal in any thread; `run` not in the runner's own, where it could only hang.
+    Coroutines run on one loop: what they share with each other needs no lock, what they share
+    with other threads does.
+
+Fork: in the child the runner is closed; its coroutines and futures stay the parent's, and no
+future settles in the child. Fork in a coroutine only to `exec` or `os._exit`.
+Interpreter exit: each runner is closed, for 10 seconds at most; then its daemon thread dies.
+Signal handlers and finalizers (`__del__`) must not call the runner or cancel its futures, as
+they may interrupt a holder of a lock. Its thread keeps a started runner alive: close it,
+dropping it is not enough. Nothing here relies on the GIL.
+"""
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Collection, Coroutine
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
+from contextvars import copy_context
+from inspect import iscoroutinefunction
+from typing import Any, Self, TypeVar
+from weakref import WeakValueDictionary
+
+__all__ = ["AsyncRunner"]
+
+_NEW, _RUNNING, _CLOSED = "not started", "running", "closed"
+_FORKED = "closed in this process, as it was started before the fork"
+_ADVICE = {_NEW: "call start(), or use it in a with statement"}
+_EXIT_TIMEOUT = 10.0
+_T = TypeVar("_T")
+_logger = logging.getLogger(__name__)
+
+
+class _Submission(Future[_T]):
+    """What `submit` returns, and the way of its coroutine to a task and back.
+
+    It stays PENDING while the task runs, so that it can be cancelled all that time.
+    """
+
+    def __init__(self, coro: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        # The three below are the loop's thread's.
+        self.coro: Coroutine[Any, Any, _T] | None = coro
+        self.task: asyncio.Task[_T] | None = None
+        self.is_task_cancelled = False
+        self._loop = loop
+        # Never released: who gets it settles the future. The others come too late.
+        self._right_to_settle = threading.Lock()
+
+    def cancel(self) -> bool:
+        """Settle at once, if nothing else has, and cancel the task."""
+        if not self._right_to_settle.acquire(blocking=False):
+            return super().cancel()  # too late, unless it was settled like this
+        self.request_cancel()  # first, as what follows calls the future's callbacks
+        super().cancel()
+        # Not left to the end of the task: futures.wait() and as_completed() hear of it here.
+        self.set_running_or_notify_cancel()
+        return True
+
+    def request_cancel(self) -> None:
+        """Have the loop cancel the task, from any thread; the future settles with its end."""
+        with suppress(RuntimeError):  # the loop is closed, and so the task has ended
+            self._loop.call_soon_threadsafe(self.cancel_task)
+
+    def cancel_task(self) -> None:
+        """Once: a second cancellation would interrupt the clean-up that the first began."""
+        if self.task is not None and not self.is_task_cancelled:
+            self.is_task_cancelled = True
+            self.task.cancel()
+
+    def settle(self, task: asyncio.Task[_T]) -> None:
+        """Pass on how the task ended."""
+        self.task = None
+        if task.cancelled():
+            self.cancel()
+        elif not self._right_to_settle.acquire(blocking=False):
+            # Cancelled before. The task's exception, if any, is not taken: asyncio logs it.
+            super().cancel()
+        elif self.set_running_or_notify_cancel():
+            error = task.exception()
+            if error is None:
+                self.set_result(task.result())
+            else:
+                self.set_exception(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Settle without a task."""
+        free = self._right_to_settle.acquire(blocking=False)
+        if free and self.set_running_or_notify_cancel():
+            self.set_exception(error)
+
+
+class AsyncRunner:
+    """Runs coroutines on an event loop in a background thread.
+
+    Start it once, close it once: it cannot be started again. As a context manager it starts on
+    entry, and on leaving closes without a time limit. Between calls the thread sleeps.
+
+    Args:
+        name: What messages and the thread call the runner.
+
+    Raises:
+        TypeError: If `name` is no str.
+
+    Thread safety:
+        Internally synchronized; the module tells of fork, exit, signals and `__del__`.
+    """
+
+    def __init__(self, *, name: str = "async-runner") -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, got {name!r}")
+        self._name = name
+        # Guards _state. Who accepts a coroutine posts it to the loop before letting go, and who
+        # closes posts after that: so the loop begins all that was accepted, then winds down.
+        self._lock = threading.Lock()
+        self._state = _NEW
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()  # set as the last that the thread does
+        self._here = threading.local()  # its `role` tells the loop's thread and its helpers
+        # Accepted and not ended. Callers add while they hold the lock, the loop's thread removes.
+        self._open: set[_Submission[Any]] = set()
+        self._is_winding_down = self._wound_down = False  # the loop's thread's
+        _runners[id(self)] = self
+
+    def start(self) -> None:
+        """Start the thread and its loop; on a running runner, do nothing.
+
+        Raises:
+            RuntimeError: If the runner was closed, or the system has no thread left.
+            OSError: If the system has no descriptor left for the loop.
+
+        After an error it can be tried again. Cost: a thread, a loop and its descriptors.
+        """
+        with self._lock:
+            if self._state == _RUNNING:
+                return
+            if self._state != _NEW:
+                raise RuntimeError(f"{self._name} is {self._state}: make another AsyncRunner")
+            loop = asyncio.new_event_loop()
+            try:
+                loop.set_default_executor(
+                    ThreadPoolExecutor(
+                        thread_name_prefix=f"{self._name}-helper",
+                        initializer=lambda: setattr(self._here, "role", "helper"),
+                    )
+                )
+                thread = threading.Thread(
+                    target=self._run_loop, args=(loop,), name=self._name, daemon=True
+                )
+                thread.start()
+            except BaseException:
+                loop.close()
+                raise
+            self._loop, self._thread, self._state = loop, thread, _RUNNING
+
+    def submit(self, coro: Coroutine[Any, Any, _T]) -> Future[_T]:
+        """Run `coro` on the loop, and return at once.
+
+        It runs in a task of its own, in a copy of the caller's context. Cancelling the future
+        settles it at once and cancels the task, whose clean-up goes on by itself; `close` waits
+        for that. Callbacks of the future run in the loop's thread, or in that of who cancels it:
+        they must not block.
+
+        Args:
+            coro: A coroutine, as a call of a coroutine function makes it.
+
+        Returns:
+            A future that settles in every case: with the coroutine's result or its own
+            exception object, SystemExit included, or cancelled, as by `close`.
+
+        Raises:
+            TypeError: If `coro` is no coroutine.
+            RuntimeError: If the runner is not running. `coro` is closed.
+
+        Cost: a task, and a system call that wakes the loop.
+        """
+        _check_coroutine(coro)
+        return self._submit(coro)
+
+    def _submit(self, coro: Coroutine[Any, Any, _T]) -> _Submission[_T]:
+        with self._lock:
+            if self._state == _RUNNING and self._loop is not None:
+                submission = _Submission(coro, self._loop)
+                self._open.add(submission)
+                self._loop.call_soon_threadsafe(self._begin, submission, context=copy_context())
+                return submission
+            state = self._state
+        coro.close()
+        advice = _ADVICE.get(state, "submit before close()")
+        raise RuntimeError(f"{self._name} is {state}: {advice}")
+
+    def run(self, coro: Coroutine[Any, Any, _T], timeout: float | None = None) -> _T:
+        """Run `coro` on the loop, and wait for it.
+
+        A KeyboardInterrupt, or what else a signal handler raises in this thread meanwhile,
+        cancels the coroutine, too, and is raised after its clean-up; the next one at once.
+
+        Args:
+            coro: A coroutine, as a call of a coroutine function makes it.
+            timeout: Seconds until the coroutine is cancelled; None waits without limit. The
+                clean-up is always waited for. A coroutine that returns a result in spite of its
+                cancellation returns it here; what else it raises is raised.
+
+        Raises:
+            TimeoutError: If the time was up, after the coroutine's clean-up.
+            concurrent.futures.CancelledError: If it was cancelled, as by `close`.
+            RuntimeError: In the runner's own thread, which would wait for itself; or if the
+                runner is not running. `coro` is closed.
+            TypeError: If `coro` is no coroutine, or `timeout` no number.
+            ValueError: If `timeout` is negative.
+
+        Cost: that of `submit`, and two switches of threads.
+        """
+        _check_coroutine(coro)
+        try:
+            timeout = _check_timeout(timeout)
+            self._check_thread()
+        except BaseException:
+            coro.close()
+            raise
+        submission = self._submit(coro)
+        try:
+            try:
+                return submission.result(timeout)
+            except TimeoutError:
+                submission.request_cancel()  # of no effect if it has ended, with its own error
+            except BaseException:
+                if not submission.done():
+                    submission.request_cancel()
+                    wait([submission])
+                raise
+            try:
+                return submission.result()
+            except CancelledError:
+                raise TimeoutError(f"{self._name}: cancelled after {timeout} s") from None
+        finally:
+            del submission  # which holds the error, whose traceback holds this frame
+
+    def _check_thread(self) -> None:
+        if getattr(self._here, "role", None) == "loop":
+            raise RuntimeError(f"run() would wait for itself in {self._name}'s own thread: await")
+
+    def close(self, timeout: float | None = None) -> None:
+        """Refuse new coroutines, cancel those that run, and end the thread.
+
+        Each task on the loop is cancelled once, and its clean-up awaited; what was cancelled
+        before is left to clean up. Then asynchronous generators, the loop's default executor and
+        the loop are closed. When this returns, every future has settled. On a closed runner it
+        waits for that, if need be.
+
+        In a coroutine, in a callback on the loop, and in a thread of the loop's default
+        executor, it requests the close and returns.
+
+        Args:
+            timeout: Seconds to wait; None waits without limit.
+
+        Raises:
+            TimeoutError: If something still runs on the loop. The runner stays closed, its
+                thread goes on cleaning up, and the next `close` waits again.
+            TypeError: If `timeout` is no number.
+            ValueError: If `timeout` is negative.
+
+        Cost: grows with the tasks on the loop; and the time that their clean-up takes.
+        """
+        timeout = _check_timeout(timeout)
+        with self._lock:
+            if self._state in {_NEW, _RUNNING}:
+                self._state = _CLOSED
+            loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(self._start_winding_down)
+        if hasattr(self._here, "role"):
+            return  # the loop would wait for itself, or for a helper that waits for it
+        # Not join(timeout): interrupted, it takes the thread for ended (Python 3.11 and 3.12).
+        if not self._ended.wait(timeout):
+            raise TimeoutError(
+                f"{self._name} has not ended after {timeout} s, with {len(self._open)} coroutines "
+                "left: it goes on, call close() again to wait"
+            )
+        thread.join()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _abandon(self) -> None:
+        """Leave it to the parent: the child of a fork has no thread for it."""
+        self._lock = threading.Lock()
+        if self._thread is None:
+            return
+        self._state, self._thread = _FORKED, None
+        # Closing the loop would take its descriptors off the parent's selector, too.
+        _inherited.append(self._loop)
+        with suppress(AttributeError):
+            self._loop.close = lambda: None  # type: ignore[union-attr, method-assign]
+
+    # What follows runs in the loop's thread.
+
+    def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._here.role = "loop"
+        try:
+            while not self._wound_down:  # not even where a callback has stopped the loop
+                try:
+                    loop.run_forever()
+                except (SystemExit, KeyboardInterrupt) as error:
+                    # A task or callback raised it. The loop has kept its place: it can go on.
+                    self._report(error)
+        finally:
+            # Of use only where the loop itself broke: nothing is accepted, or open, any more.
+            with self._lock:
+                self._state = _CLOSED
+            with ExitStack() as last:
+                last.callback(self._ended.set)
+                last.callback(loop.close)
+                for submission in self._open.copy():
+                    last.callback(submission.cancel)
+                    if submission.coro is not None:
+                        last.callback(submission.coro.close)
+
+    def _report(self, error: BaseException) -> None:
+        ended = [s.task for s in self._open.copy() if s.task is not None and s.task.done()]
+        if not any(not task.cancelled() and task.exception() is error for task in ended):
+            _logger.error("%s: no future takes %r", self._name, error, exc_info=error)
+
+    def _begin(self, submission: _Submission[Any]) -> None:
+        coro, submission.coro = submission.coro, None
+        assert coro is not None
+        if submission.cancelled():
+            self._open.discard(submission)
+            coro.close()
+            return
+        try:
+            submission.task = asyncio.get_running_loop().create_task(coro)
+        except BaseException as error:  # from a task factory that a coroutine has set
+            self._open.discard(submission)
+            coro.close()
+            submission.fail(error)
+            return
+        submission.task.add_done_callback(lambda task: self._end(submission, task))
+
+    def _end(self, submission: _Submission[Any], task: asyncio.Task[Any]) -> None:
+        self._open.discard(submission)
+        submission.settle(task)
+
+    def _start_winding_down(self) -> None:
+        if self._is_winding_down:
+            return
+        self._is_winding_down = True
+        task = asyncio.Task(self._wind_down(), loop=asyncio.get_running_loop(), name=self._name)
+        task.add_done_callback(self._end_winding_down)
+
+    def _end_winding_down(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():  # by a coroutine that cancels all tasks which it finds
+            self._is_winding_down = False
+            self._start_winding_down()
+            return
+        self._wound_down = True
+        asyncio.get_running_loop().stop()
+
+    async def _wind_down(self) -> None:
+        loop = asyncio.get_running_loop()
+        ours = {submission.task for submission in self._open if submission.task is not None}
+        others = _other_tasks() - ours
+        for submission in self._open:
+            submission.cancel_task()
+        await _spread()
+        # The rest belongs to nobody who is being cancelled. It cannot be left for later, as
+        # what was submitted may wait for it.
+        rest = {task for task in others if not task.cancelling()}
+        for task in rest:
+            task.cancel()
+        if ours:
+            await asyncio.wait(ours)
+        await _end_tasks(rest)
+        await loop.shutdown_asyncgens()
+        with suppress(RuntimeError):  # no thread to wait in, as at exit: loop.close() does not
+            await loop.shutdown_default_executor()
+        await _end_tasks(set())  # which those threads have left
+
+
+def _other_tasks() -> set[asyncio.Task[Any]]:
+    me = asyncio.current_task()
+    return {task for task in asyncio.all_tasks() if task is not me}
+
+
+async def _spread() -> None:
+    """Let tasks that are being cancelled cancel their children: a level in each turn.
+
+    Cancelled in the same turn as their parents, they would soon be cancelled again by those,
+    in their clean-up.
+    """
+    reached: set[asyncio.Task[Any]] = set()
+    while new := {task for task in _other_tasks() if task.cancelling()} - reached:
+        reached |= new
+        await asyncio.sleep(0)
+
+
+async def _end_tasks(cancelled: Collection[asyncio.Task[Any]]) -> None:
+    while tasks := _other_tasks():
+        for task in tasks.difference(cancelled):
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def _check_coroutine(coro: object) -> None:
+    if not isinstance(coro, Coroutine):
+        is_function = iscoroutinefunction(coro)
+        hint = "call the function" if is_function else "await other awaitables in one"
+        raise TypeError(f"coro must be a coroutine, got {coro!r}: {hint}")
+
+
+def _check_timeout(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool):
+        raise TypeError(f"timeout must be None or a number of seconds, got {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be None or at least 0 seconds, got {timeout!r}")
+    return min(timeout, threading.TIMEOUT_MAX)
+
+
+_runners: WeakValueDictionary[int, AsyncRunner] = WeakValueDictionary()
+_inherited: list[object] = []  # the parent's loops, which a child must not close
+
+
+def _all_runners() -> list[AsyncRunner]:
+    return [r for r in (reference() for reference in _runners.valuerefs()) if r is not None]
+
+
+def _close_all() -> None:
+    for runner in _all_runners():
+        try:
+            runner.close(_EXIT_TIMEOUT)
+        except TimeoutError as error:
+            _logger.warning("the interpreter exits: %s", error)
+
+
+def _after_fork() -> None:
+    for runner in _all_runners():
+        runner._abandon()  # noqa: SLF001
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,513 @@
+# parallel_execute.py: one operation on many keys at once, a result for each (parallel_execute)
+# https://executable-guarantees.example/bridges/parallel_execute.html
+# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; standard library only
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
+"""Run one blocking operation on many keys, in threads or in any executor.
+
+Examples:
+    >>> results = parallel_execute(["4", "x", "2"], int, max_workers=2)
+    >>> [result.key for result in results if result.is_failure]
+    ['x']
+    >>> values, failures = partition(results)
+    >>> values
+    [4, 2]
+    >>> failures[0].unwrap()
+    Traceback (most recent call last):
+    ...
+    ValueError: invalid literal for int() with base 10: 'x'
+
+Thread safety:
+    Any thread may call the functions at any time: calls share nothing. The results are
+    immutable; the keys, values and errors in them are those of the caller. The operation is
+    called by several threads at once, and has to see to its own state.
+
+Fork: nothing outlives a call, so fork before or after. A child forked by an operation has
+none of the call's threads. Interpreter exit: threads that a call has left behind are daemons
+and die; an executor that was given is waited for. Signal handlers and finalizers (`__del__`)
+may call, but they hold up what they interrupt; from Python 3.12 no thread starts once the
+interpreter ends. Nothing here relies on the GIL.
+"""
+
+import concurrent.futures
+import threading
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from inspect import iscoroutinefunction
+from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar, cast
+
+__all__ = ["Failure", "Result", "Success", "parallel_execute", "partition"]
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+_NOT_BEGUN: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Success(Generic[K, T]):
+    """What came of a key whose operation returned; immutable.
+
+    Attributes:
+        key: the key.
+        value: what the operation returned, None included.
+    """
+
+    key: K
+    value: T
+    is_success: ClassVar[Literal[True]] = True
+    is_failure: ClassVar[Literal[False]] = False
+
+    def unwrap(self) -> T:
+        """Return the value."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Generic[K]):
+    """What came of a key whose operation raised, or did not run to its end; immutable.
+
+    Attributes:
+        key: the key.
+        error: the exception object that the operation raised. TimeoutError: there was no
+            result in time. `concurrent.futures.CancelledError`: the operation was not
+            started, since another one had failed.
+    """
+
+    key: K
+    error: Exception
+    is_success: ClassVar[Literal[False]] = False
+    is_failure: ClassVar[Literal[True]] = True
+
+    def unwrap(self) -> NoReturn:
+        """Raise the error."""
+        try:
+            raise self.error
+        finally:
+            del self  # the error keeps this frame, which must not keep the error
+
+
+Result: TypeAlias = Success[K, T] | Failure[K]
+
+
+def partition(results: Iterable[Result[K, T]]) -> tuple[list[T], list[Failure[K]]]:
+    """Return the values of the successes, and the failures, each in the order of `results`.
+
+    Cost: linear.
+    """
+    known = list(results)
+    values = [result.value for result in known if isinstance(result, Success)]
+    return values, [result for result in known if isinstance(result, Failure)]
+
+
+def parallel_execute(
+    keys: Iterable[K],
+    operation: Callable[[K], T],
+    max_workers: int = 10,
+    *,
+    timeout: float | None = None,
+    fail_fast: bool = False,
+    on_progress: Callable[[int, int | None], None] | None = None,
+    executor: Executor | None = None,
+) -> list[Result[K, T]]:
+    """Call `operation` with each key, several at once; return what came of each, in order.
+
+    It blocks until the last key has its result: on an event loop's thread, hand it to
+    `asyncio.to_thread`.
+
+    Args:
+        keys: drawn one by one in the caller's thread, no further ahead than 4 `max_workers`
+            + 32 keys without a result. They may be a generator.
+        operation: a blocking function of one key; several threads call it at once, each time
+            in a copy of the caller's context variables. For an `executor` of processes it
+            must be importable there, and keys, values and errors must be picklable.
+        max_workers: the most operations that run at once, from 1. Above 100 there is a
+            warning. If in doubt, what the other side bears.
+        timeout: seconds for the whole call; None waits without limit. At the deadline the
+            keys without a result fail with TimeoutError. Operations that still run cannot be
+            stopped: they go on in daemon threads, and what they return is dropped.
+        fail_fast: after the first failure, start no other operation; its keys fail with
+            CancelledError. Operations that run by then are waited for, and keep their result.
+        on_progress: called as `on_progress(completed, total)` in the caller's thread, once
+            for each operation that ended; `total` is None if `keys` has no length.
+        executor: runs the operations instead of threads of the call's own. It is not shut
+            down. Do not give the one that the call itself runs in: it may wait for itself.
+
+    Raises:
+        TypeError: an argument is of the wrong type, or `operation` is a coroutine function.
+        ValueError: `max_workers` is below 1, or `timeout` negative or not a number.
+        RuntimeError: the system has no thread left.
+        BaseException: what `keys` or `on_progress` raised; what an operation raised that is no
+            Exception (KeyboardInterrupt, SystemExit); KeyboardInterrupt in the caller. No
+            more keys are drawn or started then, and what runs is not waited for.
+
+    Thread safety:
+        Internally synchronized: calls are independent, in threads and in operations, too.
+
+    Cost: at most `max_workers` threads, started as keys come; a few microseconds a key.
+    """
+    _check_workers(max_workers)
+    _check_timeout(timeout)
+    _check_function("operation", operation, "let a function call run_sync, or use asyncio.gather")
+    if on_progress is not None:
+        _check_function("on_progress", on_progress, "pass a plain function")
+    if executor is not None and not isinstance(executor, Executor):
+        raise TypeError(
+            f"executor must be None or a concurrent.futures.Executor, got {executor!r}: "
+            "pass an instance, or leave it out for threads"
+        )
+    total = len(keys) if isinstance(keys, Sized) else None
+    try:
+        drawn = iter(keys)
+    except TypeError as error:
+        message = f"keys must be iterable, got {keys!r}: pass a list or a generator"
+        raise TypeError(message) from error
+    options = _Options(max_workers, timeout, fail_fast, on_progress, total)
+    if executor is None:
+        return _InThreads(operation, options).run(drawn)
+    return _InExecutor(operation, options, executor).run(drawn)
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    max_workers: int
+    timeout: float | None
+    fail_fast: bool
+    on_progress: Callable[[int, int | None], None] | None
+    total: int | None
+
+
+class _Call(ABC, Generic[K, T]):
+    """One call: what its caller and the threads that run its operations share."""
+
+    def __init__(
+        self, operation: Callable[[K], T], options: _Options, *, limit: int, resume: int
+    ) -> None:
+        self.operation = operation
+        self.options = options
+        self.limit = limit  # the caller draws no more at so many keys without a result,
+        self.resume = resume  # and goes on at so many
+        self.context = copy_context()  # never entered: each operation runs in a copy
+        self.deadline: float | None = None
+        if options.timeout is not None:
+            self.deadline = time.monotonic() + options.timeout
+        self.reported = 0  # calls of on_progress
+        # Guards all below, and what subclasses add. While it is free, each key drawn stands in
+        # unfinished or has its result, never both: who takes it out of there settles it.
+        self.lock = threading.Lock()
+        self.news = threading.Condition(self.lock)  # wakes the caller: see settle_locked
+        self.results: list[Result[K, T] | None] = []
+        self.unfinished: dict[int, K] = {}  # by the place in results
+        self.ready: deque[int] = deque()  # those of unfinished that are not yet handed on
+        self.urgent = options.on_progress is not None  # the caller attends to each outcome
+        self.stuck = False  # an operation was given up
+        self.completed = 0  # operations that ended
+        self.wanted = -1  # the caller waits until no more than this are unfinished
+        self.refusal: Callable[[], Exception] | None = None  # why nothing is begun any more
+        self.fatal: BaseException | None = None  # for the caller to raise
+
+    def run(self, keys: Iterator[K]) -> list[Result[K, T]]:
+        """Do all that the caller's thread does."""
+        try:
+            for key in keys:
+                self.draw(key)
+            self.wait(0)
+        finally:
+            with self.lock:
+                self.refuse_locked(CancelledError, "not started, since the call ended")
+                # What still runs keeps the call, which must keep neither results nor keys.
+                results, self.results = self.results, []
+                unfinished, self.unfinished = self.unfinished, {}
+                self.stuck = self.stuck or bool(unfinished)
+                self.fatal = None  # an error keeps this frame, which must not keep the error
+            self.leave()
+            del unfinished  # not under the lock
+        return cast("list[Result[K, T]]", results)
+
+    def draw(self, key: K) -> None:
+        with self.lock:
+            index = len(self.results)
+            if self.refusal is None and self.seconds_left() == 0:
+                self.give_up_locked()
+            if self.refusal is None:
+                self.results.append(None)
+                self.unfinished[index] = key
+                self.ready.append(index)
+                self.begin_locked()
+            else:
+                self.results.append(Failure(key, self.refusal()))
+            full = len(self.unfinished) >= self.limit
+            urgent = self.urgent
+        if urgent:
+            self.attend()
+        if full:
+            self.wait(self.resume)
+
+    def wait(self, wanted: int) -> None:
+        """Return when no more than `wanted` keys are unfinished; attend to news meanwhile."""
+        unfinished = wanted + 1
+        while unfinished > wanted:
+            with self.lock:
+                self.wanted = wanted
+                self.news.wait_for(self.has_news_locked, self.seconds_left())
+                self.wanted = -1
+                if self.seconds_left() == 0:
+                    self.give_up_locked()
+                unfinished = len(self.unfinished)
+            self.attend()
+
+    def seconds_left(self) -> float | None:
+        if self.deadline is None:
+            return None
+        return min(max(0.0, self.deadline - time.monotonic()), threading.TIMEOUT_MAX)
+
+    def has_news_locked(self) -> bool:
+        """Whether the caller has something to attend to, or what it waits for."""
+        return (
+            len(self.unfinished) <= self.wanted
+            or self.fatal is not None
+            or (self.options.on_progress is not None and self.completed > self.reported)
+        )
+
+    def attend(self) -> None:
+        """Raise what ends the call, and tell of progress; without the lock."""
+        with self.lock:
+            if self.fatal is not None:
+                raise self.fatal
+            completed = self.completed
+        if self.options.on_progress is not None:
+            while self.reported < completed:
+                self.reported += 1
+                self.options.on_progress(self.reported, self.options.total)
+
+    def settle_locked(
+        self, index: int, outcome: Result[K, T] | BaseException, *, begun: bool = True
+    ) -> None:
+        """Keep what came of an operation, unless the call has given it up."""
+        if index not in self.unfinished:
+            return
+        del self.unfinished[index]
+        self.completed += begun
+        if isinstance(outcome, BaseException):
+            self.fatal = outcome
+            self.urgent = True
+            self.refuse_locked(CancelledError, "not started, since the call failed")
+        else:
+            self.results[index] = outcome
+            if outcome.is_failure and self.options.fail_fast:
+                self.refuse_locked(CancelledError, "not started, since another key failed")
+        if self.urgent or len(self.unfinished) <= self.wanted:
+            self.news.notify()
+
+    def refuse_locked(self, error: type[Exception], why: str) -> None:
+        """Begin no more operations: the keys that wait, and those to come, fail with `error`."""
+        if self.refusal is None:
+            self.refusal = partial(error, why)
+        for index in self.ready:
+            self.results[index] = Failure(self.unfinished.pop(index), self.refusal())
+        self.ready.clear()
+
+    def give_up_locked(self) -> None:
+        """At the deadline: settle all that is unfinished."""
+        timeout = self.options.timeout
+        self.refuse_locked(TimeoutError, f"not started within {timeout} s")
+        for index, key in self.unfinished.items():
+            self.results[index] = Failure(key, TimeoutError(f"not finished within {timeout} s"))
+            self.stuck = True
+        self.unfinished.clear()
+
+    @abstractmethod
+    def begin_locked(self) -> None:
+        """Have the key begun that was made ready last."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Let go of who ran the operations, when nothing is begun any more."""
+
+
+class _InThreads(_Call[K, T]):
+    """A call whose operations run in threads of its own."""
+
+    def __init__(self, operation: Callable[[K], T], options: _Options) -> None:
+        limit = 4 * options.max_workers + 32
+        # Resumed at half, the caller comes before the threads run out of keys.
+        super().__init__(operation, options, limit=limit, resume=limit // 2)
+        self.work = threading.Condition(self.lock)  # a key is ready, or none will be
+        self.threads: list[threading.Thread] = []
+        # While the lock is free: if a key is ready and a thread sleeps, one is waking, and will
+        # wake the next. To wake all at once takes longer than short operations do.
+        self.sleeping = 0  # threads that wait and were not notified
+        self.waking = False  # one was notified and has not come yet
+
+    def begin_locked(self) -> None:
+        if self.sleeping and not self.waking:
+            self.wake_locked()
+        count = len(self.threads)
+        if count < self.options.max_workers and len(self.ready) > self.sleeping + self.waking:
+            name = f"parallel_execute-{count + 1}"
+            thread = threading.Thread(target=self.work_off, name=name, daemon=True)
+            thread.start()  # it comes as far as our lock
+            self.threads.append(thread)
+
+    def wake_locked(self) -> None:
+        self.sleeping -= 1
+        self.waking = True
+        self.work.notify()
+
+    def work_off(self) -> None:
+        """Run operations while there are keys, in one of the call's threads."""
+        outcome: Result[K, T] | BaseException | None = None
+        with self.lock:  # but for the operation
+            while self.ready or self.await_key_locked():
+                index = self.ready.popleft()
+                if self.sleeping and self.ready and not self.waking:
+                    self.wake_locked()
+                key = self.unfinished[index]
+                self.lock.release()
+                try:
+                    outcome = Success(key, self.context.copy().run(self.operation, key))
+                except Exception as error:
+                    outcome = Failure(key, error)
+                except BaseException as error:
+                    outcome = error
+                self.lock.acquire()
+                self.settle_locked(index, outcome)
+        del outcome  # an error keeps this frame, which must not keep the error
+
+    def await_key_locked(self) -> bool:
+        """Sleep until a key is ready, or until there will be none: False."""
+        while not self.ready and self.refusal is None:
+            self.sleeping += 1
+            self.work.wait()
+            self.waking = False
+        return bool(self.ready)
+
+    def refuse_locked(self, error: type[Exception], why: str) -> None:
+        super().refuse_locked(error, why)
+        self.work.notify_all()
+
+    def leave(self) -> None:
+        for thread in () if self.stuck else self.threads:
+            thread.join()
+
+
+class _InExecutor(_Call[K, T]):
+    """A call whose operations run in an executor of the caller's."""
+
+    def __init__(self, operation: Callable[[K], T], options: _Options, executor: Executor) -> None:
+        # It may run all that it is given, so it is given no more than may run.
+        limit = options.max_workers
+        super().__init__(operation, options, limit=limit, resume=limit - 1)
+        self.urgent = True
+        self.executor = executor
+        self.futures: dict[int, Future[T]] = {}  # not done, by the place in results
+        self.doomed: list[Future[T]] = []  # for the caller to cancel
+        # Only threads of this interpreter can be given a context, and the call itself.
+        interpreters = getattr(concurrent.futures, "InterpreterPoolExecutor", ())
+        here = isinstance(executor, ThreadPoolExecutor) and not isinstance(executor, interpreters)
+        self.function: Callable[[K], T] = self.run_in_thread if here else operation
+
+    def run_in_thread(self, key: K) -> T:
+        """What a ThreadPoolExecutor is given: the operation in the caller's context."""
+        with self.lock:
+            refused = self.refusal is not None
+        return _NOT_BEGUN if refused else self.context.copy().run(self.operation, key)
+
+    def begin_locked(self) -> None:
+        """Leave it to `attend`: an executor is foreign code."""
+
+    def has_news_locked(self) -> bool:
+        return bool(self.ready or self.doomed) or super().has_news_locked()
+
+    def attend(self) -> None:
+        with self.lock:
+            indexes = list(self.ready)
+            self.ready.clear()
+            jobs = [(index, self.unfinished[index]) for index in indexes]
+        for index, key in jobs:
+            self.submit(index, key)
+        self.cancel()
+        super().attend()
+
+    def submit(self, index: int, key: K) -> None:
+        try:
+            future = self.executor.submit(self.function, key)
+        except Exception as error:  # the pool is broken, or was shut down
+            with self.lock:
+                self.settle_locked(index, Failure(key, error))
+            return
+        with self.lock:
+            if self.refusal is None:
+                self.futures[index] = future
+            else:
+                self.doomed.append(future)
+        future.add_done_callback(partial(self.landed, index, key))
+
+    def landed(self, index: int, key: K, future: Future[T]) -> None:
+        """Settle a key whose future is done, in whichever thread that came to pass."""
+        outcome: Result[K, T] | BaseException
+        if future.cancelled():
+            outcome = Failure(key, CancelledError("cancelled by its executor"))
+            begun = False
+        elif (error := future.exception()) is None:
+            outcome = Success(key, future.result())
+            begun = outcome.value is not _NOT_BEGUN
+        else:
+            outcome = Failure(key, error) if isinstance(error, Exception) else error
+            begun = True
+        with self.lock:
+            self.futures.pop(index, None)
+            if not begun and self.refusal is not None:
+                outcome = Failure(key, self.refusal())
+            self.settle_locked(index, outcome, begun=begun)
+
+    def refuse_locked(self, error: type[Exception], why: str) -> None:
+        super().refuse_locked(error, why)
+        self.doomed += self.futures.values()
+        self.futures.clear()
+
+    def cancel(self) -> None:
+        """Cancel what need not run; a future that runs refuses.
+
+        In the caller's thread, as some executors hang in their own.
+        """
+        with self.lock:
+            doomed, self.doomed = self.doomed, []
+        for future in doomed:
+            future.cancel()
+
+    def leave(self) -> None:
+        self.cancel()
+
+
+def _check_workers(max_workers: int) -> None:
+    if not isinstance(max_workers, int) or isinstance(max_workers, bool):
+        raise TypeError(f"max_workers must be an int, got {max_workers!r}: pass a number from 1")
+    if max_workers < 1:
+        raise ValueError(f"max_workers must be 1 or more, got {max_workers!r}")
+    if max_workers > 100:
+        crowd = f"max_workers is {max_workers}: more than 100 operations at once mostly wait"
+        warnings.warn(f"{crowd} for each other; try fewer, or asyncio", stacklevel=3)
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is None:
+        return
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool):
+        raise TypeError(f"timeout must be None or a number of seconds, got {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be None or at least 0 seconds, got {timeout!r}")
+
+
+def _check_function(argument: str, value: object, instead: str) -> None:
+    if not callable(value):
+        raise TypeError(f"{argument} must be callable, got {value!r}: pass a function")
+    if iscoroutinefunction(value) or iscoroutinefunction(type(value).__call__):
+        raise TypeError(f"{argument} {value!r} is a coroutine function: {instead}")

@@ -1,0 +1,373 @@
+# run_sync.py: call a coroutine from plain code, also where an event loop is running (run_sync)
+# https://executable-guarantees.example/bridges/run_sync.html
+# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; standard library only
+# SPDX-License-Identifier: MIT
+# SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
+"""Run a coroutine to its end from plain code and return its result, at any depth.
+
+Without a running loop the coroutine runs in the calling thread, and with one in a helper thread
+while the caller waits; in both cases on a loop of its own. Loops and helper threads are used
+again, 8 of each at most, but a loop only while nothing and nobody remembers it.
+
+Contexts:
+    *Fork*: idle loops and threads are closed before it, and the child makes its own. A child
+    that is forked *inside* a coroutine should leave by `os._exit`: it shares that loop's
+    descriptors with its parent. *Interpreter exit*: an `atexit` hook closes what is idle; later
+    calls work while threads can be started. *Signal handlers* may raise (Ctrl-C), but must not
+    call `run_sync`; neither must *`__del__`* of objects that the cyclic collector finds.
+    *Free-threaded build*: the same promises; nothing rests on the GIL.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import inspect
+import operator
+import os
+import queue
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+__all__ = ["run_sync"]
+
+T = TypeVar("T")
+
+_KEPT = 8  # idle loops, and as many idle threads
+
+# What a coroutine may set on its loop. A loop without one of these attributes is never kept.
+_settings = operator.attrgetter(
+    "_asyncgens_shutdown_called",
+    "_debug",
+    "_default_executor",
+    "_exception_handler",
+    "_executor_shutdown_called",
+    "_task_factory",
+    "slow_callback_duration",
+)
+
+
+def run_sync(coro: Coroutine[Any, Any, T], *, timeout: float | None = None) -> T:
+    """Run `coro` to its end, wait for it, and return its result.
+
+    Args:
+        coro: a coroutine that has not begun. It sees a copy of the caller's context. With a
+            loop running in this thread, it runs in another thread, and that loop stands still
+            meanwhile: what needs that loop (its locks, tasks, connections) must be awaited
+            there, not here.
+        timeout: seconds until the coroutine is cancelled; None or `math.inf` is for no limit.
+            It runs up to its first wait in any case. If in doubt, twice what the slowest good
+            call takes.
+
+    Returns:
+        What the coroutine returns; also after a cancellation that it swallows.
+
+    Raises:
+        TypeError: `coro` is not a coroutine, or `timeout` not a number.
+        ValueError: `timeout` is negative or not a number's value (NaN).
+        TimeoutError: the time is over; the coroutine was cancelled and has cleaned up.
+        RuntimeError: the system starts no more threads.
+        OSError: the system has no descriptors left for a loop.
+        BaseException: whatever the coroutine raises, the object itself.
+
+    A refused coroutine is closed. KeyboardInterrupt, or another exception that a signal handler
+    raises while this waits, cancels the coroutine, waits for its clean-up, and goes on; each
+    further one cancels once more. Tasks that the coroutine leaves are cancelled and awaited,
+    async generators closed, as by `asyncio.run`.
+
+    Cost: a turn of a loop; within a running loop two switches of threads besides. A new loop
+    where no idle one is kept, and after a call that raised or left something behind.
+
+    Thread safety:
+        Internally synchronized: any thread may call it at any time. Depth and number of calls
+        are bounded by the system's threads and descriptors only.
+
+    Examples:
+        >>> import asyncio
+        >>> async def double(number: int) -> int:
+        ...     await asyncio.sleep(0)
+        ...     return 2 * number
+        >>> run_sync(double(21))
+        42
+        >>> async def main() -> int:
+        ...     return run_sync(double(21), timeout=60.0)  # a loop is running here
+        >>> asyncio.run(main())
+        42
+    """
+    try:
+        _check_coroutine(coro)
+        limit = _check_timeout(timeout)
+        if _loop_is_running():
+            return _run_elsewhere(_Job(coro, limit))
+        return _run(partial(_bounded, coro, limit), copy_context())
+    except BaseException:
+        # It has not begun if it was refused, or no loop or thread was to be had.
+        if inspect.iscoroutine(coro) and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
+            coro.close()
+        raise
+
+
+def _check_coroutine(coro: object) -> None:
+    if isinstance(coro, Coroutine):
+        return
+    if inspect.iscoroutinefunction(coro):
+        name = getattr(coro, "__name__", "function")
+        raise TypeError(f"coro must be a coroutine, not the function {coro!r}: call {name}(...)")
+    if inspect.isawaitable(coro):
+        raise TypeError(f"coro must be a coroutine, not {coro!r}: await it in the loop it is of")
+    raise TypeError(f"coro must be a coroutine, what an `async def` returns, not {coro!r}")
+
+
+def _check_timeout(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be 0 seconds or more, not {timeout!r}; None is no limit")
+    return None if timeout >= threading.TIMEOUT_MAX else timeout
+
+
+def _loop_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _bounded(coro: Coroutine[Any, Any, T], limit: float | None) -> Coroutine[Any, Any, T]:
+    return coro if limit is None else _within(coro, limit)
+
+
+async def _within(coro: Coroutine[Any, Any, T], limit: float) -> T:
+    async with asyncio.timeout(limit):
+        return await coro
+
+
+class _Shelf(Generic[T]):
+    """Idle things, 8 at most; the last one put is the first one taken."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards both below, for a step; nothing is closed under it
+        self._things: list[T] = []  # none while _closed is not 0
+        self._closed = 0  # how many have closed it: forks under way, and the exit
+
+    def take(self) -> T | None:
+        with self._lock:
+            return self._things.pop() if self._things else None
+
+    def put(self, thing: T) -> bool:
+        """Keep it for another call; False if the caller has to close it."""
+        with self._lock:
+            if self._closed or len(self._things) >= _KEPT:
+                return False
+            self._things.append(thing)
+            return True
+
+    def close(self) -> list[T]:
+        """Return what stood here, and keep nothing until as many `reopen`s."""
+        with self._lock:
+            self._closed += 1
+            things, self._things = self._things, []
+            return things
+
+    def reopen(self) -> None:
+        with self._lock:
+            self._closed -= 1
+
+
+class _Loop:
+    """A loop with its runner, and the traces of use that it had when it was new: none."""
+
+    def __init__(self) -> None:
+        # With a loop factory, since a Runner without one sets the thread's current loop.
+        self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self.loop = self.runner.get_loop()
+        self._pid = os.getpid()
+        self._when_new = self._traces()
+
+    def _traces(self) -> object:
+        # Tasks, futures, timers, callbacks, readers, transports and async generators all hold
+        # their loop, however they were made; so do a thread that may still post to it, and locks
+        # that were bound to it. Libraries that keep something for a loop refer to it weakly.
+        try:
+            held = sys.getrefcount(self.loop), weakref.getweakrefcount(self.loop)
+            return held, _settings(self.loop)
+        except AttributeError:
+            return object()  # equal to nothing
+
+    def is_as_new(self) -> bool:
+        return self._traces() == self._when_new
+
+    def close(self) -> None:
+        """Cancel and await what is left on it, as `asyncio.run` does, then close it."""
+        if os.getpid() == self._pid:
+            self.runner.close()
+        else:  # closing it here would unregister the parent's descriptors from their shared epoll
+            _abandoned.append(self)
+
+
+def _run(start: Callable[[], Coroutine[Any, Any, T]], context: Context) -> T:
+    """Run what `start` makes on a loop of its own, in this thread, which runs none."""
+    loops = _loops  # in a child forked by the coroutine, the shelf that keeps nothing
+    # A new one is made in an empty context, as it keeps that of its making.
+    loop = loops.take() or Context().run(_Loop)
+    try:
+        result = loop.runner.run(start(), context=context)
+    except BaseException:
+        loop.close()  # the frames of the traceback hold it
+        raise
+    if not (loop.is_as_new() and loops.put(loop)):
+        loop.close()
+    return result
+
+
+class _Job(Generic[T]):
+    """A call on its way through a helper thread."""
+
+    def __init__(self, coro: Coroutine[Any, Any, T], limit: float | None) -> None:
+        self._coro = coro
+        self._limit = limit
+        self._context = copy_context()
+        # Guards the next three. _cancel is there exactly while the coroutine runs, so that
+        # nothing is posted to its loop once that serves another call.
+        self._lock = threading.Lock()
+        self._cancel: Callable[[], object] | None = None
+        self._begun = False
+        self._given_up = False
+        self._value: T
+        self._error: BaseException | None = None
+        self.over = False  # set by the helper, last of all
+
+    def run(self) -> None:
+        """In the helper: all of the call."""
+        try:
+            self._value = _run(self._watched, self._context)
+        except BaseException as error:
+            self._error = error
+        self.over = True
+
+    async def _watched(self) -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        loop, cancel = task.get_loop(), task.cancel
+        self._begin(lambda: loop.call_soon_threadsafe(cancel))
+        try:
+            return await _bounded(self._coro, self._limit)
+        finally:
+            self._end()
+
+    def _begin(self, cancel: Callable[[], object]) -> None:
+        with self._lock:
+            if self._given_up:
+                raise asyncio.CancelledError
+            self._begun = True
+            self._cancel = cancel
+
+    def _end(self) -> None:
+        with self._lock:
+            self._cancel = None
+
+    def interrupt(self) -> bool:
+        """Cancel the coroutine, or never begin it; return whether its end is still to come."""
+        with self._lock:
+            self._given_up = True
+            if self._cancel is not None:
+                self._cancel()
+            return self._begun and not self.over
+
+    def result(self) -> T:
+        """Return or raise what the coroutine did."""
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class _Helper:
+    """A thread that runs jobs, one at a time, for the one caller that has it."""
+
+    def __init__(self) -> None:
+        self._inbox: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._replies: queue.SimpleQueue[None] = queue.SimpleQueue()
+        # A daemon: an idle one must not hold up the exit, and a busy one has a caller who waits.
+        self._thread = threading.Thread(target=self._work, name="run_sync", daemon=True)
+        try:
+            Context().run(self._thread.start)  # not the caller's: it would live as long as this
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"run_sync needs another thread: {error}; nest fewer calls, or await"
+            ) from error
+        except BaseException:
+            self._inbox.put(None)  # it may be there, and nobody else knows it
+            raise
+
+    def do(self, job: _Job[Any]) -> None:
+        """Have the job done; however this is interrupted, it does not run on unseen."""
+        try:
+            self._inbox.put(job)
+            self._wait_for(job)
+        except BaseException:
+            waiting = True
+            while waiting:
+                with contextlib.suppress(BaseException):  # a further one cancels the clean-up
+                    waiting = job.interrupt()
+                    if waiting:
+                        self._wait_for(job)
+            self.stop()
+            raise
+
+    def _wait_for(self, job: _Job[Any]) -> None:
+        while not job.over:  # a reply can be an interrupted wait's, or have been lost by one
+            self._replies.get()
+
+    def stop(self) -> None:
+        self._inbox.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (job := self._inbox.get()) is not None:
+            job.run()
+            del job  # while it waits for the next one
+            self._replies.put(None)
+
+
+def _run_elsewhere(job: _Job[T]) -> T:
+    helper = _helpers.take() or _Helper()
+    helper.do(job)
+    if not _helpers.put(helper):
+        helper.stop()
+    return job.result()
+
+
+_loops: _Shelf[_Loop] = _Shelf()
+_helpers: _Shelf[_Helper] = _Shelf()
+_abandoned: list[_Loop] = []
+
+
+def _close_idle() -> None:
+    helpers, loops = _helpers.close(), _loops.close()
+    for helper in helpers:
+        helper.stop()
+    for loop in loops:
+        loop.loop.close()
+
+
+def _reopen() -> None:
+    _helpers.reopen()
+    _loops.reopen()
+
+
+def _start_anew() -> None:
+    """In a forked child: other shelves, whose locks nobody holds."""
+    global _loops, _helpers
+    _loops, _helpers = _Shelf(), _Shelf()
+
+
+atexit.register(_close_idle)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_close_idle, after_in_parent=_reopen, after_in_child=_start_anew)

@@ -1,0 +1,727 @@
+"""AsyncRunner under every schedule: its threads, up to a bound, and what lives on its loop.
+
+The explorer of threads cannot run a real event loop, so there the runner gets a small one:
+callbacks in a line guarded by a condition, and tasks that are stepped by them. It stops at
+once when told to, and drops what was posted and not called: harsher than asyncio's. What the
+runner does on a loop is explored on detangle's, which is asyncio's own but for the order.
+"""
+
+import asyncio
+import concurrent.futures
+import contextvars
+import gc
+import inspect
+import logging
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from reference_impl.bridges import async_runner
+from tests.support.explore import Interleavings, Schedules
+from tests.support.proofs import Faults, Proof, each_proof, each_twin
+from tests.support.twins import twin
+
+FILE = "bridges/async_runner.py"
+
+interleave_test = pytest.importorskip("interleave_test")
+spawn: Callable[..., Any] = interleave_test.spawn
+
+
+class Pause:
+    """`await Pause()` lets the loop make a turn; `forever` waits to be cancelled."""
+
+    def __init__(self, *, forever: bool = False) -> None:
+        self.forever = forever
+
+    def __await__(self) -> Generator["Pause", None, None]:
+        yield self
+
+
+class ModelTask:
+    """A task of the model's loop, whose thread is the only one that touches it."""
+
+    def __init__(
+        self, coro: Coroutine[Any, Any, Any], *, loop: "ModelLoop", name: str = ""
+    ) -> None:
+        self._coro, self._loop = coro, loop
+        self._outcome: tuple[str, Any] | None = None
+        self._cancelled = self._waits = False
+        self._callbacks: list[Callable[[Any], object]] = []
+        self.cancellations = 0
+        loop.tasks.append(self)
+        loop.call_soon_threadsafe(self._step)
+
+    def _step(self) -> None:
+        self._loop.current = self
+        try:
+            if self._cancelled:
+                self._cancelled = False
+                awaited = self._coro.throw(asyncio.CancelledError())
+            else:
+                awaited = self._coro.send(None)
+        except StopIteration as stop:
+            self._end("result", stop.value)
+        except asyncio.CancelledError:
+            self._end("cancelled", None)
+        except BaseException as error:
+            self._end("exception", error)
+            if isinstance(error, SystemExit):
+                raise
+        else:
+            self._waits = awaited.forever
+            if not self._waits or self._cancelled:
+                self._waits = False
+                self._loop.call_soon_threadsafe(self._step)
+
+    def _end(self, *outcome: Any) -> None:
+        self._outcome = outcome
+        self._loop.tasks.remove(self)
+        for callback in self._callbacks:
+            self._loop.call_soon_threadsafe(callback, self)
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        self._callbacks.append(callback)
+
+    def cancel(self) -> None:
+        if self._outcome is None:
+            self.cancellations += 1
+            self._cancelled = True
+            if self._waits:
+                self._waits = False
+                self._loop.call_soon_threadsafe(self._step)
+
+    def cancelling(self) -> int:
+        return self.cancellations
+
+    def done(self) -> bool:
+        return self._outcome is not None
+
+    def cancelled(self) -> bool:
+        return self._outcome is not None and self._outcome[0] == "cancelled"
+
+    def exception(self) -> Any:
+        assert self._outcome is not None
+        return self._outcome[1] if self._outcome[0] == "exception" else None
+
+    def result(self) -> Any:
+        assert self._outcome is not None
+        return self._outcome[1]
+
+
+class ModelLoop:
+    def __init__(self) -> None:
+        self._line: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._posted = threading.Condition()
+        self._stopping = self.closed = False
+        self.tasks: list[ModelTask] = []
+        self.current: ModelTask | None = None
+
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *arguments: Any, context: object = None
+    ) -> None:
+        with self._posted:
+            if self.closed:
+                raise RuntimeError("Event loop is closed")
+            self._line.append((callback, arguments))
+            self._posted.notify()
+
+    def run_forever(self) -> None:
+        try:
+            while not self._stopping:
+                with self._posted:
+                    while not self._line:
+                        self._posted.wait()
+                    callback, arguments = self._line.popleft()
+                callback(*arguments)
+        finally:
+            self._stopping = False
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def close(self) -> None:
+        with self._posted:
+            self.closed = True
+            self._line.clear()
+
+    def create_task(self, coro: Coroutine[Any, Any, Any]) -> ModelTask:
+        return ModelTask(coro, loop=self)
+
+    def set_default_executor(self, executor: object) -> None:
+        pass
+
+    async def shutdown_asyncgens(self) -> None:
+        pass
+
+    async def shutdown_default_executor(self) -> None:
+        pass
+
+
+async def wait_for_all(tasks: Collection[ModelTask]) -> None:
+    while not all(task.done() for task in tasks):
+        await Pause()
+
+
+@contextmanager
+def started(m: ModuleType) -> Iterator[Any]:
+    """A runner on a model's loop; at the end it is closed, and its loop did nothing wrong."""
+    loop = ModelLoop()
+    model = SimpleNamespace(
+        new_event_loop=lambda: loop,
+        get_running_loop=lambda: loop,
+        Task=ModelTask,
+        all_tasks=lambda: set(loop.tasks),
+        current_task=lambda: loop.current,
+        wait=wait_for_all,
+        sleep=lambda _: Pause(),
+    )
+    patches: dict[str, Any] = {
+        "asyncio": model,
+        "ThreadPoolExecutor": lambda **_: None,
+        "_runners": {},
+    }
+    with mock.patch.multiple(m, **patches):
+        runner = m.AsyncRunner()
+        runner.start()
+        yield runner
+        runner.close()
+        assert loop.closed
+        assert not runner._open
+
+
+class Job:
+    """A coroutine for the model's loop, and what became of it."""
+
+    def __init__(self, *, forever: bool = False, exits: bool = False, turns: int = 1) -> None:
+        self._forever, self._exits, self._turns = forever, exits, turns
+        self.cleaning = self.clean = 0
+        self.finished = False
+        self.coro = self._run()
+
+    async def _run(self) -> str:
+        try:
+            await Pause(forever=self._forever)
+        except asyncio.CancelledError:
+            self.cleaning += 1
+            for _ in range(self._turns):
+                await Pause()
+            self.clean += 1
+            raise
+        if self._exits:
+            raise SystemExit(3)
+        self.finished = True
+        return "done"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it came to its end, and its clean-up, if any, was not broken off."""
+        closed = inspect.getcoroutinestate(self.coro) == inspect.CORO_CLOSED
+        return closed and self.clean == self.cleaning
+
+
+def outcome(future: Any) -> str:
+    """How a settled future ended."""
+    assert future.done(), "this future never settles"
+    try:
+        return str(future.result(0))
+    except concurrent.futures.CancelledError:
+        return "cancelled"
+    except BaseException as error:
+        return repr(error)
+
+
+def submit(runner: Any, job: Job) -> Any:
+    """The future, or None where the runner refused and closed the coroutine."""
+    try:
+        return runner.submit(job.coro)
+    except RuntimeError as error:
+        if "is closed: submit before" not in str(error):
+            raise
+    assert job.ended
+    return None
+
+
+@contextmanager
+def left_behind() -> Iterator[None]:
+    """What a failing schedule leaves unsettled or never awaited dies here, and in silence."""
+    log = logging.getLogger("concurrent.futures")
+    with warnings.catch_warnings(action="ignore"):  # type: ignore[call-overload, unused-ignore]
+        log.disabled = True
+        try:
+            yield
+        finally:
+            log.disabled = False
+            gc.collect()
+
+
+def result(thread: Any) -> Any:
+    thread.join()
+    return thread.result()
+
+
+# The models of threads.
+
+
+def a_submission_and_close(m: ModuleType) -> None:
+    with started(m) as runner:
+        job = Job(forever=True)
+        submitter = spawn(submit, runner, job, name="submitter")
+        closer = spawn(runner.close, name="closer")
+        future = result(submitter)
+        closer.join()
+        if future is not None:
+            assert outcome(future) == "cancelled"
+        assert job.ended
+
+
+def two_submissions_and_close(m: ModuleType) -> None:
+    with started(m) as runner:
+        jobs = [Job(), Job(exits=True)]
+        submitters = [spawn(submit, runner, job) for job in jobs]
+        runner.close()
+        for job, submitter in zip(jobs, submitters, strict=True):
+            if (future := result(submitter)) is not None:
+                assert outcome(future) in {"done", "SystemExit(3)", "cancelled"}
+            assert job.ended
+
+
+class Ended:
+    """A task that has returned."""
+
+    def cancelled(self) -> bool:
+        return False
+
+    def exception(self) -> None:
+        return None
+
+    def result(self) -> str:
+        return "done"
+
+    def cancel(self) -> None:
+        raise AssertionError("a task was cancelled that had ended")
+
+
+def a_cancellation_and_the_end(m: ModuleType) -> None:
+    """Who cancels is told the truth, who waits is told once. Without a thread for the loop."""
+    told: list[Any] = []
+    future = m._Submission(None, ModelLoop())
+    future.add_done_callback(told.append)
+    waiter = spawn(concurrent.futures.wait, [future], name="waiter")
+    canceller = spawn(future.cancel, name="canceller")
+    loop = spawn(future.settle, Ended(), name="loop")
+    assert result(waiter).done == {future}
+    was_cancelled = result(canceller)
+    result(loop)
+    assert outcome(future) == ("cancelled" if was_cancelled else "done")
+    assert told == [future]
+
+
+def two_cancellations_and_the_end(m: ModuleType) -> None:
+    future = m._Submission(None, ModelLoop())
+    cancellers = [spawn(future.cancel), spawn(future.cancel)]
+    loop = spawn(future.settle, Ended())
+    answers = [result(canceller) for canceller in cancellers]
+    result(loop)
+    assert concurrent.futures.wait([future], timeout=0).done == {future}
+    assert outcome(future) == ("cancelled" if any(answers) else "done")
+
+
+def a_cancellation_and_the_runner(m: ModuleType) -> None:
+    """The same with everything: the task ends in either case."""
+    with started(m) as runner:
+        job = Job()
+        future = runner.submit(job.coro)
+        canceller = spawn(future.cancel)
+        concurrent.futures.wait([future])
+        assert outcome(future) == ("cancelled" if result(canceller) else "done")
+    assert job.ended
+
+
+def a_cancellation_and_close(m: ModuleType) -> None:
+    with started(m) as runner:
+        job = Job(forever=True, turns=9)
+        future = runner.submit(job.coro)
+        canceller = spawn(future.cancel)
+        runner.close()
+        canceller.join()
+        assert outcome(future) == "cancelled"
+        assert job.ended
+
+
+def a_timeout_and_the_end(m: ModuleType) -> None:
+    """With nothing to wait for, the time may be up at any moment of the coroutine's life."""
+    with started(m) as runner:
+        job = Job()
+        try:
+            assert runner.run(job.coro, timeout=0) == "done"
+        except TimeoutError:
+            assert not job.finished, "a result was lost"
+        assert job.ended, "run returned while the coroutine went on"
+
+
+def a_timeout_and_close(m: ModuleType) -> None:
+    with started(m) as runner:
+        job = Job(forever=True)
+
+        def run() -> None:
+            try:
+                runner.run(job.coro, timeout=0)
+            except (TimeoutError, RuntimeError, concurrent.futures.CancelledError):
+                assert job.ended, "run returned while the coroutine went on"
+                return
+            raise AssertionError("there was no result to return")
+
+        thread = spawn(run)
+        runner.close()
+        thread.join()
+
+
+def two_closes(m: ModuleType) -> None:
+    """Each returns only once everything has ended."""
+    with started(m) as runner:
+        job = Job(forever=True)
+        future = runner.submit(job.coro)
+
+        def close() -> None:
+            runner.close()
+            assert future.done(), "close returned before the future had settled"
+            assert job.ended
+
+        other = spawn(close)
+        close()
+        other.join()
+
+
+def a_close_that_gives_up_and_another(m: ModuleType) -> None:
+    with started(m) as runner:
+        job = Job(forever=True)
+        future = runner.submit(job.coro)
+        try:
+            runner.close(timeout=0)
+            assert future.done()
+        except TimeoutError:
+            pass
+        runner.close()
+        assert outcome(future) == "cancelled"
+
+
+def run_in_the_own_thread(m: ModuleType) -> None:
+    with started(m) as runner:
+        inner = Job()
+
+        async def outer() -> str:
+            return str(runner.run(inner.coro))
+
+        with pytest.raises(RuntimeError, match="wait for itself"):
+            runner.run(outer())
+        assert inner.ended
+
+
+def an_exit_and_another(m: ModuleType) -> None:
+    """SystemExit ends a turn of the loop, and nothing else."""
+    with started(m) as runner:
+        exits, other = Job(exits=True), Job()
+        submitter = spawn(submit, runner, other)
+        with pytest.raises(SystemExit):
+            runner.run(exits.coro)
+        future = result(submitter)
+        concurrent.futures.wait([future])
+        assert outcome(future) == "done"
+
+
+NO_LOCK: Faults = [
+    (
+        "with self._lock:\n            if self._state == _RUNNING and",
+        "if True:\n            if self._state == _RUNNING and",
+    )
+]
+NO_RIGHT: Faults = [
+    (
+        "if not self._right_to_settle.acquire(blocking=False):\n            return",
+        "if False: return",
+    ),
+    ("elif not self._right_to_settle.acquire(blocking=False):", "elif False:"),
+]
+LOOK_FIRST: Faults = [
+    (
+        "if not self._right_to_settle.acquire(blocking=False):\n            return super",
+        "if self.done():\n            return super",
+    ),
+    ("elif not self._right_to_settle.acquire(blocking=False):", "elif self.done():"),
+]
+NO_WAIT: Faults = [
+    (
+        "                return submission.result()\n            except",
+        "                raise CancelledError\n            except",
+    )
+]
+# A result that comes just when the time is up is lost.
+NO_SECOND_LOOK: Faults = [
+    (
+        "                return submission.result()\n            except",
+        "                wait([submission]); raise CancelledError\n            except",
+    )
+]
+# The loop is stopped without what is still open.
+UNHURRIED: Faults = [
+    (
+        "            await asyncio.wait(ours)\n        await _end_tasks(rest)\n",
+        "            pass\n",
+    )
+]
+CLOSED_IS_ENDED: Faults = [
+    (
+        "        if not self._ended.wait(timeout):",
+        "        if self._is_winding_down:\n            return\n"
+        "        if not self._ended.wait(timeout):",
+    )
+]
+ONE_RUN: Faults = [
+    ("except (SystemExit, KeyboardInterrupt) as error:", "except ValueError as error:")
+]
+
+PROOFS = {
+    "a_submission_and_close": Proof(
+        "AR-3",
+        a_submission_and_close,
+        [NO_LOCK],
+        granularity="line",
+        diagram="Without the lock, a coroutine is handed to a loop that has ended",
+    ),
+    "a_cancellation_and_the_end": Proof(
+        "AR-1",
+        a_cancellation_and_the_end,
+        [LOOK_FIRST, NO_RIGHT],
+        diagram="Who looks before settling may settle twice",
+    ),
+    "two_cancellations_and_the_end": Proof(
+        "AR-1", two_cancellations_and_the_end, [LOOK_FIRST, NO_RIGHT]
+    ),
+    "a_cancellation_and_the_runner": Proof(
+        "AR-1", a_cancellation_and_the_runner, [LOOK_FIRST], granularity="line"
+    ),
+    "a_cancellation_and_close": Proof(
+        "AR-2", a_cancellation_and_close, [UNHURRIED], granularity="line"
+    ),
+    "two_closes": Proof("AR-2", two_closes, [CLOSED_IS_ENDED], granularity="line"),
+    "a_close_that_gives_up_and_another": Proof(
+        "AR-2", a_close_that_gives_up_and_another, [CLOSED_IS_ENDED], granularity="line"
+    ),
+    "a_timeout_and_the_end": Proof("AR-5", a_timeout_and_the_end, [NO_WAIT, NO_SECOND_LOOK]),
+    "a_timeout_and_close": Proof("AR-5", a_timeout_and_close, [NO_WAIT], granularity="line"),
+    "run_in_the_own_thread": Proof(
+        "AR-4",
+        run_in_the_own_thread,
+        [[("            self._check_thread()\n", "")]],
+        granularity="line",
+    ),
+    "an_exit_and_another": Proof("AR-1", an_exit_and_another, [ONE_RUN], granularity="line"),
+}
+
+
+@each_proof(PROOFS)
+def test_every_schedule(proof: Proof, interleavings: Interleavings) -> None:
+    interleavings.prove(lambda: proof.model(async_runner), **proof.search)
+
+
+@each_twin(PROOFS)
+def test_the_search_catches_a_broken_twin(
+    proof: Proof, faults: Faults, interleavings: Interleavings
+) -> None:
+    broken = twin(FILE, *faults)
+    diagram = proof.diagram if faults is proof.twins[0] else None
+    with left_behind():
+        interleavings.catch(lambda: proof.model(broken), diagram=diagram, **proof.search)
+
+
+@pytest.mark.guarantee("AR-3")
+def test_sampled_schedules_of_two_submissions(interleavings: Interleavings) -> None:
+    interleavings.sample(lambda: two_submissions_and_close(async_runner), schedules=300)
+
+
+# What lives on the loop.
+
+
+class Work:
+    """Coroutines whose clean-up takes two turns, and how often it was begun, ended and broken."""
+
+    def __init__(self) -> None:
+        self.begun = self.clean = self.broken = 0
+
+    async def job(self) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            self.begun += 1
+            try:
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                self.clean += 1
+            except asyncio.CancelledError:
+                self.broken += 1
+            raise
+
+    async def parent(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.job(), name="child")
+
+    async def nested(self, depth: int) -> None:
+        if depth:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.nested(depth - 1))
+        else:
+            await self.job()
+
+    async def grandparent(self) -> None:
+        """Its background task is nobody's, and its own clean-up begins another."""
+        task = asyncio.create_task(self.job(), name="background")
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            self.begun += 1
+            try:
+                await asyncio.create_task(asyncio.sleep(0), name="goodbye")
+                self.clean += 1
+            except asyncio.CancelledError:
+                self.broken += 1
+            del task
+            raise
+
+
+DIAGRAM = "A close that cancels what was cancelled before breaks off its clean-up"
+
+
+class AtOnce:
+    """Calls at once what is posted, in the order that the runner relies on."""
+
+    def call_soon_threadsafe(
+        self, callback: Callable[..., object], *arguments: Any, context: Any = None
+    ) -> None:
+        (context or contextvars.copy_context()).run(callback, *arguments)
+
+
+def winding_down(module: ModuleType, *names: str) -> Callable[[], Coroutine[Any, Any, None]]:
+    """A future is cancelled at any moment, and at any moment the runner is closed."""
+
+    async def model() -> None:
+        work, runner = Work(), module.AsyncRunner()
+        runner._loop, runner._state = AtOnce(), "running"
+        futures = [runner.submit(getattr(work, name)()) for name in names]
+
+        async def cancel() -> None:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            futures[0].cancel()
+
+        canceller = asyncio.create_task(cancel(), name="canceller")
+        for _ in range(4):
+            await asyncio.sleep(0)
+        runner._state = "closed"
+        await runner._wind_down()
+        await asyncio.sleep(1)  # of the loop's own time: every callback has been called
+        assert canceller.done()
+        assert all(future.cancelled() for future in futures)
+        # In an order that is not asyncio's a parent may cancel its child a second time.
+        assert work.broken == 0 or "parent" in names, "a clean-up was cancelled"
+        assert work.clean + work.broken == work.begun, "a clean-up was not awaited"
+
+    return model
+
+
+SHAPES = {
+    "jobs": ("job", "job"),
+    "children": ("parent", "job"),
+    "background": ("job", "grandparent"),
+}
+
+
+@pytest.mark.guarantee("AR-2")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_close_awaits_each_clean_up(shape: str, schedules: Schedules) -> None:
+    model = winding_down(async_runner, *SHAPES[shape])
+    schedules.prove(model, delays=2)
+    schedules.sample(model, schedules=300)
+
+
+@pytest.mark.twin("AR-2")
+@pytest.mark.parametrize(
+    ("shape", "fault"),
+    [
+        ("jobs", (" and not self.is_task_cancelled:", ":")),
+        ("jobs", ("            await asyncio.wait(ours)\n", "            pass\n")),
+        (
+            "children",
+            ("        if task.cancelled():\n            self.cancel()\n        el", "        "),
+        ),
+        ("background", ("tasks.difference(cancelled)", "tasks")),
+    ],
+    ids=["cancelled twice", "not awaited", "not settled", "background"],
+)
+def test_a_close_that_breaks_a_clean_up_is_found(
+    shape: str, fault: tuple[str, str], schedules: Schedules
+) -> None:
+    model = winding_down(twin(FILE, fault), *SHAPES[shape])
+    diagram = DIAGRAM if fault[0].startswith(" and not") else None
+    with left_behind():
+        schedules.catch(model, diagram=diagram, lanes=("model", "job", "canceller"))
+
+
+def clean_up_in_order(module: ModuleType) -> None:
+    """asyncio's own order, in which no clean-up of a child is cancelled, however deep it is.
+
+    The cancellation of a future and the close come after every number of turns.
+    """
+
+    async def model(cancel: int, close: int) -> None:
+        work, runner = Work(), module.AsyncRunner()
+        runner._loop, runner._state = AtOnce(), "running"
+        futures = [runner.submit(work.nested(depth)) for depth in range(4)]
+        futures.append(runner.submit(work.grandparent()))
+        for turn in range(max(cancel, close) + 1):
+            if turn == cancel:
+                for future in futures[::2]:
+                    future.cancel()
+            if turn == close:
+                runner._state = "closed"
+                await runner._wind_down()
+                break
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert all(future.cancelled() for future in futures)
+        assert work.broken == 0, "a clean-up was cancelled"
+        assert work.clean == work.begun, "a clean-up was not awaited"
+
+    for cancel in range(14):
+        for close in range(14):
+            asyncio.run(model(cancel, close))
+
+
+@pytest.mark.guarantee("AR-2")
+def test_close_leaves_children_to_their_clean_up_after_any_number_of_turns() -> None:
+    clean_up_in_order(async_runner)
+
+
+@pytest.mark.twin("AR-2")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (" if not task.cancelling()}", "}"),
+        ("        await _spread()\n", ""),
+        (
+            "        reached |= new\n        await asyncio.sleep(0)\n",
+            "        reached |= new\n        await asyncio.sleep(0)\n        break\n",
+        ),
+    ],
+    ids=["all together", "all in one turn", "one level"],
+)
+def test_breaking_the_clean_up_of_children_is_found(fault: tuple[str, str]) -> None:
+    broken = twin(FILE, fault)
+    with left_behind(), pytest.raises(AssertionError, match="a clean-up was cancelled"):
+        clean_up_in_order(broken)
