@@ -1,0 +1,2001 @@
+"""AsyncPendingQueue: behaviour, bad input, a faulty disk, and processes that fork and die."""
+
+import asyncio
+import contextlib
+import errno
+import functools
+import gc
+import json
+import logging
+import math
+import os
+import random
+import shutil
+import sys
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reference_impl.queues import async_pending_queue
+from reference_impl.queues.async_pending_queue import (
+    AsyncPendingQueue,
+    exponential_backoff,
+)
+from tests.support.pending_queue import PlainWatch, drop, files, hidden
+from tests.support.process import run_python
+from tests.support.twins import twin
+
+FILE = "queues/async_pending_queue.py"
+LOGGER = "reference_impl.queues.async_pending_queue"
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX file systems and processes")
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run it; a hang is a failure, of which the limit says nothing else."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await main
+
+    asyncio.run(bounded())
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    path = tmp_path / "queue"
+    path.mkdir()
+    return path
+
+
+class Server:
+    """Uploads that wait to be told how to end, and a record of what was asked."""
+
+    def __init__(self, *, holds: bool = False) -> None:
+        self.seen: list[str] = []
+        self.running: dict[str, asyncio.Future[None]] = {}
+        self.most = 0
+        self.holds = holds
+        self.changed = asyncio.Event()
+
+    async def upload(self, path: Path) -> None:
+        self.seen.append(path.stem)
+        self.running[path.stem] = asyncio.get_running_loop().create_future()
+        self.most = max(self.most, len(self.running))
+        self.changed.set()
+        try:
+            if self.holds:
+                await self.running[path.stem]
+        finally:
+            del self.running[path.stem]
+            self.changed.set()
+
+    def end(self, name: str, error: BaseException | None = None) -> None:
+        if error is None:
+            self.running[name].set_result(None)
+        else:
+            self.running[name].set_exception(error)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until it holds, looking again after each change."""
+        while not condition():
+            self.changed.clear()
+            await self.changed.wait()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+async def turns(number: int = 50) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def nothing(path: Path) -> None:
+    pass
+
+
+def fails_with(error: BaseException) -> Callable[[Path], Awaitable[None]]:
+    async def upload(path: Path) -> None:
+        raise error
+
+    return upload
+
+
+@contextlib.asynccontextmanager
+async def owning(queue: AsyncPendingQueue) -> AsyncIterator[AsyncPendingQueue]:
+    """The queue's own block, which an assertion that fails leaves without waiting."""
+    async with queue:
+        try:
+            yield queue
+        except BaseException:
+            await queue.stop(0)
+            raise
+
+
+@pytest.fixture
+def plain_watch(monkeypatch: pytest.MonkeyPatch) -> type[PlainWatch]:
+    monkeypatch.setattr(async_pending_queue, "DirectoryWatch", PlainWatch)
+    return PlainWatch
+
+
+# The life of a file, on the real watch.
+
+
+@pytest.mark.guarantee("PQ-1")
+def test_files_there_before_and_files_that_come_are_uploaded(directory: Path) -> None:
+    async def main() -> None:
+        server = Server()
+        drop(directory, "before", b"1")
+        async with AsyncPendingQueue(directory, server.upload) as queue:
+            drop(directory, "renamed in", b"2")
+            assert await queue.submit("submitted", b"3") == directory / "submitted.queued"
+            (directory / "written in place.queued").write_bytes(b"4")
+            await until(lambda: queue.stats.completed == 4)
+        assert sorted(server.seen) == ["before", "renamed in", "submitted", "written in place"]
+        assert files(directory) == {
+            "before.completed": b"1",
+            "renamed in.completed": b"2",
+            "submitted.completed": b"3",
+            "written in place.completed": b"4",
+        }
+        assert not hidden(directory)
+
+    run(main())
+
+
+def test_another_queue_may_submit_to_a_running_one(directory: Path) -> None:
+    """As another process would: its link is no event, and yet it is not left to a rescan."""
+
+    async def main() -> None:
+        server = Server()
+        async with AsyncPendingQueue(directory, server.upload):
+            await AsyncPendingQueue(directory, nothing).submit("a", b"1")
+            await server.until(lambda: server.seen)
+
+    run(main())
+
+
+def test_a_stopped_queue_may_submit_for_the_next_one(directory: Path) -> None:
+    async def main() -> None:
+        for ran in (False, True):
+            queue = AsyncPendingQueue(directory, nothing)
+            if ran:
+                async with queue:
+                    pass
+            await queue.stop()
+            await queue.run()
+            assert (await queue.submit(f"{ran}", b"1")).exists()
+        assert len(files(directory)) == 2
+
+    run(main())
+
+
+def test_a_file_given_up_is_tried_again_when_it_is_renamed(directory: Path) -> None:
+    async def main() -> None:
+        attempts: list[str] = []
+
+        async def upload(path: Path) -> None:
+            attempts.append(path.stem)
+            if len(attempts) < 3:
+                raise ConnectionError("no route")
+
+        queue = AsyncPendingQueue(directory, upload, max_attempts=2, backoff=lambda n: 0.0)
+        async with queue:
+            await queue.submit("a", b"1")
+            await until(lambda: queue.stats.given_up)
+            (directory / "a.error").rename(directory / "a.queued")
+            await until(lambda: queue.stats.completed)
+        assert attempts == ["a"] * 3
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-1", "PQ-4")
+def test_a_file_written_in_two_parts_is_uploaded_once_it_is_valid(directory: Path) -> None:
+    """The original took a half for the whole, five times in a row, and gave it up."""
+
+    async def main() -> None:
+        half_seen = asyncio.Event()
+
+        async def upload(path: Path) -> None:
+            if not path.read_bytes().endswith(b"END"):
+                half_seen.set()
+                raise ValueError("no END")
+
+        # The second part is written while the file waits for its next attempt.
+        pause = 0.0
+        queue = AsyncPendingQueue(directory, upload, backoff=lambda n: pause)
+        async with queue:
+            pause = 3600.0
+            (directory / "a.queued").write_bytes(b"first part, ")
+            await half_seen.wait()
+            await until(lambda: queue.stats.waiting)
+            with (directory / "a.queued").open("ab") as file:
+                file.write(b"END")
+        pause = 0.0
+        async with AsyncPendingQueue(directory, upload) as queue:
+            await until(lambda: queue.stats.completed)
+        assert files(directory) == {"a.completed": b"first part, END"}
+
+    run(main())
+
+
+def test_a_file_that_is_still_open_for_writing_is_not_taken(directory: Path) -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux tells when a file is closed")
+
+    async def main() -> None:
+        seen: list[bytes] = []
+
+        async def upload(path: Path) -> None:
+            seen.append(path.read_bytes())
+
+        async with owning(AsyncPendingQueue(directory, upload)) as queue:
+            with (directory / "a.queued").open("wb", buffering=0) as file:
+                file.write(b"first part, ")
+                drop(directory, "b", b"all")
+                await until(lambda: queue.stats.completed)
+                assert seen == [b"all"]
+                file.write(b"END")
+            await until(lambda: queue.stats.completed == 2)
+            assert seen == [b"all", b"first part, END"]
+
+    run(main())
+
+
+# PQ-1: nothing is overwritten, what a dead owner left is recovered.
+
+
+@pytest.mark.guarantee("PQ-1")
+@pytest.mark.parametrize("state", ["queued", "processing", "completed", "error"])
+def test_submit_refuses_a_name_that_is_there(directory: Path, state: str) -> None:
+    (directory / f"a.{state}").write_bytes(b"old")
+    with pytest.raises(FileExistsError, match=f"submit under another name.*a.{state}"):
+        asyncio.run(AsyncPendingQueue(directory, nothing).submit("a", b"new"))
+    assert files(directory) == {f"a.{state}": b"old"}
+    assert not hidden(directory)
+
+
+@pytest.mark.guarantee("PQ-1")
+def test_of_submissions_of_one_name_one_succeeds(directory: Path) -> None:
+    async def main() -> None:
+        queue = AsyncPendingQueue(directory, nothing)
+        results = await asyncio.gather(
+            *(queue.submit("a", b"%d" % n) for n in range(20)), return_exceptions=True
+        )
+        assert sum(isinstance(result, Path) for result in results) == 1
+        assert sum(isinstance(result, FileExistsError) for result in results) == 19
+        assert not hidden(directory)
+
+    run(main())
+
+
+def check_put_back(module: ModuleType, directory: Path) -> None:
+    """While a file is uploaded, its producer drops a newer one of its name."""
+    module.__dict__["DirectoryWatch"] = PlainWatch
+
+    async def main() -> None:
+        server = Server(holds=True)
+        drop(directory, "a", b"old")
+        queue = module.AsyncPendingQueue(directory, server.upload)
+        async with queue:
+            await server.until(lambda: server.running)
+            drop(directory, "a", b"new")
+            await queue.stop(0)
+        assert sorted(files(directory).values()) == [b"new", b"old"], "one was overwritten"
+        assert files(directory) == {"a.queued": b"new", "a-1.queued": b"old"}
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-1")
+def test_a_put_back_does_not_overwrite_a_producers_new_file(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    check_put_back(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-1")
+def test_a_put_back_that_overwrites_is_caught(directory: Path) -> None:
+    broken = twin(
+        FILE,
+        ("not os.path.lexists(target)", "True"),
+        (
+            "target.hardlink_to(self._path(name",
+            "target.unlink(True) or target.hardlink_to(self._path(name",
+        ),
+    )
+    with pytest.raises(AssertionError, match="one was overwritten"):
+        check_put_back(broken, directory)
+
+
+@pytest.mark.guarantee("PQ-1")
+def test_completed_files_and_errors_are_not_overwritten(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    async def main() -> None:
+        for name in ("a.completed", "a-1.completed", "b.error"):
+            (directory / name).write_bytes(b"old")
+        drop(directory, "a", b"new")
+        drop(directory, "b", b"bad")
+
+        async def upload(path: Path) -> None:
+            if path.stem == "b":
+                raise ConnectionError
+
+        async with AsyncPendingQueue(directory, upload, max_attempts=1) as queue:
+            await until(lambda: queue.stats.given_up and queue.stats.completed)
+        assert files(directory) == {
+            "a.completed": b"old",
+            "a-1.completed": b"old",
+            "a-2.completed": b"new",
+            "b.error": b"old",
+            "b-1.error": b"bad",
+        }
+        assert (directory / "b-1.error.json").is_file()
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-1")
+def test_what_a_dead_owner_left_is_uploaded_at_once(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    """However old or new it is: the original left it alone for 30 minutes."""
+
+    async def main() -> None:
+        (directory / "new.processing").write_bytes(b"1")
+        (directory / "old.processing").write_bytes(b"2")
+        os.utime(directory / "old.processing", (0, 0))
+        server = Server()
+        async with AsyncPendingQueue(directory, server.upload) as queue:
+            assert queue.stats.recovered == 2
+            await until(lambda: queue.stats.completed == 2)
+        assert sorted(server.seen) == ["new", "old"]
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-2")
+def test_an_upload_that_takes_an_hour_is_not_taken_for_a_dead_one(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    """By its file's times the original judged it stuck, and uploaded it again beside itself."""
+
+    async def main() -> None:
+        server = Server(holds=True)
+        drop(directory, "a", b"1")
+        os.utime(directory / "a.queued", (0, 0))
+        async with AsyncPendingQueue(directory, server.upload) as queue:
+            await server.until(lambda: server.running)
+            for _ in range(3):
+                plain_watch.last.announce("a.queued")
+                await turns()
+            assert server.seen == ["a"]
+            server.end("a")
+            await until(lambda: queue.stats.completed)
+        assert server.seen == ["a"]
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-1")
+def test_stray_temporaries_and_attempts_are_swept(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    ours = [f".pending-{'a' * 16}.tmp", ".gone.attempts"]
+    others = [".pending-notes.tmp", ".hidden", ".kept.attempts"]
+    for name in [*ours, *others]:
+        (directory / name).write_bytes(b"x")
+    drop(directory, "kept", b"1")
+
+    async def main() -> None:
+        async with AsyncPendingQueue(directory, Server(holds=True).upload) as queue:
+            await until(lambda: queue.stats.uploading)
+            assert hidden(directory) == sorted(others)
+            await queue.stop(0)
+
+    run(main())
+
+
+def test_a_submission_survives_the_sweep_of_an_owner_that_starts(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = 0
+    write = async_pending_queue._write
+
+    def write_and_sweep(path: Path, data: bytes) -> None:
+        nonlocal written
+        write(path, data)
+        written += 1
+        if written == 1:
+            path.unlink()
+
+    monkeypatch.setattr(async_pending_queue, "_write", write_and_sweep)
+    asyncio.run(AsyncPendingQueue(directory, nothing).submit("a", b"1"))
+    assert files(directory) == {"a.queued": b"1"}
+    assert written == 2
+
+
+def test_submitted_data_is_on_disk_before_it_has_its_name(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def recorded(step: str, call: Callable[..., object], *args: object) -> object:
+        steps.append(step)
+        return call(*args)
+
+    for step in ("fsync", "link", "unlink"):
+        monkeypatch.setattr(os, step, functools.partial(recorded, step, getattr(os, step)))
+    asyncio.run(AsyncPendingQueue(directory, nothing).submit("a", b"1"))
+    last = [] if sys.platform == "win32" else ["fsync"]  # of the directory
+    assert steps == ["fsync", "link", "unlink", *last]
+
+
+def test_a_submission_cancelled_while_it_is_written_leaves_nothing(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = async_pending_queue._write
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.create_task(AsyncPendingQueue(directory, nothing).submit("a", b"1"))
+
+        def write_and_be_cancelled(path: Path, data: bytes) -> None:
+            write(path, data)
+            asyncio.run_coroutine_threadsafe(cancel(), loop).result()
+
+        async def cancel() -> None:
+            task.cancel()
+            await turns(3)
+            task.cancel()
+
+        monkeypatch.setattr(async_pending_queue, "_write", write_and_be_cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not list(directory.iterdir())
+
+    run(main())
+
+
+def check_half_moved(module: ModuleType, directory: Path) -> None:
+    """A put-back stays half done for long: its new name is found, and being uploaded."""
+    module.__dict__["DirectoryWatch"] = PlainWatch
+    unlink, broken = os.unlink, False
+
+    def refuse(path: Any, **options: Any) -> None:
+        if broken and str(path).endswith(".processing"):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        unlink(path, **options)
+
+    async def main() -> None:
+        nonlocal broken
+        server = Server(holds=True)
+        drop(directory, "a", b"old")
+        queue = module.AsyncPendingQueue(directory, server.upload, backoff=lambda n: 0.0)
+        async with owning(queue):
+            await server.until(lambda: server.running)
+            broken = True
+            drop(directory, "a", b"new")
+            server.end("a", ConnectionError("no route"))
+            await until(lambda: queue.stats.errors)
+            PlainWatch.last.announce("a-1.queued")
+            await server.until(lambda: "a-1" in server.running)
+            broken = False
+            await server.until(lambda: "a" in server.running)
+            await turns()
+            assert sorted(server.running) == ["a", "a-1"], "one file is uploaded twice at once"
+            for name in ("a", "a-1"):
+                server.end(name)
+            await until(lambda: queue.stats.completed == 2)
+        assert files(directory) == {"a.completed": b"new", "a-1.completed": b"old"}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        run(main())
+
+
+@pytest.mark.guarantee("PQ-2", "PQ-6")
+def test_a_put_back_that_stays_half_done_is_not_two_uploads(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    check_half_moved(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-2", "PQ-6")
+def test_a_file_of_two_names_uploaded_twice_at_once_is_caught(directory: Path) -> None:
+    fault = ('(stem == name and state != "processing") or stem', 'state != "processing" and stem')
+    with pytest.raises(AssertionError, match="one file is uploaded twice at once"):
+        check_half_moved(twin(FILE, fault), directory)
+
+
+# PQ-2: one owner.
+
+
+def check_one_owner(module: ModuleType, directory: Path) -> None:
+    module.__dict__["DirectoryWatch"] = PlainWatch
+
+    async def main() -> None:
+        async with module.AsyncPendingQueue(directory, nothing):
+            watch = PlainWatch.last
+            second = module.AsyncPendingQueue(directory, nothing)
+            running = asyncio.create_task(second.run())
+            await until(lambda: running.done() or PlainWatch.last is not watch)
+            await second.stop()
+            assert running.exception() is not None, "a second owner was let in"
+            with pytest.raises(module.DirectoryInUse, match="stop that one, or use another"):
+                await running
+            with pytest.raises(module.DirectoryInUse):
+                await module.AsyncPendingQueue(directory, nothing).__aenter__()
+        async with module.AsyncPendingQueue(directory, nothing):
+            pass
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-2")
+def test_a_second_owner_is_refused_and_the_next_one_is_not(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    """In the original a second process ended the `run` of the first."""
+    check_one_owner(async_pending_queue, directory)
+
+
+@posix
+@pytest.mark.twin("PQ-2")
+def test_no_lock_is_caught(directory: Path) -> None:
+    broken = twin(FILE, ("fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"))
+    with pytest.raises(AssertionError, match="a second owner was let in"):
+        check_one_owner(broken, directory)
+
+
+def check_lock_and_fork(directory: Path, faults: list[tuple[str, str]]) -> None:
+    """An owner forks a child and dies; the child lives on, and there is a next owner."""
+    run_python(
+        f"""
+        import asyncio, os, signal, sys, warnings
+        from pathlib import Path
+        from tests.support.twins import twin
+        from reference_impl.queues import async_pending_queue as module
+        if {faults!r}:
+            module = twin({FILE!r}, *{faults!r})
+        directory = Path({str(directory)!r})
+
+        async def own(upload):
+            async with module.AsyncPendingQueue(directory, upload) as queue:
+                while not queue.stats.completed:
+                    await asyncio.sleep(0.01)
+
+        async def fork_and_die(path):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # the watch has threads
+                if not os.fork():
+                    os.close(told)
+                    os.read(lives, 1)  # until the test is over
+                    os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        async def upload(path):
+            assert path.read_bytes() == b"1"
+
+        lives, holds = os.pipe()
+        told = os.dup(holds)
+        (directory / "a.queued").write_bytes(b"1")
+        owner = os.fork()
+        if not owner:
+            os.close(holds)
+            asyncio.run(own(fork_and_die))
+        assert os.waitpid(owner, 0)[1] == signal.SIGKILL
+        assert (directory / "a.processing").exists()
+        asyncio.run(own(upload))
+        os.close(told)
+        os.close(holds)
+        """
+    )
+
+
+@posix
+@pytest.mark.guarantee("PQ-2")
+def test_the_lock_dies_with_its_owner_though_a_forked_child_lives(directory: Path) -> None:
+    check_lock_and_fork(directory, [])
+
+
+@posix
+@pytest.mark.twin("PQ-2")
+def test_a_lock_that_a_forked_child_inherits_is_caught(directory: Path) -> None:
+    with pytest.raises(AssertionError, match="DirectoryInUse"):
+        check_lock_and_fork(
+            directory,
+            [
+                (
+                    "        after_in_child=_close_in_child,\n",
+                    "        after_in_child=_fork_guard.release,\n",
+                )
+            ],
+        )
+
+
+@posix
+def test_a_fork_does_not_release_the_owners_lock(directory: Path) -> None:
+    run_python(
+        f"""
+        import asyncio, os, warnings
+        from pathlib import Path
+        from reference_impl.queues.async_pending_queue import AsyncPendingQueue, DirectoryInUse
+        directory = Path({str(directory)!r})
+
+        async def nothing(path):
+            pass
+
+        async def main():
+            async with AsyncPendingQueue(directory, nothing):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    child = os.fork()
+                if not child:
+                    os._exit(0)
+                os.waitpid(child, 0)
+                try:
+                    await AsyncPendingQueue(directory, nothing).run()
+                except DirectoryInUse:
+                    return
+                raise SystemExit("a second owner was let in")
+
+        asyncio.run(main())
+        """
+    )
+
+
+# PQ-3: so many at once, and nobody waits for a slow one.
+
+
+def check_concurrency(module: ModuleType, directory: Path) -> None:
+    """Three slots, two slow uploads: all others go through the third, new ones, too."""
+    module.__dict__["DirectoryWatch"] = PlainWatch
+
+    async def main() -> None:
+        server = Server(holds=True)
+        for number in range(6):
+            drop(directory, f"{number}", b"")
+        queue = module.AsyncPendingQueue(directory, server.upload, max_concurrency=3)
+        async with owning(queue):
+            await server.until(lambda: len(server.running) >= 3)
+            await turns()
+            assert server.seen == ["0", "1", "2"], "more than three at once"
+            for name in ("2", "3", "4", "5"):
+                assert name in server.running, f"{name} waits for a slow upload"
+                server.end(name)
+                await turns()
+            drop(directory, "new", b"")
+            PlainWatch.last.announce("new.queued")
+            await turns()
+            assert "new" in server.running, "the new one waits for a slow upload"
+            for name in ("0", "1", "new"):
+                server.end(name)
+            await until(lambda: queue.stats.completed == 7)
+        assert server.most == 3
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-3")
+def test_a_slow_upload_holds_up_nothing(directory: Path, plain_watch: type[PlainWatch]) -> None:
+    """In the original a slow one held up a new file for as long as it took."""
+    check_concurrency(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-3")
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (("len(self._running) < self._max_concurrency and", ""), "more than three"),
+        # What gather does: the next ones start when all the last ones have ended.
+        (
+            (
+                "            self._offer(name)\n        self._dispatch()",
+                "            self._offer(name)\n        self._running or self._dispatch()",
+            ),
+            "waits for a slow upload",
+        ),
+    ],
+    ids=["no limit", "batches"],
+)
+def test_slots_that_are_not_slots_are_caught(
+    directory: Path, fault: tuple[str, str], message: str
+) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_concurrency(twin(FILE, fault), directory)
+
+
+def check_lazy(module: ModuleType, directory: Path) -> None:
+    """However many files there are: a task for each slot, and one name drawn ahead."""
+
+    class Endless(PlainWatch):
+        async def __anext__(self) -> Path:
+            self.drawn += 1
+            return self.path / f"{self.drawn}.queued"
+
+    module.__dict__["DirectoryWatch"] = Endless
+
+    async def main() -> None:
+        server = Server(holds=True)
+        for number in range(1, 10):
+            drop(directory, f"{number}", b"")
+        before = len(asyncio.all_tasks())
+        queue = module.AsyncPendingQueue(directory, server.upload, max_concurrency=4)
+        async with owning(queue):
+            await server.until(lambda: len(server.running) == 4)
+            await turns()
+            assert Endless.last.drawn == 5, f"{Endless.last.drawn} names were drawn for 4 slots"
+            assert len(asyncio.all_tasks()) - before == 4 + 2  # run, and the one that draws
+            server.end("1")
+            await server.until(lambda: "5" in server.running)
+            await turns()
+            assert Endless.last.drawn == 6
+            await queue.stop(0)
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-3")
+def test_names_are_drawn_one_by_one_as_slots_are_free(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    """In the original 5,000 files were 5,002 tasks."""
+    check_lazy(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-3")
+def test_drawing_ahead_is_caught(directory: Path) -> None:
+    fault = ("while name in self._ready:", "while len(self._ready) > 100:")
+    with pytest.raises(AssertionError, match="names were drawn for 4 slots"):
+        check_lazy(twin(FILE, fault), directory)
+
+
+# PQ-4: attempts and back-off.
+
+
+def check_attempts(module: ModuleType, directory: Path) -> None:
+    """Five attempts in all, over three owners; back-off starts anew with each of them."""
+    module.__dict__["DirectoryWatch"] = PlainWatch
+    asked: list[list[int]] = []
+
+    async def main() -> None:
+        attempts = 0
+
+        async def upload(path: Path) -> None:
+            nonlocal attempts
+            attempts += 1
+            raise ConnectionError("no route to host")
+
+        drop(directory, "a", b"1")
+        for most in (2, 4, 100):
+            asked.append([])
+
+            def backoff(failures: int, most: int = most) -> float:
+                asked[-1].append(failures)
+                return 0.0 if attempts < most else 3600.0
+
+            queue = module.AsyncPendingQueue(directory, upload, backoff=backoff)
+            async with queue:
+                await until(lambda: attempts >= min(most, 5))  # noqa: B023
+                await until(lambda: queue.stats.waiting or queue.stats.given_up)  # noqa: B023
+                await turns()
+        assert attempts == 5, f"{attempts} attempts"
+        assert asked == [[1, 2], [1, 2], []], f"back-off for {asked}"
+        assert files(directory) == {"a.error": b"1"}
+        assert not hidden(directory)
+        reason = json.loads((directory / "a.error.json").read_text())
+        assert reason["error"] == "ConnectionError('no route to host')"
+        assert reason["attempts"] == 5
+        assert datetime.fromisoformat(reason["time"]).utcoffset() is not None
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-4")
+def test_attempts_are_counted_across_restarts(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    """In the original they restarted at 1: 12 uploads where 5 were the limit."""
+    check_attempts(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-4")
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            (
+                "        attempt = self._attempts(name) + 1",
+                "        attempt = self._failures.get(name, 0) + 1",
+            ),
+            "attempts",
+        ),
+        (("self._failures.pop(name, 0) + 1", "self._attempts(stem)"), "back-off for"),
+        (
+            ("elif attempt < self._max_attempts:", "elif attempt <= self._max_attempts:"),
+            "back-off for",
+        ),
+        (('{"error": repr(error), "attempts"', '{"error": repr(None), "attempts"'), "no route"),
+    ],
+    ids=[
+        "attempts in memory",
+        "the back-off goes on",
+        "one attempt too many",
+        "an error that says nothing",
+    ],
+)
+def test_attempts_counted_wrongly_are_caught(
+    directory: Path, fault: tuple[str, str], message: str
+) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_attempts(twin(FILE, fault), directory)
+
+
+def check_pause(module: ModuleType, directory: Path) -> None:
+    """A file that waits for its next attempt is found again: by events, scans, another start."""
+    module.__dict__["DirectoryWatch"] = PlainWatch
+
+    async def main() -> None:
+        server = Server(holds=True)
+        drop(directory, "a", b"1")
+        queue = module.AsyncPendingQueue(directory, server.upload, backoff=lambda n: 3600.0)
+        async with owning(queue):
+            await server.until(lambda: server.running)
+            PlainWatch.last.announce("a.queued")  # while it is uploaded, too
+            await turns()
+            server.end("a", ConnectionError("no route"))
+            await until(lambda: queue.stats.waiting)
+            for _ in range(3):
+                PlainWatch.last.announce("a.queued")
+                await turns()
+            drop(directory, "a", b"newer")  # in its place
+            PlainWatch.last.announce("a.queued")
+            await turns()
+            assert server.seen == ["a"], "it did not wait for its next attempt"
+            assert queue.stats.waiting == 1
+            drop(directory, "b", b"2")
+            PlainWatch.last.announce("b.queued")
+            await server.until(lambda: "b" in server.running)  # which nothing holds up
+            server.end("b")
+            await until(lambda: queue.stats.completed)
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-4")
+def test_a_file_that_waits_is_not_tried_early_however_often_it_is_found(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    check_pause(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-4")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("                if name not in self._waiting:\n", "                if True:\n"),
+        ("if name not in self._waiting and any", "if any"),
+    ],
+    ids=["found by the watch", "found when its upload has ended"],
+)
+def test_a_pause_that_is_cut_short_is_caught(directory: Path, fault: tuple[str, str]) -> None:
+    with pytest.raises(AssertionError, match="did not wait for its next attempt"):
+        check_pause(twin(FILE, fault), directory)
+
+
+class ClockLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock is moved by the test."""
+
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+def check_pauses_end(module: ModuleType, directory: Path) -> None:
+    """Each of many files is tried again when its own pause is over, and not before."""
+    module.__dict__["DirectoryWatch"] = PlainWatch
+    count = 250  # more than one turn of the loop sees to
+
+    async def main(loop: ClockLoop) -> None:
+        tried: list[str] = []
+
+        async def upload(path: Path) -> None:
+            tried.append(path.stem)
+            raise ConnectionError("no route")
+
+        pauses = iter([float(n) for n in reversed(range(1, count + 1))])
+        for n in range(count):
+            drop(directory, f"{n:03}", b"")
+        queue = module.AsyncPendingQueue(
+            directory, upload, max_concurrency=1, backoff=lambda n: next(pauses, 9e9)
+        )
+        async with owning(queue):
+            await until(lambda: queue.stats.waiting == count)
+            first = tried.copy()
+            tried.clear()
+            loop.now += 0.5
+            await turns()
+            assert not tried, f"{tried} did not wait"
+            loop.now += 1.0
+            await turns()
+            assert tried == first[-1:], "one pause was over"
+            loop.now += 2.0
+            await turns()
+            assert tried == first[-1:-4:-1], "three pauses were over"
+            loop.now += count
+            await until(lambda: len(tried) == count)
+            await turns()
+            assert tried == first[::-1], "all pauses were over"
+            assert queue.stats.waiting == count
+
+    with asyncio.Runner(loop_factory=ClockLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, ClockLoop)
+        runner.run(main(loop))
+
+
+@pytest.mark.guarantee("PQ-4")
+def test_each_pause_ends_in_its_time(directory: Path, plain_watch: type[PlainWatch]) -> None:
+    logging.disable()
+    try:
+        check_pauses_end(async_pending_queue, directory)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@pytest.mark.twin("PQ-4")
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (("self._pauses[0][0] > now:", "False:"), "one pause was over"),
+        (
+            ("        if self._pauses:\n            self._set_timer()\n", ""),
+            "three pauses were over",
+        ),
+    ],
+    ids=["the first one ends all", "the first one is the last"],
+)
+def test_pauses_that_end_otherwise_are_caught(
+    directory: Path, fault: tuple[str, str], message: str
+) -> None:
+    logging.disable()
+    try:
+        with pytest.raises(AssertionError, match=message):
+            check_pauses_end(twin(FILE, fault), directory)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def check_claim_that_fails(module: ModuleType, directory: Path) -> None:
+    """The disk refuses the claim more often than there are attempts."""
+    module.__dict__["DirectoryWatch"] = PlainWatch
+    rename, refusals = os.rename, 5
+
+    def refuse(*args: Any, **options: Any) -> None:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise OSError(errno.EACCES, "Permission denied", str(args[0]))
+        rename(*args, **options)
+
+    async def main() -> None:
+        server = Server()
+        drop(directory, "a", b"1")
+        queue = module.AsyncPendingQueue(
+            directory, server.upload, max_attempts=2, backoff=lambda n: 0.0
+        )
+        async with owning(queue):
+            await until(lambda: queue.stats.completed or queue.stats.given_up)
+        assert files(directory) == {"a.completed": b"1"}, "given up without an upload"
+        assert (server.seen, queue.stats.errors) == (["a"], 5)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "rename", refuse)
+        run(main())
+
+
+@pytest.mark.guarantee("PQ-4", "PQ-6")
+def test_a_claim_that_fails_is_no_attempt(directory: Path, plain_watch: type[PlainWatch]) -> None:
+    check_claim_that_fails(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-4", "PQ-6")
+def test_a_claim_that_fails_and_counts_is_caught(directory: Path) -> None:
+    fault = ("            os.truncate(self._sidecar(name), attempt - 1)  # it was none\n", "")
+    with pytest.raises(AssertionError, match="given up without an upload"):
+        check_claim_that_fails(twin(FILE, fault), directory)
+
+
+@pytest.mark.guarantee("PQ-4", "PQ-5")
+def test_a_cancelled_upload_does_not_count(directory: Path, plain_watch: type[PlainWatch]) -> None:
+    async def main() -> None:
+        drop(directory, "a", b"1")
+        for _ in range(4):
+            server = Server(holds=True)
+            async with AsyncPendingQueue(directory, server.upload, max_attempts=2) as queue:
+                await server.until(lambda: server.running)  # noqa: B023
+                await queue.stop(0)
+            assert files(directory) == {"a.queued": b"1"}
+            assert (directory / ".a.attempts").read_bytes() == b""
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-4")
+def test_an_upload_beyond_its_time_is_cancelled_and_has_failed(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    async def main() -> None:
+        cleaned_up: list[str] = []
+
+        async def upload(path: Path) -> None:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                cleaned_up.append(path.stem)
+
+        drop(directory, "a", b"1")
+        queue = AsyncPendingQueue(
+            directory, upload, max_attempts=2, backoff=lambda n: 0.0, upload_timeout=0.001
+        )
+        async with queue:
+            await until(lambda: queue.stats.given_up)
+        assert cleaned_up == ["a", "a"]
+        assert "TimeoutError" in (directory / "a.error.json").read_text()
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-4")
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), TimeoutError(), OSError("its own")])
+def test_an_upload_that_raises_has_failed_whatever_it_raises(
+    directory: Path, plain_watch: type[PlainWatch], error: BaseException
+) -> None:
+    async def main() -> None:
+        drop(directory, "a", b"1")
+        async with AsyncPendingQueue(directory, fails_with(error), max_attempts=1) as queue:
+            await until(lambda: queue.stats.given_up)
+        assert queue.stats.failed == 1
+        assert queue.stats.errors == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("result", [-1.0, math.nan, "soon", None])
+def test_a_faulty_backoff_is_replaced_by_the_default(
+    directory: Path, plain_watch: type[PlainWatch], result: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(async_pending_queue, "exponential_backoff", lambda failures: 0.0)
+
+    async def main() -> None:
+        drop(directory, "a", b"1")
+        upload = fails_with(ConnectionError())
+        queue = AsyncPendingQueue(directory, upload, max_attempts=3, backoff=lambda n: result)
+        async with queue:
+            await until(lambda: queue.stats.given_up)
+        assert queue.stats.errors == 2
+
+    run(main())
+
+
+# exponential_backoff is a pure function.
+
+
+@pytest.mark.guarantee("PQ-4")
+@given(
+    attempt=st.integers(1, 10**6),
+    base=st.floats(0, 1e300),
+    cap=st.floats(0, 1e300),
+    fraction=st.floats(0, 1),
+)
+def test_backoff_doubles_up_to_its_cap_with_full_jitter(
+    attempt: int, base: float, cap: float, fraction: float
+) -> None:
+    longest = exponential_backoff(attempt, base=base, cap=cap, jitter=lambda: 1.0)
+    assert longest == min(cap, base * 2.0 ** min(attempt - 1, 1000))
+    assert exponential_backoff(attempt, base=base, cap=cap, jitter=lambda: 0.0) == 0
+    got = exponential_backoff(attempt, base=base, cap=cap, jitter=lambda: fraction)
+    assert got == fraction * longest
+    after = exponential_backoff(attempt + 1, base=base, cap=cap, jitter=lambda: 1.0)
+    assert longest <= after <= cap
+
+
+@pytest.mark.guarantee("PQ-4")
+def test_backoff_uses_the_whole_interval() -> None:
+    chance = random.Random(1)
+    drawn = [exponential_backoff(4, jitter=chance.random) for _ in range(4000)]
+    for eighth in range(8):
+        assert 400 < sum(eighth <= seconds < eighth + 1 for seconds in drawn) < 600
+    assert exponential_backoff(4) != exponential_backoff(4)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"attempt": 0}, ValueError, "attempt must be 1 or more, got 0"),
+        ({"attempt": 1.5}, TypeError, "attempt must be an int, got 1.5"),
+        ({"attempt": 1, "base": -1}, ValueError, "base must be 0 or more seconds, got -1"),
+        ({"attempt": 1, "cap": math.nan}, ValueError, "cap must be 0 or more seconds, got nan"),
+        ({"attempt": 1, "cap": "60"}, TypeError, "cap must be a number of seconds, got '60'"),
+    ],
+)
+def test_backoff_refuses_what_is_no_number(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        exponential_backoff(**options)
+
+
+# PQ-5: the end.
+
+
+def check_stop_when_idle(module: ModuleType, directory: Path) -> None:
+    module.__dict__["DirectoryWatch"] = PlainWatch
+
+    async def main() -> None:
+        queue = module.AsyncPendingQueue(directory, nothing)
+        running = asyncio.create_task(queue.run())
+        await until(lambda: queue._up.is_set())
+        stopping = asyncio.create_task(queue.stop(math.inf))
+        await turns()
+        assert running.done(), "it goes on though it is idle"
+        await stopping
+        drop(directory, "after", b"1")
+        PlainWatch.last.announce("after.queued")
+        await queue.run()
+        await queue.stop()
+        assert files(directory) == {"after.queued": b"1"}
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-5")
+def test_an_idle_queue_stops_at_once_and_for_good(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    """In the original `run` went on for up to a minute, and uploaded what came meanwhile."""
+    check_stop_when_idle(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-5")
+def test_a_stop_that_only_sets_a_flag_is_caught(directory: Path) -> None:
+    broken = twin(FILE, ("            self._serving.cancel()\n", "            pass\n"))
+    with pytest.raises(AssertionError, match="goes on though it is idle"):
+        check_stop_when_idle(broken, directory)
+
+
+def check_stop_when_busy(module: ModuleType, directory: Path) -> None:
+    """One upload ends in time, one is cancelled, one ignores that; the rest is not started."""
+    module.__dict__["DirectoryWatch"] = PlainWatch
+
+    async def main() -> None:
+        server = Server(holds=True)
+        stubborn = asyncio.Event()
+
+        async def upload(path: Path) -> None:
+            try:
+                await server.upload(path)
+            except asyncio.CancelledError:
+                if path.stem == "c":
+                    await stubborn.wait()
+                    return
+                raise
+
+        for name in "abcd":
+            drop(directory, name, b"")
+
+        async def stop(queue: Any) -> None:
+            running = asyncio.create_task(queue.run())
+            await server.until(lambda: len(server.running) == 3)
+            stopping = asyncio.create_task(queue.stop(math.inf))
+            await turns()
+            assert len(server.running) == 3, "it did not wait for its uploads"
+            assert not running.done(), "it did not wait for its uploads"
+            server.end("a")
+            await until(lambda: queue.stats.completed)
+            await turns()
+            assert server.seen == ["a", "b", "c"], "an upload was started while it stops"
+            assert not stopping.done(), "it did not wait for its uploads"
+            second = asyncio.create_task(queue.stop(0))
+            await until(lambda: not server.running)
+            await turns()
+            assert not running.done(), "it did not wait for the one that ignores cancellation"
+            with pytest.raises(module.DirectoryInUse):
+                await module.AsyncPendingQueue(directory, nothing).run()
+            stubborn.set()
+            await asyncio.gather(running, stopping, second)
+            assert sorted(files(directory)) == [
+                "a.completed",
+                "b.queued",
+                "c.completed",
+                "d.queued",
+            ]
+
+        queue = module.AsyncPendingQueue(directory, upload, max_concurrency=3)
+        try:
+            await stop(queue)
+        finally:
+            stubborn.set()
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-5")
+def test_a_busy_queue_waits_then_cancels_then_waits_again(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    check_stop_when_busy(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-5")
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        (
+            [("timeout < math.inf", "True"), ("call_later(timeout,", "call_later(0,")],
+            "did not wait for its uploads",
+        ),
+        (
+            [("while not serving.done() or self._running:", "while not serving.done():")],
+            "did not wait for its uploads",
+        ),
+        ([("max_concurrency and not self._stopping:", "max_concurrency:")], "was started while"),
+    ],
+    ids=["no time for uploads", "uploads are left to themselves", "it goes on starting uploads"],
+)
+def test_a_stop_without_care_is_caught(
+    directory: Path, faults: list[tuple[str, str]], message: str
+) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_stop_when_busy(twin(FILE, *faults), directory)
+
+
+@pytest.mark.guarantee("PQ-5")
+def test_uploads_are_cancelled_at_the_end_of_the_timeout(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    async def main() -> None:
+        drop(directory, "a", b"1")
+        server = Server(holds=True)
+        queue = AsyncPendingQueue(directory, server.upload)
+        async with queue:
+            await server.until(lambda: server.running)
+            await queue.stop(timeout=0.01)
+            assert files(directory) == {"a.queued": b"1"}
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-5")
+def test_stop_in_an_upload_only_requests_it(directory: Path, plain_watch: type[PlainWatch]) -> None:
+    async def main() -> None:
+        async def upload(path: Path) -> None:
+            await queue.stop()
+            await queue.stop()
+
+        for name in "ab":
+            drop(directory, name, b"1")
+        queue = AsyncPendingQueue(directory, upload, max_concurrency=1)
+        await queue.run()
+        assert sorted(files(directory)) == ["a.completed", "b.queued"]
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-5")
+def test_a_queue_stopped_before_it_runs_does_not_run(directory: Path) -> None:
+    async def main() -> None:
+        drop(directory, "a", b"1")
+        queue = AsyncPendingQueue(directory, nothing)
+        await queue.stop()
+        await queue.run()
+        async with queue:
+            pass
+        assert files(directory) == {"a.queued": b"1"}
+
+    run(main())
+
+
+def test_a_queue_runs_once(directory: Path) -> None:
+    async def main() -> None:
+        queue = AsyncPendingQueue(directory, nothing)
+        running = asyncio.create_task(queue.run())
+        await until(lambda: queue._up.is_set())
+        with pytest.raises(RuntimeError, match="runs once: make a new"):
+            await queue.run()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        with pytest.raises(RuntimeError, match="runs once: make a new"):
+            await queue.run()
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-5")
+def test_a_cancelled_run_puts_back_and_lets_go(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    async def main() -> None:
+        drop(directory, "a", b"1")
+        server = Server(holds=True)
+        running = asyncio.create_task(AsyncPendingQueue(directory, server.upload).run())
+        await server.until(lambda: server.running)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert files(directory) == {"a.queued": b"1"}
+        async with AsyncPendingQueue(directory, nothing) as queue:
+            await until(lambda: queue.stats.completed)
+
+    run(main())
+
+
+def test_an_asyncio_run_that_ends_puts_back(directory: Path) -> None:
+    server = Server(holds=True)
+
+    async def main() -> None:
+        drop(directory, "a", b"1")
+        task = asyncio.create_task(AsyncPendingQueue(directory, server.upload).run())
+        await server.until(lambda: server.running)
+        assert task
+
+    run(main())
+    assert files(directory) == {"a.queued": b"1"}
+
+
+def test_a_block_that_is_cancelled_while_it_is_left_still_ends(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    async def main() -> None:
+        drop(directory, "a", b"1")
+        server = Server(holds=True)
+
+        async def block() -> None:
+            async with AsyncPendingQueue(directory, server.upload):
+                await server.until(lambda: server.running)
+
+        task = asyncio.create_task(block())
+        await server.until(lambda: server.running)
+        await turns()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert files(directory) == {"a.queued": b"1"}
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+
+
+def test_keyboard_interrupt_in_an_upload_puts_back(directory: Path) -> None:
+    drop(directory, "a", b"1")
+
+    async def main() -> None:
+        await AsyncPendingQueue(directory, fails_with(KeyboardInterrupt())).run()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(main())
+    assert files(directory) == {"a.queued": b"1"}
+
+
+def test_a_directory_that_vanishes_ends_run_and_its_uploads(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Vanishing(PlainWatch):
+        async def __anext__(self) -> Path:
+            path = await super().__anext__()
+            if path.name == "end":
+                raise FileNotFoundError("the directory has vanished")
+            return path
+
+    monkeypatch.setattr(async_pending_queue, "DirectoryWatch", Vanishing)
+
+    async def main() -> None:
+        server = Server(holds=True)
+        drop(directory, "a", b"1")
+        with pytest.raises(FileNotFoundError, match="has vanished"):
+            async with AsyncPendingQueue(directory, server.upload) as queue:
+                await server.until(lambda: server.running)
+                shutil.rmtree(directory)
+                Vanishing.last.announce("end")
+                await queue._over.wait()
+        assert not server.running
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+
+
+# PQ-6: what may be wrong with files and disks.
+
+
+def check_a_failing_step(module: ModuleType, directory: Path, step: str, serial: int) -> bool:
+    """Let a step fail three times, from the serial number on; whether there were so many."""
+    module.__dict__["DirectoryWatch"] = PlainWatch
+    real, calls = getattr(os, step), 0
+
+    def failing(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if serial <= calls < serial + 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(args[0]))
+        return real(*args, **options)
+
+    async def main() -> None:
+        tried: set[str] = set()
+
+        async def upload(path: Path) -> None:
+            content = path.read_text()
+            if content == "bad" or content not in tried:
+                tried.add(content)
+                raise ConnectionError
+            await asyncio.sleep(0)
+
+        for name in ("bad", "good"):
+            drop(directory, name, name.encode())
+        queue = module.AsyncPendingQueue(
+            directory, upload, max_attempts=5, backoff=lambda failures: 0.0
+        )
+        async with owning(queue):
+            setattr(os, step, failing)
+            left: list[str] = []
+            for _ in range(3000):
+                await asyncio.sleep(0)
+                left = [
+                    name for name in files(directory) if not name.endswith((".completed", ".error"))
+                ]
+                if not left or queue._over.is_set():
+                    break
+            setattr(os, step, real)
+            assert set(files(directory).values()) == {b"bad", b"good"}, "lost"
+            assert not left, f"{left} are left alone"
+            assert queue.stats.errors or calls < serial or step in {"unlink", "lstat"}, (
+                "no error is counted"
+            )
+            await queue.submit("after", b"after")
+            await until(lambda: os.path.lexists(directory / "after.completed"))
+
+    try:
+        run(main())
+    finally:
+        setattr(os, step, real)
+    return calls >= serial
+
+
+STEPS = ["open", "write", "rename", "link", "unlink", "replace", "lstat", "stat"]
+
+
+@pytest.mark.guarantee("PQ-6", "PQ-1")
+@pytest.mark.parametrize("step", STEPS)
+def test_a_full_disk_loses_and_ends_nothing(
+    tmp_path: Path, step: str, plain_watch: type[PlainWatch]
+) -> None:
+    for serial in range(1, 100):
+        directory = tmp_path / f"{serial}"
+        directory.mkdir()
+        if not check_a_failing_step(async_pending_queue, directory, step, serial):
+            break
+    else:
+        pytest.fail("there is no end to it")
+
+
+QUEUED_ONLY = ("any(map(os.path.lexists, paths))", "os.path.lexists(paths[0])")
+
+
+@pytest.mark.twin("PQ-6", "PQ-1")
+@pytest.mark.parametrize(
+    ("step", "faults", "message"),
+    [
+        (
+            "rename",
+            [
+                (
+                    "        except OSError as fault:\n"
+                    "            self._fault(name, fault)\n"
+                    "        finally",
+                    "        finally",
+                ),
+                QUEUED_ONLY,
+            ],
+            "no error is counted",
+        ),
+        (
+            "link",
+            [
+                (
+                    "            self._retry(name, name)\n        else",
+                    "            pass\n        else",
+                ),
+                QUEUED_ONLY,
+            ],
+            "left alone",
+        ),
+    ],
+    ids=["errors end the task", "no second try"],
+)
+def test_a_queue_that_a_full_disk_stops_is_caught(
+    directory: Path, step: str, faults: list[tuple[str, str]], message: str
+) -> None:
+    logging.getLogger("asyncio").disabled = True  # it tells of the broken task
+    try:
+        with pytest.raises(AssertionError, match=message):
+            check_a_failing_step(twin(FILE, *faults), directory, step, 1)
+    finally:
+        logging.getLogger("asyncio").disabled = False
+
+
+def check_pause_over_at_once(module: ModuleType, directory: Path) -> None:
+    """The disk fails at the end of an upload; the pause is over before its task is."""
+    module.__dict__["DirectoryWatch"] = PlainWatch
+    link, refusals = os.link, 0
+
+    def refuse(*args: Any, **options: Any) -> None:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise OSError(errno.ENOSPC, "No space left on device", str(args[0]))
+        link(*args, **options)
+
+    async def main(loop: ClockLoop) -> None:
+        nonlocal refusals
+        server = Server(holds=True)
+        for name in "ab":
+            drop(directory, name, b"")
+        pauses = iter([1.0, 0.0])
+        queue = module.AsyncPendingQueue(directory, server.upload, backoff=lambda n: next(pauses))
+        async with owning(queue):
+            await server.until(lambda: len(server.running) == 2)
+            server.end("a", ConnectionError("no route"))
+            await until(lambda: queue.stats.waiting)
+            refusals = 1
+            server.end("b")
+            loop.now += 2  # so the timer comes right after b's last step
+            await turns()
+            assert sorted(server.running) == ["a", "b"], "one is left alone"
+            for name in "ab":
+                server.end(name)
+            await until(lambda: queue.stats.completed == 2)
+
+    with pytest.MonkeyPatch.context() as patch, asyncio.Runner(loop_factory=ClockLoop) as runner:
+        patch.setattr(os, "link", refuse)
+        loop = runner.get_loop()
+        assert isinstance(loop, ClockLoop)
+        runner.run(main(loop))
+
+
+@pytest.mark.guarantee("PQ-6")
+def test_a_pause_that_is_over_at_once_is_seen(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    check_pause_over_at_once(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-6")
+def test_a_pause_that_is_over_unseen_is_caught(directory: Path) -> None:
+    with pytest.raises(AssertionError, match="one is left alone"):
+        check_pause_over_at_once(twin(FILE, QUEUED_ONLY), directory)
+
+
+@posix
+def test_a_submission_too_large_for_the_disk_is_an_error_and_nothing_else(directory: Path) -> None:
+    run_python(
+        f"""
+        import asyncio, errno, resource
+        from pathlib import Path
+        from reference_impl.queues.async_pending_queue import AsyncPendingQueue
+        directory = Path({str(directory)!r})
+
+        async def upload(path):
+            pass
+
+        async def main():
+            async with AsyncPendingQueue(directory, upload) as queue:
+                try:
+                    await queue.submit("large", bytes(2000))
+                except OSError as error:
+                    assert error.errno == errno.EFBIG
+                else:
+                    raise SystemExit("it was submitted")
+                await queue.submit("small", bytes(20))
+                while not queue.stats.completed:
+                    await asyncio.sleep(0.01)
+            names = sorted(path.name for path in directory.iterdir())
+            assert names == [".pending-queue.lock", "small.completed"], names
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        asyncio.run(main())
+        """
+    )
+
+
+@posix
+@pytest.mark.guarantee("PQ-6")
+def test_what_may_not_be_read_or_written(tmp_path: Path) -> None:
+    """An unreadable file is an error like others; a read-only directory one at the start."""
+    run_python(
+        """
+        import asyncio, logging, os, shutil, tempfile
+        from pathlib import Path
+        import concurrent.futures.thread, watchdog.observers  # before it has no right to
+        from reference_impl.queues.async_pending_queue import AsyncPendingQueue
+        folder = Path(tempfile.mkdtemp())
+        os.chmod(folder, 0o777)
+        if not os.geteuid():
+            os.seteuid(65534)  # nobody: root may read and write everything
+        directory = folder / "queue"
+        directory.mkdir()
+
+        async def upload(path):
+            path.read_bytes()
+
+        async def main():
+            (directory / "a.queued").touch(mode=0)
+            (directory / "b.queued").touch()
+            queue = AsyncPendingQueue(directory, upload, max_attempts=2, backoff=lambda n: 0.0)
+            async with queue:
+                while not (queue.stats.completed and queue.stats.given_up):
+                    await asyncio.sleep(0.01)
+            assert (directory / "a.error").exists()
+            assert "PermissionError" in (directory / "a.error.json").read_text()
+            for path in directory.iterdir():
+                path.unlink()
+            directory.chmod(0o555)
+            try:
+                await AsyncPendingQueue(directory, upload).run()
+            except PermissionError as error:
+                assert "must be writable" in str(error) and "queue" in str(error), error
+            else:
+                raise SystemExit("it runs in a directory that it cannot write to")
+
+        logging.disable(logging.CRITICAL)
+        try:
+            asyncio.run(main())
+        finally:
+            directory.chmod(0o777)
+            os.seteuid(os.getuid())
+            shutil.rmtree(folder)
+        """
+    )
+
+
+def check_strange_entries(module: ModuleType, directory: Path) -> None:
+    """Links, directories and pipes are announced, and files that are not there."""
+    module.__dict__["DirectoryWatch"] = PlainWatch
+    (directory / "directory.queued").mkdir()
+    (directory / "link.queued").symlink_to(directory.parent)
+    (directory / "orphan.processing").mkdir()
+    os.mkfifo(directory / "pipe.queued")
+    odd = ["new\nline", "\N{SNOWMAN}", " ", "a.queued", "%s", "-rf", os.fsdecode(b"\xff\xfe")]
+    for name in odd:
+        drop(directory, name, b"1")
+
+    async def main() -> None:
+        server = Server()
+        queue = module.AsyncPendingQueue(directory, server.upload, backoff=lambda n: 3600.0)
+        async with owning(queue):
+            PlainWatch.last.announce("absent.queued")
+            await turns(300)
+            assert sorted(server.seen) == sorted(odd), "these were uploaded"
+            assert queue.stats.completed == len(odd)
+            assert queue.stats.errors == 5, "not each of them is an error"
+            assert queue.stats.waiting == 3
+            await queue.stop(0)
+        assert not hidden(directory)
+        assert (directory / "pipe.queued").is_fifo()
+
+    run(main())
+
+
+@posix
+@pytest.mark.guarantee("PQ-6")
+def test_only_regular_files_are_uploaded_whatever_their_names(
+    directory: Path, plain_watch: type[PlainWatch], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One unreadable entry ended the original's `run`."""
+    check_strange_entries(async_pending_queue, directory)
+    assert sum("trouble with the file" in record.getMessage() for record in caplog.records) == 4
+
+
+@posix
+@pytest.mark.twin("PQ-6")
+def test_links_and_pipes_that_are_uploaded_are_caught(directory: Path) -> None:
+    broken = twin(FILE, ("if not stat.S_ISREG(queued.lstat().st_mode):", "if False:"))
+    with pytest.raises(AssertionError, match="these were uploaded"):
+        check_strange_entries(broken, directory)
+
+
+@pytest.mark.guarantee("PQ-6")
+def test_a_file_that_vanishes_during_its_upload_is_an_error(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    async def main() -> None:
+        async def upload(path: Path) -> None:
+            if path.stem == "a":
+                path.unlink()
+
+        for name in "ab":
+            drop(directory, name, b"1")
+        async with AsyncPendingQueue(directory, upload, max_concurrency=1) as queue:
+            await until(lambda: queue.stats.completed)
+        assert (queue.stats.errors, queue.stats.waiting) == (1, 0)
+        assert files(directory) == {"b.completed": b"1"}
+        assert not hidden(directory)
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-6")
+@pytest.mark.parametrize("length", [236, 244, 247, 248])
+def test_names_as_long_as_the_system_allows(
+    directory: Path, plain_watch: type[PlainWatch], length: int
+) -> None:
+    """Found ones are uploaded if their suffixes fit, and else an error, and left as they are."""
+
+    async def main() -> None:
+        name = "x" * length
+        (directory / f"{name}.queued").write_bytes(b"1")
+        drop(directory, "b", b"2")
+        server = Server()
+        queue = AsyncPendingQueue(directory, server.upload, backoff=lambda n: 3600.0)
+        async with queue:
+            await server.until(lambda: "b" in server.seen)
+            await turns()
+        fits = length <= 244
+        assert (name in server.seen, queue.stats.errors) == (fits, 0 if fits else 1)
+        assert files(directory)[name + (".completed" if fits else ".queued")] == b"1"
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("", ValueError, "no path, and not hidden, got ''"),
+        (".hidden", ValueError, "got '.hidden'"),
+        ("a/b", ValueError, "got 'a/b'"),
+        ("a\0b", ValueError, "got"),
+        ("x" * 237, ValueError, "at most 236 bytes"),
+        ("\N{SNOWMAN}" * 79, ValueError, "at most 236 bytes"),
+        (b"a", TypeError, "name must be a str, got b'a'"),
+        (None, TypeError, "name must be a str, got None"),
+    ],
+)
+def test_submit_refuses_what_cannot_be_a_name(
+    directory: Path, name: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        asyncio.run(AsyncPendingQueue(directory, nothing).submit(name, b"1"))
+    assert not list(directory.iterdir())
+
+
+def test_submit_takes_bytes_and_names_of_any_kind(directory: Path) -> None:
+    async def main() -> None:
+        queue = AsyncPendingQueue(directory, nothing)
+        for data in ("text", bytearray(b"1"), None, memoryview(b"1")):
+            with pytest.raises(TypeError, match="data must be bytes, got"):
+                await queue.submit("a", data)  # type: ignore[arg-type]
+        assert not list(directory.iterdir())
+        for name in ("x" * 236, "new\nline", "a.queued", " "):
+            path = await queue.submit(name, b"1")
+            assert path.read_bytes() == b"1"
+
+    run(main())
+
+
+# Bad input.
+
+
+def plain(path: Path) -> None:
+    """A function that would hold up the loop."""
+
+
+class Plain:
+    def upload(self, path: Path) -> None: ...
+
+    async def awaitable(self, path: Path) -> None: ...
+
+    async def __call__(self, path: Path) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "upload",
+    [plain, Plain().upload, functools.partial(plain), print, os.stat, None, "upload", Path()],
+)
+def test_an_upload_that_is_no_coroutine_function_is_refused(directory: Path, upload: Any) -> None:
+    with pytest.raises(TypeError, match="upload must be a coroutine function, got"):
+        AsyncPendingQueue(directory, upload)
+
+
+@pytest.mark.parametrize(
+    "upload",
+    [nothing, Plain().awaitable, Plain(), functools.partial(nothing), lambda path: nothing(path)],
+)
+def test_whatever_returns_an_awaitable_will_do(
+    directory: Path, plain_watch: type[PlainWatch], upload: Any
+) -> None:
+    async def main() -> None:
+        drop(directory, "a", b"1")
+        async with AsyncPendingQueue(directory, upload) as queue:
+            await until(lambda: queue.stats.completed)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"max_concurrency": 0}, ValueError, "max_concurrency must be 1 or more, got 0"),
+        ({"max_concurrency": -5}, ValueError, "max_concurrency must be 1 or more, got -5"),
+        ({"max_concurrency": 2.5}, TypeError, "max_concurrency must be an int, got 2.5"),
+        ({"max_attempts": 0}, ValueError, "max_attempts must be 1 or more, got 0"),
+        ({"max_attempts": True}, TypeError, "max_attempts must be an int, got True"),
+        ({"upload_timeout": 0}, ValueError, "upload_timeout must be more than 0"),
+        ({"upload_timeout": -1.0}, ValueError, "upload_timeout must be 0 or more seconds"),
+        ({"upload_timeout": math.nan}, ValueError, "upload_timeout must be 0 or more seconds"),
+        ({"upload_timeout": "1"}, TypeError, "upload_timeout must be a number of seconds"),
+        ({"backoff": 1.0}, TypeError, "backoff must be callable, got 1.0"),
+        ({"directory": 5}, TypeError, "directory must be a path, got 5"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(
+    directory: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        AsyncPendingQueue(**{"directory": directory, "upload": nothing, **options})
+
+
+@pytest.mark.parametrize("timeout", [-1, math.nan, "1", None])
+def test_a_bad_timeout_stops_nothing(
+    directory: Path, plain_watch: type[PlainWatch], timeout: Any
+) -> None:
+    async def main() -> None:
+        async with AsyncPendingQueue(directory, nothing) as queue:
+            with pytest.raises((TypeError, ValueError), match="timeout must be"):
+                await queue.stop(timeout)
+            await queue.submit("a", b"1")
+            await until(lambda: queue.stats.completed)
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_a_directory_that_is_none_is_an_error_at_the_start(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    if kind == "file":
+        path.touch()
+    expected = {"missing": FileNotFoundError, "file": NotADirectoryError}[kind]
+
+    async def main() -> None:
+        with pytest.raises(expected, match="existing directory: create it first"):
+            await AsyncPendingQueue(path, nothing).run()
+        with pytest.raises(expected, match="existing directory: create it first"):
+            async with AsyncPendingQueue(path, nothing):
+                pass
+        with pytest.raises(expected, match="existing directory: create it first"):
+            await AsyncPendingQueue(path, nothing).submit("a", b"1")
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+
+
+def test_a_file_system_without_links_is_an_error_at_the_start(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(PermissionError, match="must be writable and allow hard links"):
+        run(AsyncPendingQueue(directory, nothing).run())
+
+
+# Loops, contexts, leaks.
+
+
+def test_the_queue_belongs_to_the_loop_that_runs_it(directory: Path) -> None:
+    queue = AsyncPendingQueue(directory, nothing)
+
+    async def main() -> None:
+        async with queue:
+            pass
+
+    run(main())
+    for use in (queue.run, queue.stop, lambda: queue.submit("a", b"1")):
+        with pytest.raises(RuntimeError, match="another event loop"):
+            asyncio.run(use())
+
+
+def test_uploads_see_the_context_of_run_and_not_each_others(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    variable = ContextVar("variable", default="unset")
+
+    async def main() -> None:
+        seen: list[str] = []
+
+        async def upload(path: Path) -> None:
+            seen.append(variable.get())
+            variable.set(path.stem)
+            if len(seen) < 4:
+                raise ConnectionError
+
+        variable.set("of run")
+        for name in "ab":
+            drop(directory, name, b"1")
+        queue = AsyncPendingQueue(directory, upload, max_concurrency=1, backoff=lambda n: 0.0)
+        async with queue:
+            variable.set("later")
+            await until(lambda: queue.stats.completed == 2)
+        assert set(seen) == {"of run"}
+
+    run(main())
+
+
+def descriptors() -> set[str]:
+    folder = Path("/proc/self/fd")
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def test_nothing_is_left_behind(directory: Path) -> None:
+    """No task, no descriptor, and no cycle that only the collector would find."""
+
+    async def main() -> None:
+        async def upload(path: Path) -> None:
+            if path.stem == "b":
+                raise ConnectionError
+
+        await asyncio.to_thread(int)  # the default executor's threads stay
+        before = descriptors()
+        logging.disable()  # what keeps records keeps the errors that they tell of
+        gc.collect()
+        gc.disable()
+        try:
+            queue = AsyncPendingQueue(directory, upload, max_attempts=1)
+            async with queue:
+                await queue.submit("a", b"1")
+                await queue.submit("b", b"1")
+                while not (queue.stats.completed and queue.stats.given_up):
+                    await asyncio.sleep(0)
+            gone = weakref.ref(queue)
+            del queue
+            await turns()
+            assert gone() is None
+        finally:
+            gc.enable()
+            logging.disable(logging.NOTSET)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert descriptors() == before
+
+    run(main())
+
+
+def test_what_happens_is_logged(
+    directory: Path, plain_watch: type[PlainWatch], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        drop(directory, "a", b"1")
+        upload = fails_with(ConnectionError("no route"))
+        queue = AsyncPendingQueue(directory, upload, max_attempts=2, backoff=lambda n: 0.0)
+        async with queue:
+            await until(lambda: queue.stats.given_up)
+
+    run(main())
+    assert [(r.levelname, r.getMessage()) for r in caplog.records if r.name == LOGGER] == [
+        ("WARNING", "attempt 1 to upload 'a' failed: ConnectionError('no route')"),
+        ("WARNING", "attempt 2 to upload 'a' failed: ConnectionError('no route')"),
+        ("ERROR", "'a' is given up: see its .error.json"),
+    ]
