@@ -1,0 +1,427 @@
+"""What `python -m reference_impl` does: find components, copy them, and judge copies."""
+
+import ast
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TypedDict
+
+PACKAGE = files("reference_impl")
+_TITLE = re.compile(rb"^# \w+\.py: (.+)$", re.MULTILINE)
+_ADDRESS = re.compile(
+    rb"^# https://executable-guarantees\.example/(\w+/\w+)\.html\s*$", re.MULTILINE
+)
+_VERSION = re.compile(rb"^# Version (\S+) \((\d{4}-\d\d-\d\d)\)", re.MULTILINE)
+_HEAD = 4096  # bytes: a project's own header may stand above ours, but no more than that
+_BOM = b"\xef\xbb\xbf"
+
+
+class CopyError(Exception):
+    """Refused, and nothing was written; the message says why, and what to do."""
+
+
+class Entry(TypedDict):
+    """A version of a component in versions.json."""
+
+    date: str
+    sha256: str
+    changes: str
+
+
+@dataclass(frozen=True)
+class Component:
+    """A component, as its header describes it."""
+
+    path: str  # "caches/ttl_cache"
+    summary: str  # "an LRU cache whose entries also expire (TTLCache)"
+    version: str
+    date: str
+    source: bytes
+
+    @property
+    def family(self) -> str:
+        """The folder that it lives in: "caches"."""
+        return self.path.partition("/")[0]
+
+    @property
+    def module(self) -> str:
+        """The module's name: "ttl_cache"."""
+        return self.path.partition("/")[2]
+
+    @property
+    def names(self) -> str:
+        """What one imports from it, by its header: "Event, EventType, ANY"."""
+        found = re.search(r"\(([^()]+)\)$", self.summary)
+        return found[1] if found else ", ".join(_defined(self))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a copy turned out to be."""
+
+    vetted: bool
+    text: str  # the first line says it; below it, what has changed since, or a diff
+
+
+@cache
+def components() -> dict[str, Component]:
+    """Every component of the package, by its path."""
+    found = {}
+    for folder in PACKAGE.iterdir():
+        for file in folder.iterdir() if folder.is_dir() else ():
+            # Git may have changed the line endings of a clone on Windows.
+            source = _plain(file.read_bytes()) if file.name.endswith(".py") else b""
+            title, version = _TITLE.match(source), _VERSION.search(source)
+            if title and version:
+                path = f"{folder.name}/{file.name.removesuffix('.py')}"
+                summary, number, date = title[1].decode(), version[1].decode(), version[2].decode()
+                found[path] = Component(path, summary, number, date, source)
+    return dict(sorted(found.items()))
+
+
+@cache
+def versions() -> Mapping[str, Mapping[str, Entry]]:
+    """Every version of each component that was ever published, the newest first."""
+    try:
+        text = PACKAGE.joinpath("versions.json").read_text(encoding="utf-8")
+        recorded: dict[str, dict[str, Entry]] = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise CopyError(
+            f"the package's versions.json cannot be read ({error}): install it again"
+        ) from error
+    return recorded
+
+
+def find(name: str) -> Component:
+    """The component of this path, module name or class name."""
+    known: dict[str, set[str]] = {}
+    for path, component in components().items():
+        for alias in (path, component.module, *_defined(component)):
+            known.setdefault(alias, set()).add(path)
+    wanted = re.sub(r"[\\.]", "/", name.removesuffix(".py")).strip("/")
+    wanted = wanted.removeprefix("reference_impl/")
+    paths = sorted(known.get(wanted, ()))
+    if len(paths) == 1:
+        return components()[paths[0]]
+    if paths:
+        raise CopyError(f"{name!r} is in {' and in '.join(paths)}: name one of these")
+    folded = {alias.casefold(): alias for alias in known}
+    near = difflib.get_close_matches(wanted.casefold(), folded)
+    hint = f"did you mean {' or '.join(folded[alias] for alias in near)}? " if near else ""
+    raise CopyError(f"there is no component {name!r}: {hint}`list` names them all")
+
+
+def vetted(component: Component) -> bytes:
+    """The component's source, once it is seen to be the version that was verified.
+
+    Raises:
+        CopyError: the package's own file has been changed.
+    """
+    entry = versions().get(component.path, {}).get(component.version)
+    if entry is None or entry["sha256"] != _digest(component.source):
+        raise CopyError(
+            f"the package's own {component.path}.py is not the {component.version} that was "
+            "verified: undo the change, or install the package again"
+        )
+    return component.source
+
+
+def closure(component: Component) -> list[Component]:
+    """The component, then the siblings that it imports, and theirs."""
+    found = [component]
+    for part in found:  # grows meanwhile
+        found += [sibling for sibling in _siblings(part) if sibling not in found]
+    return found
+
+
+def third_party(parts: Iterable[Component]) -> list[str]:
+    """The packages from elsewhere that these components import."""
+    imported = set[str]()
+    for node in (node for part in parts for node in ast.walk(ast.parse(part.source))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            imported.add(node.module.partition(".")[0])
+    return sorted(imported - sys.stdlib_module_names)
+
+
+def layout(component: Component, folder: Path) -> dict[Path, Component]:
+    """Where each file goes: side by side, or by family where there are several families.
+
+    The files stand to each other as in the package, so that their relative imports, and with
+    them each byte, can stay as they are.
+    """
+    parts = closure(component)
+    if len({part.family for part in parts}) == 1:
+        return {folder / f"{part.module}.py": part for part in parts}
+    return {folder / f"{part.path}.py": part for part in parts}
+
+
+def copy(component: Component, folder: Path, *, force: bool = False) -> dict[Path, bool]:
+    """Copy the component and what it needs into a folder: all of it or nothing.
+
+    Args:
+        component: what to copy.
+        folder: where to; it is made if only its parent exists.
+        force: overwrite files that differ.
+
+    Returns:
+        The files, and whether each was written: one that is the same is left as it is.
+
+    Raises:
+        CopyError: nothing was written.
+    """
+    _check_folder(folder)
+    wanted = {path: vetted(part) for path, part in layout(component, folder).items()}
+    folders = sorted({folder, *(path.parent for path in wanted)})
+    if _wants_package(component, folder, several=len(wanted) > 1):
+        markers = [place / "__init__.py" for place in folders]
+        wanted |= {path: b"" for path in markers if not os.path.lexists(path)}
+    refusals = [_refused_folder(place) for place in folders]
+    refusals += [_refused_file(path, data, force=force) for path, data in wanted.items()]
+    if reasons := [reason for reason in refusals if reason]:
+        raise CopyError("nothing was written:\n  " + "\n  ".join(reasons))
+    changes = {path: data for path, data in wanted.items() if not _holds(path, data)}
+    try:
+        _write(changes, [place for place in folders if not place.exists()])
+    except OSError as error:
+        where = error.filename or folder
+        raise CopyError(f"nothing was written: {where}: {error.strerror}") from error
+    return {path: path in changes for path in wanted}
+
+
+def package_name(folder: Path) -> str:
+    """The dotted name of the package that a folder is, "" if it is none."""
+    parts = list[str]()
+    place = folder.resolve()
+    while (place / "__init__.py").is_file():
+        parts.insert(0, place.name)
+        place = place.parent
+    return ".".join(parts)
+
+
+def judge(data: bytes, label: str = "the copy") -> Verdict | None:
+    """What a file is: vetted, older, modified or unknown; None if it is no copy at all."""
+    address = _ADDRESS.search(_plain(data[:_HEAD]))
+    if address is None:
+        return None
+    path = address[1].decode()
+    recorded = versions().get(path)
+    if not recorded:
+        return Verdict(False, f"unknown: there is no {path} here; a newer package may have it")
+    newest = next(iter(recorded))
+    for version, entry in recorded.items():
+        if entry["sha256"] == _digest(_plain(data)):
+            which = f"{_but(data)}: {path} {version} ({entry['date']})"
+            if version == newest:
+                return Verdict(True, f"vetted{which}")
+            return Verdict(False, f"older{which}\n{_since(version, recorded)}")
+    return Verdict(False, _modified(path, recorded, data, label))
+
+
+def copies(path: Path) -> Iterator[tuple[Path, bytes]]:
+    """The copies in a folder and below it, hidden folders and environments left out.
+
+    Raises:
+        CopyError: there is nothing at the path, or no copy.
+    """
+    if not path.exists():
+        raise CopyError(f"there is no {path}: name a copied file, or a folder that has some")
+    found = False
+    for file in [path] if path.is_file() else _python_files(path):
+        with file.open("rb") as stream:
+            head = stream.read(_HEAD)
+            if _ADDRESS.search(_plain(head)):
+                found = True
+                yield file, head + stream.read()
+    if not found:
+        raise CopyError(f"{path} has no copy: the second line of a copy is its page's address")
+
+
+def _plain(data: bytes) -> bytes:
+    """Without what git and editors on Windows add: a byte order mark, and CRLF."""
+    return data.removeprefix(_BOM).replace(b"\r\n", b"\n")
+
+
+def _but(data: bytes) -> str:
+    """How a file differs from its plain form, to follow "vetted"."""
+    found = [
+        name
+        for name, there in (
+            ("line endings", b"\r\n" in data),
+            ("a byte order mark", data.startswith(_BOM)),
+        )
+        if there
+    ]
+    return f", but for {' and '.join(found)}" if found else ""
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _defined(component: Component) -> Iterator[str]:
+    """The public classes and functions that the component defines itself."""
+    for node in ast.parse(component.source).body:
+        kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        if isinstance(node, kinds) and not node.name.startswith("_"):
+            yield node.name
+
+
+def _siblings(component: Component) -> Iterator[Component]:
+    """What a component imports relatively; each name may be a module or one of its members."""
+    here = ["", component.family]
+    for node in ast.walk(ast.parse(component.source)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = here[1 : 3 - node.level] + (node.module.split(".") if node.module else [])
+            names = ["/".join(base), *("/".join([*base, alias.name]) for alias in node.names)]
+            siblings = [components()[name] for name in names if name in components()]
+            if not siblings:
+                raise CopyError(f"{component.path} imports {names[0]!r}, which is no component")
+            yield from siblings
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    if os.path.lexists(folder):
+        kind = "a broken symbolic link" if folder.is_symlink() else "a file"
+        raise CopyError(f"{folder} is {kind}: name the folder to copy into")
+    if folder.suffix == ".py":
+        raise CopyError(f"{folder}: name a folder; the file keeps its name, as its header has it")
+    if not folder.parent.is_dir():
+        raise CopyError(f"there is no folder {folder.parent}: make it, or correct {folder}")
+
+
+def _wants_package(component: Component, folder: Path, *, several: bool) -> bool:
+    """Whether the folder has to be a package: for relative imports, or as part of a package."""
+    name = folder.resolve().name
+    if several and not name.isidentifier():
+        raise CopyError(
+            f"{name!r} cannot be the name of a package, and {component.path} needs one for its "
+            f"relative imports: name a folder such as {folder / 'vendored'}"
+        )
+    new_in_package = not folder.exists() and (folder.parent / "__init__.py").is_file()
+    return several or (name.isidentifier() and new_in_package)
+
+
+def _refused_folder(folder: Path) -> str | None:
+    """Why the folder cannot be made or used, None if it can."""
+    if folder.is_dir():
+        return None
+    if os.path.lexists(folder):
+        return f"{folder} is in the way of a folder: move it, or copy elsewhere"
+    if folder.with_suffix(".py").exists():
+        return f"the folder {folder} would hide {folder.name}.py beside it: copy elsewhere"
+    return None
+
+
+def _refused_file(path: Path, data: bytes, *, force: bool) -> str | None:
+    """Why the file must not be written, None if it may."""
+    hiding = path.with_suffix("")
+    if hiding.is_dir() and data:
+        return f"the folder {hiding} would hide {path.name}: copy elsewhere"
+    if not os.path.lexists(path) or _holds(path, data):
+        return None
+    if path.is_symlink() or not path.is_file():
+        return f"{path} is no regular file: move it, or copy elsewhere"
+    if not path.stat().st_mode & stat.S_IWUSR:
+        return f"{path} differs and is read-only: make it writable, or copy elsewhere"
+    verdict = judge(path.read_bytes())
+    what = verdict.text.partition("\n")[0] if verdict else "no copy of a component"
+    return None if force else f"{path} differs ({what}): see `check`, or overwrite it by --force"
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """Whether the file is there already, line endings aside."""
+    return path.is_file() and _plain(path.read_bytes()) == data
+
+
+def _write(changes: Mapping[Path, bytes], folders: Iterable[Path]) -> None:
+    """Make the folders and write the files, or undo it all where one of them fails."""
+    with contextlib.ExitStack() as undo:
+        for folder in folders:
+            folder.mkdir()
+            undo.callback(folder.rmdir)
+        written = dict[Path, Path]()
+        for path, data in changes.items():
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            undo.callback(temporary.unlink, missing_ok=True)
+            with temporary.open("xb") as stream:
+                stream.write(data)
+            if path.exists():
+                shutil.copymode(path, temporary)
+            written[path] = temporary
+        for path, temporary in written.items():
+            before = path.read_bytes() if path.exists() else None
+            temporary.replace(path)
+            if before is None:
+                undo.callback(path.unlink)
+            else:
+                undo.callback(path.write_bytes, before)
+        undo.pop_all()
+
+
+def _since(version: str, recorded: Mapping[str, Entry]) -> str:
+    """What has changed after a version, the newest first."""
+    newer = list(recorded.items())[: list(recorded).index(version)]
+    parts = (f"{name} ({entry['date']}): {entry['changes']}" for name, entry in newer)
+    return textwrap.indent("Changed since:\n" + "\n".join(parts), "  ")
+
+
+def _modified(path: str, recorded: Mapping[str, Entry], data: bytes, label: str) -> str:
+    """The verdict on a copy that is no version of its component."""
+    newest = next(iter(recorded))
+    claimed = _VERSION.search(_plain(data[:_HEAD]))
+    version = claimed[1].decode(errors="backslashreplace") if claimed else None
+    note, since = "", ""
+    if version is None:
+        version, note = "no version", f"; the diff is against {newest}"
+    elif version not in recorded:
+        note = f", which is not known here; the diff is against {newest}"
+    elif version != newest:
+        note = f", an older one whose text is not kept; the diff is against {newest}"
+        since = "\n" + _since(version, recorded)
+    current = components().get(path)
+    if current is None:
+        return f"modified: {path}, which is no longer published"
+    before, after = (_lines(text) for text in (vetted(current), _plain(data)))
+    diff = difflib.unified_diff(before, after, f"{path}.py, vetted {newest}", label, lineterm="")
+    return f"modified: {path}, whose header says {version}{note}{since}\n" + "\n".join(diff)
+
+
+def _lines(data: bytes) -> list[str]:
+    lines = data.decode(errors="backslashreplace").split("\n")
+    if not lines[-1]:
+        return lines[:-1]
+    return [*lines[:-1], lines[-1] + "\n\\ No newline at end of file"]
+
+
+def _python_files(folder: Path) -> Iterator[Path]:
+    """Python files, without those of hidden folders and virtual environments."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=fail):
+        here = Path(place)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and not (here / name / "pyvenv.cfg").exists()
+        )
+        found = (here / name for name in sorted(names) if name.endswith(".py"))
+        yield from (file for file in found if file.is_file())

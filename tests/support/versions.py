@@ -1,0 +1,141 @@
+"""Keep reference_impl/versions.json: the digest of every version that anybody may have copied.
+
+`python -m tests.support.versions` writes it, and the feed of changes, from CHANGELOG.md and the
+headers of the components. Earlier versions stay for ever, so that `check` knows an old copy. A
+component that has changed under an unchanged version is refused, but with `--unpublished`, which
+is for as long as nobody can have copied that version.
+"""
+
+import hashlib
+import json
+import re
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from pathlib import Path
+
+from reference_impl._copying import Component, Entry, components
+from tests.support import COMPONENTS, ROOT
+
+VERSIONS = COMPONENTS / "versions.json"
+CHANGELOG = ROOT / "CHANGELOG.md"
+FEED = ROOT / "docs" / "changes.xml"
+SITE = "https://executable-guarantees.example/"
+ATOM = "{http://www.w3.org/2005/Atom}"
+
+Versions = dict[str, dict[str, Entry]]
+
+
+def main(arguments: list[str]) -> None:
+    """Write both files anew."""
+    if arguments not in ([], ["--unpublished"]):
+        raise SystemExit(f"unknown: {' '.join(arguments)}; the only option is --unpublished")
+    for path, text in generated(unpublished=bool(arguments)).items():
+        path.write_text(text, encoding="utf-8")
+
+
+def generated(*, unpublished: bool = False) -> dict[Path, str]:
+    """Both files, as they should read."""
+    recorded: Versions = {}
+    if VERSIONS.exists():
+        recorded = json.loads(VERSIONS.read_text(encoding="utf-8"))
+    changelog = read_changelog(CHANGELOG.read_text(encoding="utf-8"))
+    versions = merge(recorded, changelog, components(), unpublished=unpublished)
+    text = json.dumps(versions, indent=1, ensure_ascii=False) + "\n"
+    return {VERSIONS: text, FEED: feed(versions)}
+
+
+def read_changelog(text: str) -> dict[str, dict[str, tuple[str, str]]]:
+    """Date and text of each version, by component and version, in the order of the file."""
+    _, *sections = re.split(r"^## (\S+)$", text, flags=re.MULTILINE)
+    result: dict[str, dict[str, tuple[str, str]]] = {}
+    for path, section in zip(sections[::2], sections[1::2], strict=True):
+        _, *parts = re.split(r"^### (\S+) \(([\d-]+)\)$", section, flags=re.MULTILINE)
+        entries = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+        result[path] = {version: (date, body.strip()) for version, date, body in entries}
+    return result
+
+
+def merge(
+    recorded: Versions,
+    changelog: Mapping[str, Mapping[str, tuple[str, str]]],
+    shipped: Mapping[str, Component],
+    *,
+    unpublished: bool = False,
+) -> Versions:
+    """What was recorded, with what the changelog and today's sources add to it."""
+    merged: Versions = {}
+    for path in sorted({*recorded, *changelog, *shipped}):
+        entries, known = changelog.get(path, {}), recorded.get(path, {})
+        if lost := known.keys() - entries.keys():
+            raise SystemExit(f"CHANGELOG.md has lost {path} {', '.join(lost)}: put it back")
+        digests = {version: entry["sha256"] for version, entry in known.items()}
+        if component := shipped.get(path):
+            _check_newest(component, entries)
+            digest = hashlib.sha256(component.source).hexdigest()
+            if digests.setdefault(component.version, digest) != digest and not unpublished:
+                raise SystemExit(
+                    f"{path} has changed and still says {component.version}: give it a new "
+                    "version, or --unpublished if nobody can have copied this one"
+                )
+            digests[component.version] = digest
+        merged[path] = {}
+        for version, (date, changes) in entries.items():
+            if version not in digests:
+                raise SystemExit(
+                    f"no digest of {path} {version} was ever recorded: correct "
+                    "CHANGELOG.md, or the component's header"
+                )
+            if not changes:
+                raise SystemExit(f"CHANGELOG.md does not say what {path} {version} changed")
+            merged[path][version] = {"date": date, "sha256": digests[version], "changes": changes}
+    return merged
+
+
+def _check_newest(component: Component, entries: Mapping[str, tuple[str, str]]) -> None:
+    heading = f"### {component.version} ({component.date})"
+    newest = next((f"### {version} ({date})" for version, (date, _) in entries.items()), "nothing")
+    if heading != newest:
+        raise SystemExit(
+            f"CHANGELOG.md has {newest!r} first below '## {component.path}', "
+            f"and the file's header asks for {heading!r}"
+        )
+
+
+def feed(versions: Versions) -> str:
+    """An Atom feed with an entry for each version of each component, the newest first."""
+    entries = [
+        (entry["date"], path, version, entry["changes"])
+        for path, recorded in versions.items()
+        for version, entry in recorded.items()
+    ]
+    entries.sort(key=lambda entry: entry[0], reverse=True)
+    root = _heads(
+        ET.Element(f"{ATOM}feed"),
+        "Executable Guarantees: changes",
+        f"{SITE}changes.html",
+        max(entry[0] for entry in entries),
+    )
+    author = ET.SubElement(root, f"{ATOM}author")
+    ET.SubElement(author, f"{ATOM}name").text = "The Executable Guarantees authors"
+    for date, path, version, changes in entries:
+        entry = ET.SubElement(root, f"{ATOM}entry")
+        _heads(entry, f"{path} {version}", f"{SITE}{path}.html#{version}", date)
+        ET.SubElement(entry, f"{ATOM}content").text = changes
+    ET.register_namespace("", ATOM.strip("{}"))
+    ET.indent(root)
+    text: bytes = ET.tostring(root, "utf-8", xml_declaration=True)
+    return text.decode() + "\n"
+
+
+def _heads(element: ET.Element, title: str, address: str, date: str) -> ET.Element:
+    """Give a feed or an entry what both must have."""
+    ET.SubElement(element, f"{ATOM}id").text = address
+    ET.SubElement(element, f"{ATOM}title").text = title
+    ET.SubElement(element, f"{ATOM}link", href=address.partition("#")[0])
+    ET.SubElement(element, f"{ATOM}updated").text = f"{date}T00:00:00Z"
+    return element
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
