@@ -369,6 +369,7 @@ def test_without_a_working_on_error_failures_are_logged(
             await bus.publish(event())
         assert [record.levelno for record in caplog.records] == [logging.ERROR]
         error = RuntimeError if on_error else ValueError
+        assert caplog.messages == [f"{on_error or faulty!r} failed on a 'topic' event"]
         assert caplog.records[0].exc_info is not None
         assert isinstance(caplog.records[0].exc_info[1], error)
         assert bus.stats.failed == 1
@@ -549,8 +550,8 @@ async def check_a_handler_in_a_full_bus(module: ModuleType) -> None:
             for timeout in (0.001, None):
                 try:
                     await bus.publish(event(), timeout)
-                except BusFull:
-                    heard.append("full")
+                except BusFull as error:
+                    heard.append(str(error))
             with pytest.raises(BusFull):
                 bus.publish_nowait(event())
             # A task of its own is not the handler's, and may wait.
@@ -561,7 +562,10 @@ async def check_a_handler_in_a_full_bus(module: ModuleType) -> None:
         await bus.publish(event("start"))
         await bus.wait_idle()
         await asyncio.gather(*background)
-    assert heard == ["full", "full"]
+    assert heard == [
+        "event-bus holds 1 events: no room within 0.001 s; wait longer",
+        "event-bus holds 1 events: a handler that waits may wait for itself: pass a timeout",
+    ]
     assert bus.stats == BusStats(published=3, delivered=3, failed=0, dropped=0, pending=0)
 
 
@@ -598,6 +602,28 @@ def test_a_handler_in_its_first_step_is_known_as_one() -> None:
             await bus.publish(event())
             await bus.wait_idle()
         assert heard == ["wait_idle", "publish"]
+
+    run_all(check)
+
+
+@pytest.mark.guarantee("AB-5", "AB-7")
+def test_the_defaults_are_a_hundred_handlers_and_room_for_ten_thousand() -> None:
+    async def check(module: ModuleType) -> None:
+        gate = Gate()
+        async with module.AsyncEventBus() as bus:
+            assert "event-bus" in {task.get_name() for task in asyncio.all_tasks()}
+            bus.subscribe("gate", gate)
+            bus.subscribe("topic", lambda _: None)
+            for number in range(102):
+                await bus.publish(event(number, topic="gate"))
+            await turns()
+            assert len(gate.started) == 100
+            assert not bus._scheduled, "it turns with the loop, though no call can start"
+            for _ in range(9_998):
+                bus.publish_nowait(event())
+            with pytest.raises(BusFull, match=r"^event-bus holds 10000 events: "):
+                bus.publish_nowait(event())
+            gate.open()
 
     run_all(check)
 
@@ -827,6 +853,7 @@ def test_the_check_of_starvation_catches_a_dispatcher_without_slices() -> None:
 async def check_a_stop_that_times_out(module: ModuleType) -> None:
     cleaned_up: list[object] = []
     heard: list[object] = []
+    told: list[object] = []
 
     async def hangs(event: Event) -> None:
         try:
@@ -842,9 +869,11 @@ async def check_a_stop_that_times_out(module: ModuleType) -> None:
             await turns(5)
             cleaned_up.append("swallowed")
 
-    def on_error(event: Event, _: object, error: BaseException) -> None:
+    def on_error(event: Event, handler: object, error: BaseException) -> None:
         assert isinstance(error, asyncio.CancelledError)
         heard.append(event.payload)
+        if handler is not hangs:
+            told.append((handler, str(error)))
 
     bus = module.AsyncEventBus(3, on_error=on_error)
     await bus.start()
@@ -859,6 +888,7 @@ async def check_a_stop_that_times_out(module: ModuleType) -> None:
     assert [e.payload for e in left] == [1, 2, 3]
     assert sorted(cleaned_up, key=str) == [0, 0, "swallowed"], "the clean-up was not awaited"
     assert sorted(heard, key=str) == [0, 0, "else"]
+    assert told == [(swallows, "by stop(), though the handler went on to its end")]
     assert bus.stats == BusStats(published=5, delivered=0, failed=3, dropped=6, pending=0)
     assert len(asyncio.all_tasks()) == 1 + tasks_of_the_harness()
     assert await bus.stop() == [], "returned once"
@@ -975,6 +1005,84 @@ def test_stop_in_a_handler_waits_for_all_others_and_for_nothing_else() -> None:
 )
 def test_the_check_of_stop_in_a_handler_catches(fault: tuple[str, str]) -> None:
     catches(check_stop_in_a_handler, fault)
+
+
+async def check_stop_in_an_ordered_handler(module: ModuleType) -> None:
+    """It takes back what waits behind itself, and no call that another slot can handle."""
+    left: list[object] = []
+    others: list[object] = []
+    bus = module.AsyncEventBus(2)
+
+    async def stopper(_: Event) -> None:
+        bus.publish_nowait(event("other's", topic="other"))
+        left.extend(e.payload for e in await bus.stop())
+
+    await bus.start()
+    bus.subscribe("topic", stopper, ordered=True)
+    bus.subscribe("other", lambda e: others.append(e.payload))
+    for payload in range(3):
+        await bus.publish(event(payload))
+    await turns(50)
+    assert left == [1, 2]
+    assert others == ["other's"]
+
+
+@pytest.mark.guarantee("AB-8")
+def test_stop_in_an_ordered_handler_takes_back_its_own_calls_alone() -> None:
+    run_all(check_stop_in_an_ordered_handler)
+
+
+@pytest.mark.guarantee("AB-8", "AB-6")
+def test_an_ordered_call_that_was_taken_back_holds_up_nothing_after_a_restart() -> None:
+    async def check(module: ModuleType) -> None:
+        gate = Gate()
+        seen: list[object] = []
+        bus = module.AsyncEventBus(1)
+        bus.subscribe("gate", gate)
+        bus.subscribe("topic", lambda e: seen.append(e.payload), ordered=True)
+        await bus.start()
+        await bus.publish(event(topic="gate"))
+        await turns()
+        await bus.publish(event(1))
+        await bus.publish(event(2))
+        assert [e.payload for e in await bus.stop(0)] == [1, 2]
+        await bus.start()
+        await bus.publish(event(3))
+        await turns()
+        assert seen == [3]
+        await bus.stop()
+
+    run_all(check)
+
+
+@pytest.mark.guarantee("AB-8")
+def test_a_second_stop_does_not_interrupt_the_clean_up() -> None:
+    async def check(module: ModuleType) -> None:
+        cleaning_up, finish = asyncio.Event(), asyncio.Event()
+        cleaned_up: list[object] = []
+
+        async def hangs(event: Event) -> None:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                cleaning_up.set()
+                await finish.wait()
+                cleaned_up.append(event.payload)
+
+        bus = module.AsyncEventBus()
+        bus.subscribe("topic", hangs)
+        await bus.start()
+        await bus.publish(event("it"))
+        await turns()
+        first = asyncio.create_task(bus.stop(0))
+        await cleaning_up.wait()
+        second = asyncio.create_task(bus.stop(0))
+        await turns()
+        finish.set()
+        assert [*await asyncio.gather(first, second)] == [[], []]
+        assert cleaned_up == ["it"]
+
+    run_all(check)
 
 
 async def check_a_cancelled_stop(module: ModuleType) -> None:
@@ -1179,7 +1287,8 @@ async def check_wait_idle(module: ModuleType) -> None:
             await bus.publish(event(event_.payload - 1))
 
     async def in_a_handler(_: Event) -> None:
-        with pytest.raises(RuntimeError, match="handler"):
+        advice = "^a handler of event-bus .*: call wait_idle from another task$"
+        with pytest.raises(RuntimeError, match=advice):
             await bus.wait_idle()
         seen.append("refused")
 
@@ -1197,6 +1306,7 @@ async def check_wait_idle(module: ModuleType) -> None:
     await bus.publish(event(topic="gate"))
     with pytest.raises(TimeoutError, match="1 calls left"):
         await bus.wait_idle(0.001)
+    assert not bus._watchers, "it leaves something behind"
     waiting = asyncio.create_task(bus.wait_idle())
     await turns()
     assert not waiting.done()
@@ -1229,6 +1339,26 @@ def test_wait_idle_returns_once_the_bus_was_idle() -> None:
 )
 def test_the_check_of_wait_idle_catches(fault: tuple[str, str]) -> None:
     catches(check_wait_idle, fault)
+
+
+@pytest.mark.guarantee("AB-10")
+def test_calls_that_end_beside_others_make_no_idle_moment() -> None:
+    async def check(module: ModuleType) -> None:
+        gate = Gate()
+        async with module.AsyncEventBus(1) as bus:
+            bus.subscribe("gate", gate)
+            subscription = bus.subscribe("topic", lambda _: None)
+            await bus.publish(event(topic="gate"))
+            await turns()
+            await bus.publish(event())
+            waiting = asyncio.create_task(bus.wait_idle(0))
+            await asyncio.sleep(0)  # it waits
+            subscription.cancel()
+            with pytest.raises(TimeoutError, match="1 calls left"):
+                await waiting
+            gate.open()
+
+    run_all(check)
 
 
 # Other threads
@@ -1372,6 +1502,47 @@ def test_a_loop_that_ends_without_stop_settles_everything(
         gc.collect()
 
 
+@pytest.mark.guarantee("AB-8")
+@pytest.mark.parametrize("bus_first", [False, True])
+def test_a_loop_that_ends_starts_no_handler_whatever_it_cancels_first(bus_first: bool) -> None:
+    async def check(module: ModuleType) -> None:
+        gate = Gate()
+        bus = module.AsyncEventBus(1)
+        mine = asyncio.all_tasks()
+        await bus.start()
+        bus.subscribe("topic", gate)
+        await bus.publish(event(0))
+        await bus.publish(event(1))
+        await turns()
+        tasks = asyncio.all_tasks() - mine
+        for task in sorted(tasks, key=lambda task: (task is bus._keeper) != bus_first):
+            task.cancel()  # as asyncio.run does
+        await turns()
+        assert gate.started == [0]
+        assert not bus.is_running
+        assert bus.stats == BusStats(published=2, delivered=0, failed=1, dropped=1, pending=0)
+
+    run_all(check)
+
+
+@pytest.mark.guarantee("AB-2")
+def test_what_is_posted_to_a_stopped_bus_is_refused_once_and_forgotten() -> None:
+    async def check(module: ModuleType) -> None:
+        faults: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: faults.append(about))
+        bus = module.AsyncEventBus()
+        await bus.start()
+        await bus.stop()
+        assert isinstance(bus.publish_threadsafe(event()).exception(0), BusStopped)
+        await turns()
+        async with bus:
+            await turns()
+        assert faults == []
+        assert bus.stats.published == 0
+
+    run_all(check)
+
+
 def test_a_closed_loop_refuses_what_is_posted() -> None:
     bus = async_event_bus.AsyncEventBus()
     loop = asyncio.new_event_loop()
@@ -1468,7 +1639,7 @@ def test_a_thread_without_a_loop_is_refused_while_the_loop_runs() -> None:
         async with async_event_bus.AsyncEventBus() as bus:
             subscription = bus.subscribe("topic", print)
             for use in (lambda: bus.publish_nowait(event()), subscription.cancel):
-                with pytest.raises(RuntimeError, match="publish_threadsafe"):
+                with pytest.raises(RuntimeError, match=r"and publish_threadsafe from .* threads$"):
                     await asyncio.to_thread(use)
 
     asyncio.run(main())
@@ -1580,21 +1751,128 @@ def test_the_check_of_cancelled_tasks_catches(fault: tuple[str, str]) -> None:
     catches(check_tasks_that_others_cancel, (EAGER, "if False else {}"), fault)
 
 
+async def check_a_stop_before_the_first_step(module: ModuleType) -> None:
+    gate = Gate()
+    bus = module.AsyncEventBus(1)
+    await bus.start()
+    bus.subscribe("topic", gate)
+    for payload in range(3):
+        await bus.publish(event(payload))
+    bus._dispatch()
+    left = await bus.stop(0)
+    assert [*gate.started, *(e.payload for e in left)] == [0, 1, 2]
+    assert bus.stats.pending == 0
+
+
 @pytest.mark.guarantee("AB-8")
 def test_a_stop_that_times_out_returns_a_call_whose_task_had_no_step() -> None:
-    async def check(module: ModuleType) -> None:
-        gate = Gate()
-        bus = module.AsyncEventBus(1)
-        await bus.start()
-        bus.subscribe("topic", gate)
-        for payload in range(3):
-            await bus.publish(event(payload))
-        bus._dispatch()
-        left = await bus.stop(0)
-        assert [*gate.started, *(e.payload for e in left)] == [0, 1, 2]
-        assert bus.stats.pending == 0
+    run_all(check_a_stop_before_the_first_step)
 
-    run_all(check)
+
+async def cancel_before_the_first_step(bus: Any) -> None:
+    """Start what may start, and cancel its tasks at once: its calls are put back."""
+    mine = asyncio.all_tasks()
+    bus._dispatch()
+    tasks = asyncio.all_tasks() - mine
+    assert len(tasks) == 1
+    for task in tasks:
+        task.cancel()
+    await asyncio.sleep(0)
+    assert all(task.done() for task in tasks)
+
+
+async def check_a_call_that_is_put_back(module: ModuleType) -> None:
+    """It is first in line again, and takes its room and no slot."""
+    gate = Gate()
+    async with module.AsyncEventBus(1, max_queue=1) as bus:
+        bus.subscribe("topic", gate)
+        bus.publish_nowait(event(1))
+        await cancel_before_the_first_step(bus)
+        with pytest.raises(BusFull):
+            bus.publish_nowait(event("refused"))
+        await turns()
+        assert gate.started == [1]
+        bus.publish_nowait(event(2))
+        await turns()
+        assert gate.started == [1], "one slot too many"
+        with pytest.raises(BusFull):
+            bus.publish_nowait(event("refused"))
+        gate.open()
+    assert gate.ended == [1, 2]
+    assert bus.stats == BusStats(published=2, delivered=2, failed=0, dropped=0, pending=0)
+
+
+async def check_one_of_two_calls_that_is_put_back(module: ModuleType) -> None:
+    """The event keeps its room until both calls have started."""
+    gate = Gate()
+    async with module.AsyncEventBus(1, max_queue=2) as bus:
+        for _ in range(2):
+            bus.subscribe("topic", gate)
+        bus.publish_nowait(event(1))
+        bus.publish_nowait(event(2))
+        await cancel_before_the_first_step(bus)
+        for _ in range(2):
+            with pytest.raises(BusFull):
+                bus.publish_nowait(event("refused"))
+            await turns()
+            assert gate.started in ([], [1])
+        gate.open()
+    assert gate.ended == [1, 1, 2, 2]
+
+
+async def check_calls_that_stop_cancels_before_their_first_step(module: ModuleType) -> None:
+    """It returns them with those that wait, though it started one."""
+    gate = Gate()
+    bus = module.AsyncEventBus(1)
+    await bus.start()
+    bus.subscribe("topic", gate)
+    for payload in range(3):
+        await bus.publish(event(payload))
+    bus._dispatch()
+    bus._close()
+    bus._cancel_running()  # as in a stop whose time is over
+    assert [e.payload for e in await bus.stop()] == [0, 1, 2]
+    assert gate.started == []
+    assert bus.stats == BusStats(published=3, delivered=0, failed=0, dropped=3, pending=0)
+
+
+async def check_a_cancelled_subscriptions_call_that_is_put_back(module: ModuleType) -> None:
+    """It is dropped, and no call of another."""
+    gone: list[Event] = []
+    others: list[Event] = []
+    async with module.AsyncEventBus(1) as bus:
+        subscription = bus.subscribe("topic", gone.append)
+        bus.subscribe("other", others.append)
+        bus.publish_nowait(event())
+        bus.publish_nowait(event(topic="other"))
+        mine = asyncio.all_tasks()
+        bus._dispatch()
+        subscription.cancel()
+        for task in asyncio.all_tasks() - mine:
+            task.cancel()
+    assert gone == []
+    assert len(others) == 1
+    assert bus.stats == BusStats(published=2, delivered=1, failed=0, dropped=1, pending=0)
+
+
+@pytest.mark.guarantee("AB-1", "AB-5")
+@pytest.mark.parametrize(
+    "check",
+    [
+        check_tasks_that_others_cancel,
+        check_a_stop_before_the_first_step,
+        check_calls_that_stop_cancels_before_their_first_step,
+        check_a_call_that_is_put_back,
+        check_one_of_two_calls_that_is_put_back,
+        check_a_cancelled_subscriptions_call_that_is_put_back,
+    ],
+)
+def test_tasks_that_are_not_eager_put_back_what_had_no_step(
+    monkeypatch: pytest.MonkeyPatch, check: Check
+) -> None:
+    """On Python 3.11 no task is eager."""
+    monkeypatch.setattr(async_event_bus, "_EAGER", {})
+    asyncio.run(check(async_event_bus))
 
 
 def test_an_eager_task_factory_changes_nothing() -> None:
@@ -1775,6 +2053,7 @@ class TestAsEveryBus(bus_contract.BusContract):
     def build(self, request: pytest.FixtureRequest) -> None:
         self.module = builds()[request.param]
 
-    def make(self, limit: int = 4, **options: Any) -> bus_contract.Harness:
+    def make(self, limit: int = 4, *, name: str = "bus", **options: Any) -> bus_contract.Harness:
+        options["name"] = name
         harness: bus_contract.Harness = LoopHarness(self.module, limit, options)
         return harness

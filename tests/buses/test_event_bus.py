@@ -20,6 +20,7 @@ from reference_impl.buses import event_bus
 from reference_impl.buses.event import (
     ANY,
     BusFull,
+    BusStats,
     BusStopped,
     ErrorHandler,
     Event,
@@ -342,13 +343,17 @@ def check_failures_are_logged(module: ModuleType) -> None:
     def fail_too(*about: object) -> None:
         raise SystemExit("second")
 
-    for on_error, words in ((None, ["first"]), (fail_too, ["first", "second"])):
-        with logged(module) as records, running(module, 1, on_error=on_error) as bus:
+    for on_error, words in (
+        (None, [f"{fail!r} failed on a 'topic' event", "first"]),
+        (fail_too, ["orders: on_error failed", "first", "second"]),
+    ):
+        with logged(module) as records, running(module, 1, on_error=on_error, name="orders") as bus:
             bus.subscribe("topic", fail)
             bus.publish(Event("topic"))
             bus.wait_idle(PATIENCE)
             assert len(records) == 1
             text = logging.Formatter().format(records[0])
+            assert text.startswith(words[0])
             assert all(word in text for word in words)
             assert bus.stats.failed == 1
 
@@ -724,6 +729,25 @@ def test_polling_is_found() -> None:
     must_fail(check_an_idle_bus_sleeps, ("self._work.wait()", "self._work.wait(0.1)"))
 
 
+@pytest.mark.guarantee("EB-5", "EB-7")
+def test_the_defaults_are_ten_named_workers_and_room_for_ten_thousand() -> None:
+    with running(event_bus, gates=1) as (bus, gate):
+        workers = list(bus._workers.values())
+        assert [worker.name for worker in workers] == [f"event-bus-{n}" for n in range(1, 11)]
+        assert all(worker.daemon for worker in workers)  # none holds up the exit
+        bus.subscribe("gate", gate)
+        bus.subscribe("topic", lambda event: None)
+        for _ in range(10):
+            bus.publish(Event("gate"))
+        gate.await_entered(10)
+        event = Event("topic")
+        for _ in range(10_000):
+            bus.publish(event, timeout=0)
+        with pytest.raises(BusFull, match=r"^event-bus holds 10000 events: "):
+            bus.publish(event, timeout=0)
+        gate.open()
+
+
 # --- EB-8: stop ---
 
 
@@ -926,6 +950,96 @@ def test_stop_in_a_handler_returns_what_only_it_could_handle() -> None:
 
 
 @pytest.mark.guarantee("EB-8")
+def test_stop_in_a_handler_leaves_to_others_what_they_can_handle() -> None:
+    """Even if the other worker has not woken up to it yet."""
+    seen: list[Event] = []
+    returned: list[list[Event]] = []
+    bus = EventBus(2)
+    work = watch(bus, "_work")
+
+    def stop(event: Event) -> None:
+        work.notify = lambda n=1: None  # type: ignore[method-assign]
+        bus.publish(Event("topic"))
+        del work.notify
+        returned.append(bus.stop())
+
+    bus.subscribe("stop", stop)
+    bus.subscribe("topic", seen.append)
+    with bus:
+        work.await_waiting(2)
+        bus.publish(Event("stop"))
+        bus.wait_idle(PATIENCE)
+    assert returned == [[]]
+    assert len(seen) == 1
+
+
+@pytest.mark.guarantee("EB-8")
+def test_a_stop_that_gives_up_excuses_what_waits_with_it() -> None:
+    """In a handler it gives up neither itself nor others inside stop; from outside it does."""
+    for inside in (True, False):
+        with logged(event_bus) as records, running(event_bus, 2, gates=1) as (bus, gate):
+            quiet = watch(bus, "_quiet")
+            bus.subscribe("topic", gate)
+            bus.subscribe("stop", lambda event, inside=inside: bus.stop(0 if inside else None))
+            bus.publish(Event("topic"))
+            gate.await_entered()
+            bus.publish(Event("stop"))
+            if inside:
+                bus.wait_idle()  # at once, when that stop is through
+            else:
+                quiet.await_waiting()
+                bus.stop(timeout=0)
+            gate.open()
+        assert len(records) == (1 if inside else 2)
+        text = f"event-bus stopped, but {gate!r} runs on ('topic')"
+        assert text in [record.getMessage() for record in records]
+
+
+@pytest.mark.guarantee("EB-8")
+def test_a_handler_that_has_left_stop_is_no_longer_counted_inside() -> None:
+    """The next handler in stop waits for all others, though one gave up before it."""
+    with running(event_bus, 3, gates=3) as (bus, first, second, other):
+        quiet = watch(bus, "_quiet")
+        threads: dict[str, threading.Thread] = {}
+        settled, returned = threading.Event(), threading.Event()
+
+        def stop(event: Event) -> None:
+            threads[event.payload] = threading.current_thread()
+            if event.payload == "first":
+                first(event)
+                bus.stop(timeout=0)
+            else:
+                second(event)
+                bus.stop()
+                returned.set()
+                settled.set()
+
+        bus.subscribe("stop", stop)
+        bus.subscribe("other", other)
+        for event in (Event("stop", "first"), Event("stop", "second"), Event("other")):
+            bus.publish(event)
+        for gate in (first, second, other):
+            gate.await_entered()
+        patient = Thread(bus.stop)  # so that the bus goes on stopping
+        quiet.await_waiting()
+        first.open()
+        threads["first"].join(PATIENCE)
+
+        def wait(timeout: float | None = None) -> bool:
+            if threading.current_thread() is threads["second"]:
+                settled.set()
+            return Watched.wait(quiet, timeout)
+
+        quiet.wait = wait  # type: ignore[method-assign]
+        second.open()
+        assert settled.wait(PATIENCE)
+        assert not returned.is_set(), "it did not wait for the other"
+        other.open()
+        assert patient.result() == []
+        assert bus.stats == BusStats(published=3, delivered=3, failed=0, dropped=0, pending=0)
+
+
+@pytest.mark.guarantee("EB-8")
 def test_a_bus_can_be_restarted_in_a_handler() -> None:
     seen: list[Event] = []
     done = threading.Event()
@@ -1119,6 +1233,37 @@ def test_waiting_for_idle_tells_how_much_is_left() -> None:
         gate.open()
 
 
+@pytest.mark.guarantee("EB-10")
+def test_an_idle_moment_counts_though_the_bus_is_busy_again() -> None:
+    with running(event_bus, 1, gates=2) as (bus, before, after):
+        bus.subscribe("other", lambda event: None)
+        bus.publish(Event("other"))
+        bus.wait_idle(PATIENCE)  # one such moment is over
+        quiet = watch(bus, "_quiet")
+        bus.subscribe("before", before)
+        bus.subscribe("after", after)
+        bus.publish(Event("before"))
+        before.await_entered()
+
+        def wait(timeout: float | None = None) -> bool:
+            del quiet.wait  # once
+            notified = Watched.wait(quiet, timeout)
+            bus._lock.release()
+            try:
+                bus.publish(Event("after"))
+                after.await_entered()
+            finally:
+                bus._lock.acquire()
+            return notified
+
+        quiet.wait = wait  # type: ignore[method-assign]
+        waiter = Thread(bus.wait_idle)
+        quiet.await_waiting()
+        before.open()
+        waiter.result()
+        assert bus.stats.pending == 1
+
+
 # --- where publish may be called ---
 
 
@@ -1203,6 +1348,25 @@ def test_a_payload_that_dies_under_the_lock_is_found() -> None:
     )
 
 
+def test_a_topic_dies_without_the_lock() -> None:
+    """An equal topic that came later must not leave the first to the bus alone."""
+    bus = EventBus(1)
+    fates: list[bool] = []
+
+    class Topic(Payload):
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Topic)
+
+        def __hash__(self) -> int:
+            return 1
+
+    subscriptions = [bus.subscribe(Topic(bus, fates), print) for _ in range(2)]
+    while subscriptions:
+        assert subscriptions.pop(0).cancel()
+    gc.collect()
+    assert fates == [False, False]
+
+
 def check_a_sleeping_worker_holds_no_event(module: ModuleType) -> None:
     bus = module.EventBus(1)
     work = watch(bus, "_work")
@@ -1281,6 +1445,51 @@ def test_a_stopped_bus_can_be_collected_and_a_running_one_lives() -> None:
 
 
 # --- processes ---
+
+
+def test_the_exit_stops_each_bus_and_tells_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_bus, "_EXIT_TIMEOUT", 0.0)
+    with (
+        logged(event_bus) as records,
+        running(event_bus, 1, gates=1, name="first") as (first, gate),
+        running(event_bus, 1) as second,
+    ):
+        first.subscribe("topic", gate)
+        for event in numbered(3):
+            first.publish(event)
+        gate.await_entered()
+        event_bus._stop_all()  # what atexit calls
+        assert not first.is_running
+        assert not second.is_running
+        gate.open()
+    assert [record.getMessage() for record in records] == [
+        f"first stopped, but {gate!r} runs on ('topic')",
+        "the interpreter exits: 2 events undelivered",
+    ]
+
+
+def test_a_handler_whose_bus_is_reset_ends_its_worker_and_leaves_a_bus_to_start() -> None:
+    """A child forked by a handler goes on in it, on a bus that is as new."""
+    seen: list[Event] = []
+
+    def fork(event: Event) -> None:
+        seen.append(event)
+        if len(seen) == 1:
+            bus._reset()  # what the child of a fork calls
+
+    bus = EventBus(1)
+    bus.subscribe("topic", fork, ordered=True)
+    bus.start()
+    (worker,) = bus._workers.values()
+    bus.publish(Event("topic"))
+    worker.join(PATIENCE)
+    assert not worker.is_alive()
+    assert not bus.is_running
+    assert bus.stats == BusStats(published=1, delivered=0, failed=0, dropped=0, pending=0)
+    with bus:
+        bus.publish(Event("topic"))
+    assert len(seen) == 2
+
 
 SETUP = """
     import os, sys, threading, warnings

@@ -5,7 +5,6 @@ for example, any single cancellation at any await together with any single chang
 """
 
 import asyncio
-import linecache
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -164,30 +163,12 @@ def two_callers(module: Any) -> Model:
     return model
 
 
-def draw(schedules: Schedules, title: str, found: Any) -> None:
-    """Record the losing schedule as a diagram: a lane for each task."""
-    steps = []
-    for event in found.report.trace.events:
-        lane = "load" if event.actor.startswith("_run") else event.actor
-        if not lane.endswith(("load", "caller")):
-            continue
-        where = event.location
-        line = "" if where is None else linecache.getline(where.filename, where.lineno).strip()
-        if event.verb not in {"await", "spawn"} or not line:
-            line = {"cancel": "CancelledError"}.get(event.verb, f"{event.verb} {event.text}")
-        at = "" if where is None else f"{where.filename}:{where.lineno}"
-        steps.append({"thread": lane, "at": at, "code": line, "kind": event.verb})
-    details = str(found.report.failure.message).partition("\n")[0]
-    diagram = {"title": title, "steps": steps, "outcome": "failure", "details": details}
-    schedules._record(kind="caught", schedules=found.report.runs, diagram=diagram)
-
-
 @pytest.mark.twin("AC-2")
 def test_a_shared_task_is_cancelled_with_its_first_caller(schedules: Schedules) -> None:
     schedules.prove(two_callers(ours), delays=3)
     fault = ("            await turn\n", "            return await load.task\n")
-    found = schedules.catch(two_callers(twin(FILE, fault)))
-    draw(schedules, "Who awaits the task itself takes it along when cancelled", found)
+    title = "Who awaits the task itself takes it along when cancelled"
+    schedules.catch(two_callers(twin(FILE, fault)), diagram=title, lanes=("_run", "load", "caller"))
 
 
 def failure(module: Any) -> Model:

@@ -6,7 +6,6 @@ search must find the fault.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -14,12 +13,11 @@ import pytest
 
 from reference_impl.queues import memory_queue
 from tests.support.explore import Interleavings
+from tests.support.proofs import Faults, Proof, each_proof, each_twin
 from tests.support.twins import twin
 
 interleave_test = pytest.importorskip("interleave_test")
 spawn: Callable[..., Any] = interleave_test.spawn
-
-Faults = list[tuple[str, str]]
 
 
 def queue_of(m: ModuleType, *payloads: str, **options: Any) -> Any:
@@ -324,20 +322,6 @@ def without_lock(text: str) -> Faults:
 NO_NOTIFY: Faults = [("if self._waiting:", "if False:")]
 
 
-@dataclass
-class Proof:
-    guarantee: str
-    model: Callable[[ModuleType], None]
-    twins: list[Faults]
-    granularity: str = "opcode"
-    preemptions: int = 1
-    diagram: str | None = None
-    options: dict[str, Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.options = {"granularity": self.granularity, "preemptions": self.preemptions}
-
-
 PROOFS = {
     "two_claims": Proof("MQ-2", two_claims, [without_lock(GET_NEXT)]),
     "one_item_two_claims": Proof(
@@ -402,27 +386,17 @@ PROOFS = {
 }
 
 
-@pytest.mark.parametrize(
-    "proof",
-    [pytest.param(p, id=n, marks=pytest.mark.guarantee(p.guarantee)) for n, p in PROOFS.items()],
-)
+@each_proof(PROOFS)
 def test_every_schedule(proof: Proof, interleavings: Interleavings) -> None:
-    interleavings.prove(lambda: proof.model(memory_queue), **proof.options)
+    interleavings.prove(lambda: proof.model(memory_queue), **proof.search)
 
 
-@pytest.mark.parametrize(
-    ("proof", "faults"),
-    [
-        pytest.param(proof, faults, id=f"{name}-{n}", marks=pytest.mark.twin(proof.guarantee))
-        for name, proof in PROOFS.items()
-        for n, faults in enumerate(proof.twins)
-    ],
-)
+@each_twin(PROOFS)
 def test_the_search_catches_a_broken_twin(
     proof: Proof, faults: Faults, interleavings: Interleavings
 ) -> None:
     broken = twin("queues/memory_queue.py", *faults)
-    interleavings.catch(lambda: proof.model(broken), diagram=proof.diagram, **proof.options)
+    interleavings.catch(lambda: proof.model(broken), diagram=proof.diagram, **proof.search)
 
 
 @pytest.mark.guarantee("MQ-1")
