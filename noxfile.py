@@ -28,6 +28,7 @@ if not INSTALLED:
     raise SystemExit(f"None of Python {', '.join(MATRIX)} was found: install one, then run nox.")
 # interleave-test schedules threads by sys.monitoring, which Python 3.11 does not have.
 MONITORED = [python for python in MATRIX if python != "3.11"]
+NEWEST = max(INSTALLED, key=lambda python: (not python.endswith("t"), MATRIX.index(python)))
 
 
 def _install(session: nox.Session, *groups: str) -> None:
@@ -37,7 +38,8 @@ def _install(session: nox.Session, *groups: str) -> None:
 
 
 def _build(session: nox.Session) -> None:
-    session.run("mkdocs", "build", "--clean", "--quiet")
+    # Not --quiet: strict mode refuses only the warnings that are not silenced.
+    session.run("mkdocs", "build", "--clean")
 
 
 @nox.session
@@ -66,7 +68,7 @@ def tests(session: nox.Session) -> None:
     """Unit, model, contract and doctests, and every fence of the documentation."""
     _install(session, "docs")
     where = ["tests", "reference_impl", "docs", "README.md", "CONTRIBUTING.md"]
-    others = [f"--ignore=tests/{name}" for name in ("interleavings", "docs", "browser")]
+    others = [f"--ignore=tests/{name}" for name in ("interleavings", "docs", "browser", "scale")]
     raw = f"--evidence-to=build/evidence/tests-{session.python}.json"
     session.run("pytest", *where, *others, "--markdown-docs", raw, *session.posargs)
 
@@ -77,6 +79,25 @@ def interleavings(session: nox.Session) -> None:
     _install(session, "tests")
     raw = f"--evidence-to=build/evidence/interleavings-{session.python}.json"
     session.run("pytest", "tests/interleavings", raw, *session.posargs)
+
+
+@nox.session(python=NEWEST)
+def verify(session: nox.Session) -> None:
+    """Prove one component: nox -s verify -- ttl_cache."""
+    names = [name.rpartition("/")[2].removesuffix(".py") for name in session.posargs]
+    patterns = "reference_impl/*/{}.py docs/*/{}.md tests/*/test_{}.py tests/*/test_{}_model.py"
+    files = [
+        path.as_posix()
+        for name in names
+        for pattern in patterns.split()
+        for path in sorted(Path().glob(pattern.replace("{}", name)))
+        if NEWEST in MONITORED or "interleavings" not in path.parts
+    ]
+    known = sorted(path.stem for path in Path("reference_impl").glob("*/[!_]*.py"))
+    if not names or not set(names) <= set(known):
+        session.error(f"Name what to verify after --, one or more of: {', '.join(known)}")
+    _install(session, "docs")
+    session.run("pytest", *files, "--markdown-docs")
 
 
 @nox.session
@@ -104,6 +125,14 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def links(session: nox.Session) -> None:
+    """Follow the external links of the built site."""
+    _install(session, "site")
+    _build(session)
+    session.run("python", "-m", "tests.support.links")
+
+
+@nox.session
 def screenshot(session: nox.Session) -> None:
     """Take the README's screenshot again."""
     _install(session, "site", "browser")
@@ -119,6 +148,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "tests.support.evidence", "render")
 
 
+@nox.session
+def scale(session: nox.Session) -> None:
+    """Past one process: the examples on Dask, and on Celery with a real redis-server."""
+    _install(session, "tests", "scale")
+    session.run("pytest", "tests/scale", *session.posargs)
+
+
 @nox.session(python=MATRIX)
 def stress(session: nox.Session) -> None:
     """Real threads for a while: what no scheduler model covers."""
@@ -130,7 +166,7 @@ def stress(session: nox.Session) -> None:
 def mutation(session: nox.Session) -> None:
     """Mutate the components; the tests should notice."""
     _install(session, "mutation")
-    session.run("mutmut", "run", *session.posargs)
+    session.run("python", "-m", "tests.support.mutation", *session.posargs)
 
 
 @nox.session(

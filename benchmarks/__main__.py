@@ -15,7 +15,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import async_caches, buses, caches, queues, sharded
+from benchmarks import (
+    async_caches,
+    bridges,
+    buses,
+    caches,
+    converter_pool,
+    file_watch,
+    pending_queue,
+    queues,
+    sharded,
+)
 from benchmarks.harness import FULL, QUICK, Effort, Figures, Plan, measure
 from benchmarks.render import summary
 from tests.support import evidence, ledger
@@ -27,6 +37,10 @@ FAMILIES: dict[str, Callable[[Effort], list[Plan]]] = {
     "async_caches": async_caches.plans,
     "sharded": sharded.plans,
     "buses": buses.plans,
+    "bridges": bridges.plans,
+    "file_watch": file_watch.plans,
+    "pending_queue": pending_queue.plans,
+    "converter_pool": converter_pool.plans,
 }
 
 
@@ -64,7 +78,7 @@ def run(plan: Plan, effort: Effort, command: str) -> Figures:
         tables.append(table)
     if _sources(plan.component) != sources:
         raise SystemExit(f"{plan.component} was changed while it was measured: run it again")
-    ours = evidence.version(plan.component).split()[0]
+    ours, _ = evidence.version(plan.component)
     for case in itertools.chain.from_iterable(group["cases"] for group in groups):
         if case["ours"]:
             case["version"] = ours

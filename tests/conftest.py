@@ -28,6 +28,8 @@ def _no_thread_is_left() -> Iterator[None]:
     yield
     left = [thread for thread in threading.enumerate() if thread not in before]
     for thread in left:
+        # It is listed from before its start, when it cannot be joined yet.
+        thread._started.wait(timeout=5)  # type: ignore[attr-defined]
         thread.join(timeout=5)
     alive = [thread.name for thread in left if thread.is_alive()]
     assert not alive, f"the test left threads behind: {alive}"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from tests.browser.conftest import SITE, Visit
 from tests.support import COMPONENTS
 from tests.support.evidence import page_title
-from tests.support.ledger import closure, components
+from tests.support.ledger import closure, components, third_party
 
 PAGES = sorted(
     path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html") if path.name != "404.html"
@@ -60,7 +60,7 @@ def copied(visit: Visit, component: str) -> str:
 def test_copied_file_is_the_source_and_works_alone(
     visit: Visit, component: str, tmp_path: Path
 ) -> None:
-    """Byte for byte, and its doctests pass in an empty folder without any package."""
+    """Byte for byte, and its doctests pass in an empty folder, with no package but its own."""
     files = closure(component)
     for source in files:
         relative = source.relative_to(COMPONENTS)
@@ -77,7 +77,9 @@ def test_copied_file_is_the_source_and_works_alone(
         "result = doctest.testmod(copied); print(result); "
         "sys.exit(result.failed or not result.attempted)"
     )
-    isolated = [sys.executable, "-I", "-S", "-W", "error", "-c", code]
+    # Without -S the test's own environment is there: only who needs a package may have it.
+    isolated = [sys.executable, "-I", *(() if third_party(component) else ("-S",))]
+    isolated += ["-W", "error", "-c", code]
     done = subprocess.run(
         isolated, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
@@ -111,3 +113,106 @@ def test_axe_finds_no_serious_violation(
             for node in rule["nodes"]
         ]
     assert not serious, "\n".join(serious)
+
+
+def unprintable(page: Page) -> list[str]:
+    """What print shows that serves nobody, and what it cuts off at the sheet's edge."""
+    found: list[str] = page.evaluate(
+        """() => {
+        const name = (e) => `${e.tagName} ${e.className}: ${e.textContent.trim().slice(0, 60)}`
+        const faults = []
+        const controls = ".md-header, .md-tabs, .md-sidebar, .md-footer, .headerlink"
+        for (const e of document.querySelectorAll(controls + ", .md-code__nav"))
+          if (e.getClientRects().length) faults.push(`shown: ${name(e)}`)
+        for (const e of document.querySelectorAll(".md-content pre code, .md-content table, svg")) {
+          const box = e.getBoundingClientRect()
+          if (!box.width) continue
+          if (e.scrollWidth > e.clientWidth + 1 && e.tagName === "CODE")
+            faults.push(`scrolls: ${name(e)}`)
+          if (e.scrollHeight > e.clientHeight + 1 && e.tagName === "CODE")
+            faults.push(`cut: ${name(e)}`)
+          if (box.right > document.documentElement.clientWidth + 1)
+            faults.push(`too wide: ${name(e)}`)
+        }
+        return faults
+        }"""
+    )
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return found if back == "rgb(255, 255, 255)" else [*found, f"on {back}"]
+
+
+@every_page
+def test_page_prints_whole_and_black_on_white(chromium: Browser, address: str, path: str) -> None:
+    """A4 less its margins, for a reader whose screen is dark."""
+    size = ViewportSize(width=680, height=1000)
+    with chromium.new_context(viewport=size, color_scheme="dark") as context:
+        page = Visit(context.new_page(), address).open(path)
+        assert unprintable(page), "a screen shows what paper should not"
+        page.emulate_media(media="print")
+        assert not unprintable(page)
+
+
+@every_page
+def test_pictures_hold_their_words_and_a_phone_scrolls_no_page_sideways(
+    chromium: Browser, address: str, path: str
+) -> None:
+    with chromium.new_context(viewport={"width": 390, "height": 900}) as context:
+        page = Visit(context.new_page(), address).open(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        outside = page.evaluate(
+            """() => [...document.querySelectorAll(".md-content svg[viewBox] text")].filter(e => {
+            const box = e.getBoundingClientRect()
+            const around = e.ownerSVGElement.getBoundingClientRect()
+            return box.left < around.left - 1 || box.right > around.right + 1
+            }).map(e => e.textContent)"""
+        )
+    assert not outside, "drawn beyond the picture's edge"
+
+
+def test_dark_mode_is_a_button_and_is_remembered(visit: Visit) -> None:
+    page = visit.open("index.html")
+    body = page.locator("body")
+    expect(body).to_have_attribute("data-md-color-scheme", "default")
+    page.get_by_title("Switch to dark mode").click()
+    expect(body).to_have_attribute("data-md-color-scheme", "slate")
+    visit.open("guides/glossary.html")
+    expect(page.locator("body")).to_have_attribute("data-md-color-scheme", "slate")
+    assert not visit.problems
+
+
+def test_a_phone_navigates_to_a_component(chromium: Browser, address: str) -> None:
+    with chromium.new_context(viewport={"width": 390, "height": 900}) as context:
+        visit = Visit(context.new_page(), address)
+        page = visit.open("index.html")
+        drawer = page.locator(".md-sidebar--primary")
+        expect(drawer).not_to_be_in_viewport()
+        page.locator(".md-header label[for=__drawer]").click()
+        expect(drawer).to_be_in_viewport()
+        drawer.locator("label.md-nav__link", has_text="Caches").click()
+        drawer.locator("a[href$='caches/sharded_cache.html']").click()
+        expect(page.locator("h1")).to_contain_text("ShardedCache")
+        assert not visit.problems
+
+
+def test_the_keyboard_reaches_every_link(visit: Visit) -> None:
+    page = visit.open("index.html")
+    links = set(page.locator(".md-content a[href]").evaluate_all("all => all.map(a => a.href)"))
+    focused = "document.activeElement.href ?? document.activeElement.tagName"
+    reached: set[str] = set()
+    for _ in range(4 * len(links)):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate(focused))
+    assert len(links) > 50
+    assert not links - reached
+
+
+@every_component
+def test_a_page_reads_from_disk_without_javascript(chromium: Browser, component: str) -> None:
+    with chromium.new_context(java_script_enabled=False, offline=True) as context:
+        page = context.new_page()
+        page.goto((SITE / f"{component}.html").as_uri())
+        expect(page.locator("h1")).to_contain_text(page_title(component))
+        expect(page.get_by_text("Is this the one?")).to_be_visible()
+        expect(page.locator(".whole-file code").first).to_contain_text("SPDX-License-Identifier")
+        page.locator(".md-footer__link--next").click()
+        expect(page.locator("h1")).to_be_visible()

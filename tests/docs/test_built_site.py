@@ -11,7 +11,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from tests.support import ROOT
-from tests.support.blocks import EXECUTED, Block, Executed, component_sources, python_blocks
+from tests.support.blocks import EXECUTED, Block, Executed, python_blocks, whole_files
 from tests.support.evidence import BLOCKS
 from tests.support.ledger import components
 
@@ -38,8 +38,8 @@ def soup() -> Callable[[Path], BeautifulSoup]:
 
 
 def unexecuted(blocks: list[Block], executed: Executed) -> list[Block]:
-    """The blocks that are neither executed nor a component's file, byte for byte."""
-    sources = component_sources()
+    """The blocks that are neither executed nor a file that is run, byte for byte."""
+    sources = whole_files()
     return [
         block
         for block in blocks
@@ -80,7 +80,7 @@ def test_every_python_block_was_executed(
 
 def test_the_gate_sees_a_block_that_never_ran(tmp_path: Path) -> None:
     """The gate's own broken twin: an example nobody ran, and a file with one byte changed."""
-    name, text = next(iter(component_sources().items()))
+    name, text = next(iter(whole_files().items()))
     page = tmp_path / "page.html"
     page.write_text(
         '<div class="language-python highlight"><pre><code>assert False\n</code></pre></div>'
@@ -161,3 +161,129 @@ def test_pages_have_a_description(
             tag = soup(page).select_one("meta[name=description]")
             assert tag is not None, f"{page.relative_to(SITE)} has no description"
             assert tag.get("content"), f"{page.relative_to(SITE)} has no description"
+
+
+def too_heavy(site: Path, limit: int) -> str:
+    """The five heaviest pages, if one of them is over `limit` bytes; else nothing.
+
+    A page weighs, uncompressed, what is its own: itself and its pictures. Left out is what all
+    pages share, and a reader fetches once: the search index, the scripts, the theme's styles.
+    """
+    weights = {}
+    for page in site.rglob("*.html"):
+        pictures = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("img[src]")
+        addresses = {str(tag["src"]) for tag in pictures}
+        # The 404 page's addresses are absolute, as it is served from anywhere.
+        files = {
+            (site / unquote(url.lstrip("/")) if url.startswith("/") else page.parent / unquote(url))
+            for url in (urlsplit(address).path for address in addresses)
+        }
+        weights[page] = sum(file.stat().st_size for file in {page, *files} if file.is_file())
+    heaviest = sorted(weights, key=lambda page: weights[page], reverse=True)[:5]
+    if not heaviest or weights[heaviest[0]] <= limit:
+        return ""
+    return "\n".join(f"{page.relative_to(site)}: {weights[page]:,} bytes" for page in heaviest)
+
+
+def test_no_page_weighs_more_than_500_kb() -> None:
+    assert too_heavy(SITE, 0), "no page was weighed"
+    assert not (found := too_heavy(SITE, 500_000)), found
+
+
+def test_a_heavy_page_is_found(tmp_path: Path) -> None:
+    (tmp_path / "life.svg").write_text("x" * 90)
+    (tmp_path / "page.html").write_text('<img src="life.svg?v=1"><img src="life.svg?v=1">')
+    (tmp_path / "light.html").write_text("<p>")
+    assert too_heavy(tmp_path, 100) == "page.html: 138 bytes\nlight.html: 3 bytes"
+    assert too_heavy(tmp_path, 138) == ""
+
+
+def test_each_page_says_where_it_stands(
+    html_pages: list[Path], soup: Callable[[Path], BeautifulSoup]
+) -> None:
+    base = base_address(soup)
+    for page in html_pages:
+        if page.name != "404.html":
+            tag = soup(page).select_one("link[rel=canonical]")
+            assert tag is not None, f"{page.relative_to(SITE)} has no canonical address"
+            assert tag["href"] == base + page.relative_to(SITE).as_posix()
+
+
+def test_an_address_that_is_gone_leads_back(soup: Callable[[Path], BeautifulSoup]) -> None:
+    """404.html is shown at any depth: what it links to must not depend on where."""
+    page = soup(SITE / "404.html")
+    root = urlsplit(base_address(soup)).path
+    heading = page.select_one("h1")
+    assert heading is not None
+    assert "404" in heading.text
+    addresses = [str(tag.get("href") or tag.get("src")) for tag in page.select("[href], [src]")]
+    inside = [url for url in addresses if not urlsplit(url).scheme and not url.startswith("#")]
+    assert inside
+    for url in inside:
+        assert url.startswith(root), f"404.html -> {url}: relative"
+        target = SITE / unquote(urlsplit(url).path).removeprefix(root)
+        assert target.exists(), f"404.html -> {url}: no such file"
+
+
+def llms_faults(site: Path, base: str) -> list[str]:
+    """What llms.txt leaves out, or names in vain."""
+    text = (site / "llms.txt").read_text(encoding="utf-8")
+    named = set(re.findall(r"^- \[.+?\]\((\S+?)\)", text, re.MULTILINE))
+    pages = {
+        base + path.relative_to(site).with_suffix(".md").as_posix()
+        for path in site.rglob("*.html")
+        if path.name != "404.html"
+    }
+    vain = {url for url in named if not (site / url.removeprefix(base)).is_file()}
+    return [f"{url} is not named" for url in pages - named] + [
+        f"{url} is named, and is no page" for url in (named - pages) | vain
+    ]
+
+
+def base_address(soup: Callable[[Path], BeautifulSoup]) -> str:
+    """Where the built site believes to be hosted."""
+    canonical = soup(SITE / "index.html").select_one("link[rel=canonical]")
+    assert canonical is not None
+    return str(canonical["href"]).removesuffix("index.html")
+
+
+def test_llms_txt_names_every_page(soup: Callable[[Path], BeautifulSoup]) -> None:
+    faults = llms_faults(SITE, base_address(soup))
+    assert not faults, "see the sections of llmstxt in mkdocs.yml:\n" + "\n".join(faults)
+
+
+def test_the_gate_sees_what_llms_txt_lacks(tmp_path: Path) -> None:
+    """Its broken twin: a page left out, and one that is gone."""
+    for name in ("a.html", "a.md", "b.html", "b.md", "404.html"):
+        (tmp_path / name).touch()
+    lines = ["- [A](https://x/a.md)", "- [B](https://x/b.md)", "- [C](https://x/c.md): gone"]
+    (tmp_path / "llms.txt").write_text("\n".join(lines[:2]), encoding="utf-8")
+    assert llms_faults(tmp_path, "https://x/") == []
+    (tmp_path / "llms.txt").write_text("\n".join(lines[1:]), encoding="utf-8")
+    assert llms_faults(tmp_path, "https://x/") == [
+        "https://x/a.md is not named",
+        "https://x/c.md is named, and is no page",
+    ]
+
+
+def test_markdown_of_a_page_has_its_code_and_its_links(
+    html_pages: list[Path], soup: Callable[[Path], BeautifulSoup]
+) -> None:
+    base, faults = base_address(soup), []
+    for page in html_pages:
+        if page.name == "404.html":
+            continue
+        text = page.with_suffix(".md").read_text(encoding="utf-8")
+        name = page.with_suffix(".md").relative_to(SITE)
+        faults += [
+            f"{name} lacks, or has changed:\n{block.text}"
+            for block in python_blocks(page)
+            if block.language == "python" and f"```python\n{block.text}```" not in text
+        ]
+        for path, _, anchor in re.findall(rf"\]\({re.escape(base)}([^)#]*)(#([^)]*))?\)", text):
+            target = SITE / unquote(path)
+            if not target.is_file():
+                faults.append(f"{name} -> {path}: no such file")
+            elif anchor and soup(target).find(id=unquote(anchor)) is None:
+                faults.append(f"{name} -> {path}#{anchor}: no such place")
+    assert not faults, "\n".join(faults)

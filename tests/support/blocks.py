@@ -70,12 +70,13 @@ def python_blocks(page: Path) -> Iterator[Block]:
         yield Block(page, language, code.get_text(), title.get_text() if title else None)
 
 
-def component_sources() -> dict[str, str]:
-    """The text of every file below reference_impl, which the suite imports and runs."""
+def whole_files() -> dict[str, str]:
+    """The files that pages may show whole, since a session runs them."""
     root = COMPONENTS.parent
     return {
         path.relative_to(root).as_posix(): path.read_bytes().decode("utf-8")
-        for path in COMPONENTS.rglob("*.py")
+        for folder in (COMPONENTS, root / "tests" / "scale")
+        for path in folder.rglob("*.py")
     }
 
 

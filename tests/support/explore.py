@@ -98,7 +98,7 @@ class Interleavings(_Explorer):
         )
         trace = _trace(result.failure)
         record: dict[str, Any] = {"kind": "caught", "schedules": result.schedules_run}
-        record["failure"] = f"{trace['outcome']}: {trace['details']}"
+        record["failure"] = f"{trace['outcome']}: {trace['details']}".partition("\n")[0]
         if diagram is not None:
             record["diagram"] = {"title": diagram, **trace}
         self._record(**record)
@@ -152,13 +152,27 @@ class Schedules(_Explorer):
         *,
         schedules: int = 10_000,
         seed: int = 0,
+        diagram: str | None = None,
+        lanes: tuple[str, ...] = (),
     ) -> Any:
-        """Find the fault of a broken twin; returns detangle's report."""
+        """Find the fault of a broken twin; returns detangle's report.
+
+        With `diagram` (a title) the losing schedule is drawn on the evidence page: a lane
+        for each task, or only for those whose names hold one of `lanes`.
+        """
         import detangle
 
         with pytest.raises(detangle.BugFound) as caught:
             detangle.explore(model, runs=schedules, seed=seed, database=False)
-        self._record(kind="caught", schedules=schedules)
+        report = caught.value.report
+        details = str(report.failure.message).partition("\n")[0]
+        record: dict[str, Any] = {"kind": "caught", "schedules": report.runs, "failure": details}
+        if diagram is not None:
+            assert report.trace is not None
+            steps = _task_steps(report.trace.events, lanes)
+            record["diagram"] = {"title": diagram, "steps": steps, "outcome": "failure"}
+            record["diagram"]["details"] = details
+        self._record(**record)
         return caught.value
 
 
@@ -174,8 +188,24 @@ def _trace(failure: Any) -> dict[str, Any]:
             steps.append({"thread": thread, "code": _source_line(step.location)})
         before = here
     error = failure.exception
-    details = failure.details if error is None else f"{type(error).__name__}: {error}"
-    return {"steps": steps, "outcome": failure.kind, "details": details.partition("\n")[0]}
+    if error is None:  # of a deadlock, a line for each thread that is blocked
+        return {"steps": steps, "outcome": failure.kind, "details": failure.details}
+    details = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return {"steps": steps, "outcome": failure.kind, "details": details}
+
+
+def _task_steps(events: Any, lanes: tuple[str, ...]) -> list[dict[str, str]]:
+    """A detangle trace as steps of its tasks: the line each stands at, or what befell it."""
+    steps = []
+    for event in events:
+        if lanes and not any(lane in event.actor for lane in lanes):
+            continue
+        where = event.location
+        line = "" if where is None else linecache.getline(where.filename, where.lineno).strip()
+        if event.verb not in {"await", "spawn"} or not line:
+            line = {"cancel": "CancelledError"}.get(event.verb, f"{event.verb} {event.text}")
+        steps.append({"thread": event.actor, "code": line})
+    return steps
 
 
 def _source_line(location: str) -> str:

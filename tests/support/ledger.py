@@ -63,6 +63,18 @@ def closure(component: str) -> list[Path]:
     return found
 
 
+def third_party(component: str) -> set[str]:
+    """The packages outside the standard library that a component and its siblings import."""
+    found: set[str] = set()
+    for path in closure(component):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(str(node.module).split(".")[0])
+    return found - sys.stdlib_module_names
+
+
 def digest(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -6,6 +6,9 @@ import textwrap
 
 from tests.support import ROOT
 
+# A job that a script put into the background ignores Ctrl-C, and its children do by default.
+CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
 
 def run_python(
     code: str, *, deadline: float = 120.0, expect: int | None = 0
@@ -15,8 +18,9 @@ def run_python(
     `deadline` (seconds) is a safety net against a hang, not a measurement: reaching it
     fails the test. `expect` is the exit code asked for; None takes any.
     """
+    code = CTRL_C + textwrap.dedent(code)
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-W", "error", "-c", textwrap.dedent(code)],
+        [sys.executable, "-X", "faulthandler", "-W", "error", "-c", code],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,

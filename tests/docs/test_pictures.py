@@ -1,0 +1,135 @@
+"""The generated charts and the home page's matrix say what their data say."""
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import charts, matrix, sequence, states
+from tests.support.evidence import FIGURES, json_path, page_title
+from tests.support.ledger import components, promises
+
+if TYPE_CHECKING:
+    from benchmarks.harness import GroupFigures
+
+
+def case(name: str, ratio: float, *, ours: bool = False) -> dict[str, Any]:
+    return {
+        "name": name,
+        "ratio_low": ratio / 2,
+        "ratio_median": ratio,
+        "ratio_high": ratio * 2,
+        "ours": ours,
+    }
+
+
+def group(*cases: dict[str, Any]) -> "GroupFigures":
+    found: Any = {"title": "get & set", "floor": "a <floor>", "cases": list(cases)}
+    return found  # type: ignore[no-any-return]
+
+
+def test_a_chart_tells_in_words_what_it_shows() -> None:
+    svg = charts.chart(group(case("a <floor>", 1.0), case("ours", 1.5, ours=True)))
+    assert 'aria-label="a &lt;floor&gt; 1.00; ours 1.50"' in svg
+    assert "<figcaption>get &amp; set, as a multiple of a &lt;floor&gt;</figcaption>" in svg
+
+
+def test_a_chart_places_what_is_slower_further_to_the_right() -> None:
+    svg = charts.chart(group(case("slow", 40.0), case("quick", 0.2), case("a <floor>", 1.0)))
+    places = [float(x) for x in re.findall(r'cx="([\d.]+)"', svg)]
+    assert len(places) == 3
+    assert places == sorted(places), "the quickest comes first, at the left"
+    assert all(0 <= x <= 480 for x in map(float, re.findall(r'x[12]="([\d.-]+)"', svg)))
+
+
+def test_every_group_is_drawn() -> None:
+    drawn = charts.CHARTS.read_text(encoding="utf-8")
+    groups = [
+        entry
+        for path in FIGURES.glob("*.json")
+        for entry in json.loads(path.read_text(encoding="utf-8"))["groups"]
+    ]
+    assert drawn.count("<svg ") == len(groups) > 0
+
+
+@pytest.mark.parametrize("component", [name for name in components() if promises(name)])
+def test_the_matrix_has_a_row_that_is_the_components(component: str) -> None:
+    home = matrix.HOME.read_text(encoding="utf-8")
+    rows = [line for line in home.splitlines() if line.startswith(f"| [{page_title(component)}](")]
+    assert len(rows) == 1
+    assert set(re.findall(r"\[([A-Z]{2}-\d+)\]", rows[0])) <= set(promises(component))
+    record = json.loads(json_path(component).read_text(encoding="utf-8"))
+    assert f"[{matrix.explored(record):,}](" in rows[0]
+
+
+TRACE = {
+    "title": "lost & found",
+    "outcome": "exception",
+    "details": "AssertionError: 1 < 2",
+    "steps": [
+        {"thread": "T1 a", "code": "seen = self._n"},
+        {"thread": "T2 b", "code": "self._n += 1"},
+        {"thread": "T1 a", "code": "seen = self._n"},
+        {"thread": "T1 a", "code": "self._n = seen + 1  # " + "a long remark " * 5},
+    ],
+}
+
+
+def test_a_losing_interleaving_is_drawn_as_it_came_about() -> None:
+    drawn = sequence.draw(TRACE)
+    picture, _, table = drawn.partition("<details>")
+    names = re.findall(r'class="name"[^>]*>([^<]+)<', picture)
+    assert names == ["T1 a", "T2 b", "T1 a"]
+    assert re.findall(r'class="torn"[^>]*>([^<]+)<', picture) == ["seen = self._n"]
+    assert "The check fails: AssertionError: 1 &lt; 2" in picture
+    places = [float(x) for x in re.findall(r'<text[^>]* y="([\d.]+)"', picture)]
+    assert places == sorted(set(places)), "time runs downwards, and no line lies on another"
+    rows = re.findall(r"<tr>(.+?)</tr>", table)
+    assert [row.index("<code>") > row.index("<td></td>") for row in rows[1:]] == [
+        False,
+        True,
+        False,
+    ]
+    assert "<tfoot" not in drawn, "the Markdown for machines would cut the table there"
+
+
+def test_only_a_thread_that_is_known_to_be_blocked_is_shown_so() -> None:
+    details = "  T0(model)  blocked on join(T2(b))  at ?"
+    picture = sequence.draw(TRACE | {"outcome": "deadlock", "details": details})
+    assert re.findall(r'class="stuck"[^>]*>([^<]+)<', picture) == ["self._n += 1"]
+
+
+@pytest.mark.parametrize("name", states.lives())
+def test_a_state_diagram_names_what_the_component_has(name: str) -> None:
+    assert states.faults(states.lives()[name]) == []
+
+
+def test_a_state_diagram_that_names_something_else_is_found() -> None:
+    life = states.lives()["memory_queue"]
+    long = "too much to be said in one line at a phone's width, whatever it is"
+    wrong: states.Life = {
+        **life,
+        "states": [*life["states"], "`sleeping`"],
+        "steps": [*life["steps"], ("`failed`", "gone", "`give_up`"), ("*", "`failed`", long)],
+    }
+    assert states.faults(wrong) == [
+        "`give_up`: gone is none of the states",
+        f"{long}: too long, shorten it",
+        "no step comes from or to `sleeping`",
+        "queues/memory_queue has no sleeping",
+        "queues/memory_queue has no give_up",
+    ]
+
+
+def test_each_step_of_a_state_diagram_is_a_row_and_an_arrow() -> None:
+    for life in states.lives().values():
+        drawn = states.draw(life)
+        assert drawn.count('class="tip"') == len(life["steps"])
+        assert drawn.count("<tr>") == len(life["steps"]) + 1
+
+
+def test_every_state_diagram_is_on_a_page_of_its_component() -> None:
+    for name, life in states.lives().items():
+        page = (matrix.HOME.parent / f"{life['component']}.md").read_text(encoding="utf-8")
+        assert f'--8<-- "docs/assets/states.inc:{name}"' in page

@@ -1,0 +1,99 @@
+"""The mutation scores: the page shows every result, and refuses what cannot be right."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import scores
+from tests.support.evidence import page_title
+from tests.support.ledger import components, digests
+
+COMPONENT = components()[0]
+CHANGE = ["Thing.get", "a < b", "a <= b"]
+
+
+def write(folder: Path, **changed: Any) -> None:
+    survivor = {"status": "survived"} | dict(
+        zip(("function", "before", "after"), CHANGE, strict=True)
+    )
+    record = {
+        "component": COMPONENT,
+        "date": "2026-01-02",
+        "files": digests(COMPONENT),
+        "python": "CPython",
+        "tool": "mutmut",
+        "without": [],
+        "mutants": 8,
+        "killed": 5,
+        "timeouts": 2,
+        "survived": 1,
+        "no_tests": 0,
+        "survivors": [survivor],
+    }
+    (folder / "result.json").write_text(json.dumps(record | changed), encoding="utf-8")
+
+
+def explain(folder: Path, *more: str) -> None:
+    lines = ["[[explained]]", "why = 'No b equals a.'", f"changes = [{CHANGE}]", *more]
+    path = folder / f"{Path(COMPONENT).name}.toml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def page(folder: Path) -> str:
+    return scores.page({component: page_title(component) for component in components()}, folder)
+
+
+def test_the_page_shows_the_score_and_each_survivor(tmp_path: Path) -> None:
+    write(tmp_path)
+    text = page(tmp_path)
+    assert "| 8 | 5 | 2 | 0 | 1 | 0 | 87.5 % |" in text
+    assert "- a < b\n+ a <= b" in text
+    assert scores.NOT_EXPLAINED in text
+    assert "earlier version" not in text + scores.summary(COMPONENT, tmp_path)
+
+
+def test_an_explanation_stands_beside_its_survivor(tmp_path: Path) -> None:
+    write(tmp_path)
+    explain(tmp_path)
+    text = page(tmp_path)
+    assert "| 8 | 5 | 2 | 0 | 1 | 0 | 87.5 % |" in text
+    assert "No b equals a.\n\n```diff\n@@ Thing.get @@" in text
+    assert scores.NOT_EXPLAINED not in text
+
+
+def test_a_mutant_that_no_test_could_notice_is_not_in_the_score(tmp_path: Path) -> None:
+    write(tmp_path)
+    explain(tmp_path, "equivalent = true")
+    assert "| 8 | 5 | 2 | 1 | 0 | 0 | 100.0 % |" in page(tmp_path)
+    assert "100.0 % of 7 faults" in scores.summary(COMPONENT, tmp_path)
+
+
+def test_a_score_of_other_sources_is_said_to_be_old(tmp_path: Path) -> None:
+    write(tmp_path, files={})
+    assert "2026-01-02, of an earlier version" in page(tmp_path)
+    assert "(of an earlier version)" in scores.summary(COMPONENT, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"component": "caches/gone"}, "caches/gone, which is no component"),
+        ({"killed": 6}, "does not add up"),
+        ({"survivors": []}, "does not add up"),
+    ],
+)
+def test_a_result_that_cannot_be_right_is_refused(
+    tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
+    write(tmp_path, **changed)
+    with pytest.raises(ValueError, match=words):
+        page(tmp_path)
+
+
+@pytest.mark.parametrize("component", scores.results())
+def test_each_explanation_is_of_a_survivor(component: str) -> None:
+    survivors = scores.results()[component]["survivors"]
+    gone = scores.explanations(component).keys() - set(map(scores.change, survivors))
+    assert not gone, f"these survive no longer, take them out of {component}'s .toml: {gone}"

@@ -1,0 +1,93 @@
+"""The home page's matrix: who promises what, with links to the proofs, and one figure each."""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.support import ROOT
+from tests.support.ledger import components, promises
+
+if TYPE_CHECKING:
+    from benchmarks.harness import Figures
+
+HOME = ROOT / "docs" / "index.md"
+_FIGURES = ROOT / "docs" / "evidence" / "figures"
+_MARKED = re.compile(r"(<!-- generated: matrix -->\n).*?(\n<!-- end of matrix -->)", re.DOTALL)
+# The fixed rows of a component's first table, and what they are called in a narrow column.
+_COLUMNS = {
+    "Threads": "Threads",
+    "Event loops": "Loops",
+    "Processes and fork": "Fork",
+    "Ordering and fairness": "Order",
+    "Capacity and backpressure": "Bounds",
+    "Cancellation and timeouts": "Cancel",
+    "Close": "Close",
+    "Time source": "Clock",
+    "Free-threaded build": "No GIL",
+}
+
+
+def home(evidence: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
+    """The home page with its matrix as it should read."""
+    text = HOME.read_text(encoding="utf-8")
+    assert _MARKED.search(text), "docs/index.md has lost the markers of its matrix"
+    return _MARKED.sub(lambda marks: marks[1] + _matrix(evidence, titles) + marks[2], text)
+
+
+def _matrix(evidence: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
+    lines = [
+        f"| Component | {' | '.join(_COLUMNS.values())} | Explored | One figure |",
+        "|---|" + "---|" * len(_COLUMNS) + "--:|---|",
+    ]
+    for component in components():
+        if not promises(component):
+            continue
+        cells = " | ".join(_proofs(component, aspect) for aspect in _COLUMNS)
+        count = explored(evidence[component])
+        lines.append(
+            f"| [{titles[component]}]({component}.md) | {cells} "
+            f"| [{count:,}](evidence/{Path(component).name}.md) | {_figure(component)} |"
+        )
+    return "\n".join(lines)
+
+
+def _proofs(component: str, aspect: str) -> str:
+    """The guarantees that the component's page gives for an aspect, each as a link."""
+    page = (ROOT / "docs" / f"{component}.md").read_text(encoding="utf-8")
+    row = re.search(rf"^\| (?:\*\*)?{aspect}(?:\*\*)? \|.*\|(.*)\|\s*$", page, re.MULTILINE)
+    assert row is not None, f"docs/{component}.md says nothing of {aspect}"
+    found = re.findall(r"\[([A-Z]{2}-\d+)\]", row[1])
+    return " ".join(f"[{name}]({component}.md#{name.lower()})" for name in found) or "–"
+
+
+def explored(record: dict[str, Any]) -> int:
+    """How many interleavings, schedules and examples its distinct tests ran."""
+    tests: dict[str, Any] = {}
+    for row in record["guarantees"].values():
+        tests |= row["tests"]
+    return sum(
+        test["examples"] + sum(entry["schedules"] for entry in test["explored"])
+        for test in tests.values()
+    )
+
+
+def _figure(component: str) -> str:
+    """The first thing that its benchmark measures, in words."""
+    path = _FIGURES / f"{Path(component).name}.json"
+    if not path.is_file():
+        return "–"
+    figures: Figures = json.loads(path.read_text(encoding="utf-8"))
+    where = f"{component}.md#tuning"
+    for group in figures["groups"]:
+        for case in group["cases"]:
+            if case["ours"] and case["name"] != group["floor"]:
+                ratio = f"{case['ratio_median']:.2f}"
+                return f"[{group['title']}: {ratio} × {group['floor']}]({where})"
+    for table in figures["tables"]:
+        for row in table["rows"]:
+            if "n/a" not in row:
+                cells = zip(table["columns"][1:], row[1:], strict=True)
+                values = ", ".join(f"{name} {str(cell).split(' (')[0]}" for name, cell in cells)
+                return f"[{table['title']}, {row[0]}: {values}]({where})"
+    return "–"

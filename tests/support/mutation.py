@@ -1,0 +1,158 @@
+"""Mutation scores: `python -m tests.support.mutation [NAME …]` mutates components one by one.
+
+mutmut works on a copy of the project below build/, so that the tree stays as it is. What it
+finds of a component goes to docs/evidence/mutation/<name>.json as soon as it is through with
+it, with each survivor as the lines that it changes. <name>.toml beside it, written by hand,
+says why they may survive; `tests.support.evidence` renders both.
+"""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections import Counter
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tests.support import ROOT
+from tests.support.ledger import components, digests, python_build
+from tests.support.scores import RESULTS
+
+_WORK = ROOT / "build" / "mutation"
+_COPIED = ("reference_impl", "tests", "docs", "benchmarks", "conftest.py", "pyproject.toml")
+_PLUGIN = '\npytest_plugins.append("tests.support.mutants")\n'
+# What mutmut keeps of each mutant is the code that its process ended with: pytest's own, 255
+# where pytest raised (an unraisable exception does it, at the end), or minus a signal.
+_KILLED = (1, 2, 3, 255)
+_TIMEOUT = (-signal.SIGALRM, -signal.SIGXCPU, -signal.SIGKILL)
+_NO_TESTS = (5, 33)
+_STATUS = (
+    {0: "survived"}
+    | dict.fromkeys(_KILLED, "killed")
+    | dict.fromkeys(_TIMEOUT, "timeout")
+    | dict.fromkeys(_NO_TESTS, "no tests")
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Mutate the named components, or all."""
+    wanted = [c for c in components() if not arguments or Path(c).name in arguments]
+    unknown = set(arguments) - {Path(c).name for c in wanted}
+    if unknown:
+        names = ", ".join(Path(c).name for c in components())
+        raise SystemExit(f"no component {', '.join(sorted(unknown))}: choose from {names}")
+    for component in wanted:
+        record = run(component)
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        path = RESULTS / f"{Path(component).name}.json"
+        path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        killed = record["killed"] + record["timeouts"]
+        print(f"{component}: {killed} of {record['mutants']} mutants killed", flush=True)
+
+
+def run(component: str) -> dict[str, Any]:
+    """Mutate one component in a copy of the project."""
+    work = _WORK / Path(component).name
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    settings = table["tool"]["executable-guarantees"]["mutation"].get(component, {})
+    tests = _tests(component) + settings.get("also", [])
+    files = digests(component)
+    _copy(work, component, tests, settings.get("without", []))
+    start = time.monotonic()
+    _mutmut(work, "run")
+    meta = work / "mutants" / "reference_impl" / f"{component}.py.meta"
+    codes: dict[str, int | None] = json.loads(meta.read_text())["exit_code_by_key"]
+    if not {0, 1} & set(codes.values()):
+        raise SystemExit(f"{component}: no test has passed or failed: pytest does not start")
+    unknown = {code for code in codes.values() if code not in _STATUS}
+    if unknown:
+        raise SystemExit(f"{component}: mutmut gave {unknown}: say in _STATUS what they mean")
+    count = Counter(_STATUS[code] for code in codes.values() if code is not None)
+    return {
+        "component": component,
+        "date": datetime.now(UTC).date().isoformat(),
+        "files": files,
+        "python": python_build(),
+        "tool": f"mutmut {version('mutmut')}",
+        "seconds": round(time.monotonic() - start),
+        "tests": tests,
+        "without": settings.get("without", []),
+        "mutants": len(codes),
+        "killed": count["killed"],
+        "timeouts": count["timeout"],
+        "survived": count["survived"],
+        "no_tests": count["no tests"],
+        "survivors": [
+            {"status": _STATUS[code]} | _changed(mutant, _mutmut(work, "show", mutant))
+            for mutant, code in codes.items()
+            if code in {0, *_NO_TESTS}
+        ],
+    }
+
+
+def _tests(component: str) -> list[str]:
+    """The component's own test files."""
+    family, name = component.split("/")
+    files = (ROOT / "tests" / family / f"test_{name}{part}.py" for part in ("", "_model"))
+    return [file.relative_to(ROOT).as_posix() for file in files if file.is_file()]
+
+
+def _copy(work: Path, component: str, tests: list[str], without: list[str]) -> None:
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    ignored = shutil.ignore_patterns("__pycache__", "evidence", ".hypothesis")
+    for part in _COPIED:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, work / part, ignore=ignored, symlinks=True)
+        else:
+            shutil.copy2(ROOT / part, work / part)
+    with (work / "conftest.py").open("a", encoding="utf-8") as file:
+        file.write(_PLUGIN)
+    cli = ["-m", "not twin and not stress", "-p", "no:cacheprovider"]
+    cli += ["--timeout=0", "--hypothesis-profile=mutation"]
+    cli += ["-k", " and ".join(f"not {part}" for part in without)] if without else []
+    table = {
+        "source_paths": [f"reference_impl/{component}.py"],
+        "also_copy": list(_COPIED),
+        # Each mutant starts from a process that has imported the tests and run none.
+        "process_isolation": "forkserver",
+        "pytest_add_cli_args": cli,
+        "pytest_add_cli_args_test_selection": tests,
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    with (work / "pyproject.toml").open("a", encoding="utf-8") as file:
+        file.write("\n[tool.mutmut]\n" + "\n".join(lines) + "\n")
+
+
+def _changed(mutant: str, diff: str) -> dict[str, str]:
+    """The function that a mutant changes, and the lines before and after."""
+    lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++"))]
+    name = re.sub(r"^.*\.x_?|__mutmut_\d+$", "", mutant).strip("ǁ").replace("ǁ", ".")
+    return {"function": name} | {
+        when: " ".join(line[1:].strip() for line in lines if line.startswith(sign))
+        for when, sign in (("before", "-"), ("after", "+"))
+    }
+
+
+def _mutmut(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "mutmut", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = re.sub(r"^[⠀-⣿] .*\n?", "", done.stdout + done.stderr, flags=re.MULTILINE)
+        raise SystemExit(f"mutmut {arguments[0]} failed in {folder}:\n{said[-3000:]}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
