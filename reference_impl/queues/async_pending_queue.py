@@ -128,8 +128,9 @@ class AsyncPendingQueue:
     """Uploads each file that appears in a directory, at least once, so many at a time.
 
     Producers write elsewhere on the same file system and rename to `NAME.queued`; `submit`
-    does that. Completed files and errors stay: move or delete them as you like. To have a
-    file tried again, rename `NAME.error` to `NAME.queued`.
+    does that. Each file wants a name of its own, since a rename replaces what waits under it,
+    put back after a failed attempt, say. Completed files and errors stay: move or delete them
+    as you like. To have a file tried again, rename `NAME.error` to `NAME.queued`.
 
     Single use: `run` it, or enter it as a context manager, which runs it in the background
     and stops it on leaving, and raises what ended it before.

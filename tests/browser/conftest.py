@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.support import ROOT
-
-SITE = ROOT / "site"
+from tests.support.site import SITE
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -8,14 +8,13 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from tests.browser.conftest import SITE, Visit
+from tests.browser.conftest import Visit
 from tests.support import COMPONENTS
 from tests.support.evidence import page_title
 from tests.support.ledger import closure, components, third_party
+from tests.support.site import SITE, pages
 
-PAGES = sorted(
-    path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html") if path.name != "404.html"
-)
+PAGES = [path.relative_to(SITE).as_posix() for path in pages() if path.name != "404.html"]
 every_page = pytest.mark.parametrize("path", PAGES)
 every_component = pytest.mark.parametrize("component", components())
 
@@ -24,6 +23,13 @@ CLIPBOARD = "navigator.clipboard.readText()"
 
 def test_there_are_pages() -> None:
     assert {f"{component}.html" for component in components()} < set(PAGES)
+
+
+def test_a_section_without_a_page_leads_to_the_picker(visit: Visit) -> None:
+    page = visit.open("caches/index.html")
+    expect(page.locator("#what-do-you-need")).to_be_in_viewport()
+    assert page.url == f"{visit.address}index.html#what-do-you-need"
+    assert not visit.problems
 
 
 @every_page

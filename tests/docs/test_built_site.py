@@ -14,8 +14,8 @@ from tests.support import ROOT
 from tests.support.blocks import EXECUTED, Block, Executed, python_blocks, whole_files
 from tests.support.evidence import BLOCKS
 from tests.support.ledger import components
+from tests.support.site import SITE, pages, redirects
 
-SITE = ROOT / "site"
 FOREIGN_URL = re.compile(r"(?:url\(|@import\s+)['\"]?((?:https?:)?//[^'\")]+)")
 # Python that the site shows and no test runs, as (page, why). Keep it empty.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
@@ -23,7 +23,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 @pytest.fixture(scope="module")
 def html_pages() -> list[Path]:
-    found = sorted(SITE.rglob("*.html"))
+    found = pages()
     assert found, "there is no built site: run `nox -s docs`"
     return found
 
@@ -72,9 +72,11 @@ def test_every_python_block_was_executed(
         "executed": len(blocks) - len(EXCEPTIONS),
         "exceptions": len(EXCEPTIONS),
     }
+    if (file := request.config.getoption("--blocks-to")) is not None:
+        file.write_text(json.dumps(counts) + "\n", encoding="utf-8")
     assert json.loads(BLOCKS.read_text(encoding="utf-8")) == counts, (
-        f"write {json.dumps(counts)} to {BLOCKS.relative_to(ROOT)}, "
-        "then run `python -m tests.support.evidence render`"
+        f"run `nox -s docs -- --blocks-to={BLOCKS.relative_to(ROOT).as_posix()}`, "
+        "then `python -m tests.support.evidence render`"
     )
 
 
@@ -146,9 +148,7 @@ def test_nothing_is_loaded_from_another_host(
     for sheet in SITE.rglob("*.css"):
         foreign += [
             f"{sheet.relative_to(SITE)}: {url}"
-            for url in re.findall(
-                r"(?:url\(|@import\s+)['\"]?((?:https?:)?//[^'\")]+)", sheet.read_text()
-            )
+            for url in FOREIGN_URL.findall(sheet.read_text(encoding="utf-8"))
         ]
     assert not foreign, "\n".join(foreign)
 
@@ -170,7 +170,7 @@ def too_heavy(site: Path, limit: int) -> str:
     pages share, and a reader fetches once: the search index, the scripts, the theme's styles.
     """
     weights = {}
-    for page in site.rglob("*.html"):
+    for page in pages(site):
         pictures = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("img[src]")
         addresses = {str(tag["src"]) for tag in pictures}
         # The 404 page's addresses are absolute, as it is served from anywhere.
@@ -225,18 +225,44 @@ def test_an_address_that_is_gone_leads_back(soup: Callable[[Path], BeautifulSoup
         assert target.exists(), f"404.html -> {url}: no such file"
 
 
+def lost(site: Path) -> list[str]:
+    """The old addresses that lead to no page, or to no place on one."""
+    faults = []
+    for page, address in redirects(site).items():
+        path, _, anchor = address.partition("#")
+        target = (page.parent / path).resolve()
+        if not target.is_file() or (anchor and f'id="{anchor}"' not in target.read_text("utf-8")):
+            faults.append(f"{page.relative_to(site).as_posix()} -> {address}")
+    return faults
+
+
+def test_an_old_address_leads_to_a_page() -> None:
+    sections = {f"{component.split('/')[0]}/index.html" for component in components()}
+    assert sections <= {page.relative_to(SITE).as_posix() for page in redirects()}
+    assert not lost(SITE)
+
+
+def test_an_old_address_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    (tmp_path / "new.html").write_text('<h1 id="here">')
+    for name in ("new.html", "new.html#here", "new.html#there", "gone.html"):
+        refresh = f'<meta http-equiv="refresh" content="0; url={name}">'
+        (tmp_path / f"{name.replace('#', '-')}-old.html").write_text(refresh)
+    found = ["gone.html-old.html -> gone.html", "new.html-there-old.html -> new.html#there"]
+    assert lost(tmp_path) == found
+
+
 def llms_faults(site: Path, base: str) -> list[str]:
     """What llms.txt leaves out, or names in vain."""
     text = (site / "llms.txt").read_text(encoding="utf-8")
     named = set(re.findall(r"^- \[.+?\]\((\S+?)\)", text, re.MULTILINE))
-    pages = {
+    wanted = {
         base + path.relative_to(site).with_suffix(".md").as_posix()
-        for path in site.rglob("*.html")
+        for path in pages(site)
         if path.name != "404.html"
     }
     vain = {url for url in named if not (site / url.removeprefix(base)).is_file()}
-    return [f"{url} is not named" for url in pages - named] + [
-        f"{url} is named, and is no page" for url in (named - pages) | vain
+    return [f"{url} is not named" for url in wanted - named] + [
+        f"{url} is named, and is no page" for url in (named - wanted) | vain
     ]
 
 

@@ -80,6 +80,15 @@ def whole_files() -> dict[str, str]:
     }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--blocks-to",
+        type=Path,
+        default=None,
+        help="write how many Python blocks of the built site were executed to this JSON file",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[EXECUTED] = Executed()
 
