@@ -1,6 +1,6 @@
 # file_watch.py: the files that appear in a directory, as an async iterator (DirectoryWatch)
 # https://executable-guarantees.example/bridges/file_watch.html
-# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; needs watchdog 7
+# Version 1.0.0 (2026-11-28); Python 3.11 to 3.14, with or without the GIL; needs watchdog 7
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """From watchdog's threads to an event loop: no file missed, no wake-up lost, nothing left over."""
@@ -79,9 +79,10 @@ class DirectoryWatch:
     Contexts:
         *Fork*: a child has the object but not its threads; make a new watch there. *Interpreter
         exit*: the threads are daemons and hold nothing up. *A loop that is closed* without
-        leaving the block: the threads end at the next event or scan. *Signal handlers* may not
-        use it, except those of `loop.add_signal_handler`. *`__del__`*: there is none; leave the
-        block. *Free-threaded builds*: no difference; what threads share is behind one lock.
+        leaving the block: the threads end when they next wake it, which may be never while files
+        wait to be taken. *Signal handlers* may not use it, except those of
+        `loop.add_signal_handler`. *`__del__`*: there is none; leave the block. *Free-threaded
+        builds*: no difference; what threads share is behind one lock.
 
     Examples:
         >>> async def main(inbox: Path) -> None:
@@ -121,8 +122,7 @@ class DirectoryWatch:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox: _Inbox | None = None
         self._keeper: threading.Thread | None = None
-        self._bell = asyncio.Event()  # wakes all who wait, on the loop only
-        self._calls = 0
+        self._bell, self._calls = asyncio.Event(), 0  # it wakes all who wait, on the loop only
 
     async def __aenter__(self) -> Self:
         """Start the observer; from here on no file is missed.
@@ -185,8 +185,7 @@ class DirectoryWatch:
 
         Cost: constant; it never touches the file system.
         """
-        inbox = self._inbox
-        if inbox is None or self._loop is not asyncio.get_running_loop():
+        if (inbox := self._inbox) is None or self._loop is not asyncio.get_running_loop():
             raise RuntimeError("iterate inside `async with`, on the loop that entered this watch")
         self._calls += 1
         if not self._calls % _TURNS:  # before taking, so that a cancellation here loses nothing
@@ -219,10 +218,9 @@ class _Inbox:
         self._settling: OrderedDict[str, tuple[float, _Look]] = OrderedDict()  # and until when
         self._scans: OrderedDict[str, None] = OrderedDict()  # directories, as a set in order
         self._rescan_at = -math.inf
-        self._awake = False
         self._full = False  # a scan waits for room
         self.error: BaseException | None = None
-        self.started = self.closing = self.ended = False
+        self._awake = self.started = self.closing = self.ended = False
 
     def offer(self, name: str, look: _Look, *, event: bool = False) -> None:
         """Let a file be taken, unless it is the one that was taken last under that name.
@@ -354,8 +352,10 @@ class _Watcher(events.FileSystemEventHandler):
         except Exception as error:  # the iteration ends with it
             self._inbox.close(error)
         finally:
-            self._end_observer()
-            self._inbox.tell(ended=True)
+            try:
+                self._end_observer()
+            finally:  # whatever watchdog does: who leaves the block waits for this
+                self._inbox.tell(ended=True)
 
     def dispatch(self, event: events.FileSystemEvent) -> None:
         """Handle an event, in the observer's thread, which an exception would end."""
@@ -486,10 +486,11 @@ class _Watcher(events.FileSystemEventHandler):
         if self._observer is not None:
             # Its readers first: watchdog logs an error where `stop` meets one with an event.
             for emitter in self._observer.emitters:
-                if emitter.is_alive() and (group := getattr(emitter, "_inotify", None)):
+                while emitter.is_alive() and (group := getattr(emitter, "_inotify", None)):
                     emitter.stopped_event.set()
-                    group.deactivate()
-                    emitter.join()
+                    with contextlib.suppress(KeyError):  # of each watch that watchdog lost count of
+                        group.deactivate()
+                        emitter.join()
             self._observer.stop()
             if self._observer.is_alive():
                 self._observer.join()

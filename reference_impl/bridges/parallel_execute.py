@@ -1,6 +1,6 @@
 # parallel_execute.py: one operation on many keys at once, a result for each (parallel_execute)
 # https://executable-guarantees.example/bridges/parallel_execute.html
-# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.0.0 (2026-11-28); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """Run one blocking operation on many keys, in threads or in any executor.
@@ -201,7 +201,8 @@ class _Call(ABC, Generic[K, T]):
         self.reported = 0  # calls of on_progress
         # Guards all below, and what subclasses add. While it is free, each key drawn stands in
         # unfinished or has its result, never both: who takes it out of there settles it.
-        self.lock = threading.Lock()
+        # Never entered twice; an RLock since Ctrl-C cannot end a wait without giving it back.
+        self.lock = threading.RLock()
         self.news = threading.Condition(self.lock)  # wakes the caller: see settle_locked
         self.results: list[Result[K, T] | None] = []
         self.unfinished: dict[int, K] = {}  # by the place in results
@@ -225,10 +226,11 @@ class _Call(ABC, Generic[K, T]):
                 # What still runs keeps the call, which must keep neither results nor keys.
                 results, self.results = self.results, []
                 unfinished, self.unfinished = self.unfinished, {}
+                fatal, self.fatal = self.fatal, None
                 self.stuck = self.stuck or bool(unfinished)
-                self.fatal = None  # an error keeps this frame, which must not keep the error
+            # Not under the lock; and an error keeps this frame, which must not keep the error.
+            del unfinished, fatal
             self.leave()
-            del unfinished  # not under the lock
         return cast("list[Result[K, T]]", results)
 
     def draw(self, key: K) -> None:
@@ -296,7 +298,7 @@ class _Call(ABC, Generic[K, T]):
         del self.unfinished[index]
         self.completed += begun
         if isinstance(outcome, BaseException):
-            self.fatal = outcome
+            self.fatal = outcome if self.fatal is None else self.fatal
             self.urgent = True
             self.refuse_locked(CancelledError, "not started, since the call failed")
         else:

@@ -1,6 +1,6 @@
 # run_sync.py: call a coroutine from plain code, also where an event loop is running (run_sync)
 # https://executable-guarantees.example/bridges/run_sync.html
-# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.0.0 (2026-11-28); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """Run a coroutine to its end from plain code and return its result, at any depth.
@@ -197,7 +197,7 @@ class _Loop:
         # that were bound to it. Libraries that keep something for a loop refer to it weakly.
         try:
             held = sys.getrefcount(self.loop), weakref.getweakrefcount(self.loop)
-            return held, _settings(self.loop)
+            return held, len(self.loop.__dict__), _settings(self.loop)
         except AttributeError:
             return object()  # equal to nothing
 

@@ -1,6 +1,6 @@
 # async_converter_pool.py: files of watched directories converted off the loop (AsyncConverterPool)
 # https://executable-guarantees.example/queues/async_converter_pool.html
-# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; needs watchdog
+# Version 1.0.0 (2026-11-28); Python 3.11 to 3.14, with or without the GIL; needs watchdog
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """Converters of the files that appear in directories, with priorities and so many at once.
@@ -52,7 +52,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent import futures
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -211,17 +211,15 @@ class AsyncConverterPool(Generic[T]):
         if max_concurrency < 1:
             raise ValueError(f"max_concurrency must be 1 or more, got {max_concurrency!r}")
         _check_type("executor", executor, futures.Executor, type(None))
+        _check_type("convert_timeout", convert_timeout, int, float, type(None))
         if convert_timeout == 0:
             raise ValueError("convert_timeout must be above 0, or None for no limit, got 0")
         self._timeout = _seconds("convert_timeout", convert_timeout or _FOR_EVER)
         self._submit, self._max_concurrency = submit, max_concurrency
-        # Other executors pickle what they are given, and a context cannot be pickled.
         self._own = executor is None
-        self._in_context = self._own or isinstance(executor, futures.ThreadPoolExecutor)
+        self._in_context = executor is None or _shares_memory(executor)
         self._start = _start_thread if executor is None else executor.submit
-        self._loop: asyncio.AbstractEventLoop | None = None  # from run on, as the next two
-        self._context: Context
-        self._group: asyncio.TaskGroup
+        self._loop: asyncio.AbstractEventLoop | None = None  # from run on, as _context and _group
         self._runner: asyncio.Task[None] | None = None  # of the context manager
         self._up, self._over = asyncio.Event(), asyncio.Event()  # all watches began; run ended
         self._stop_asked, self._stopping = False, asyncio.Event()
@@ -313,6 +311,8 @@ class AsyncConverterPool(Generic[T]):
         )
 
     async def __aenter__(self) -> Self:
+        if self._loop is not None:
+            await self.run()  # which refuses, unless it was stopped
         self._runner = asyncio.create_task(self.run())
         try:
             await self._up.wait()
@@ -372,15 +372,12 @@ class AsyncConverterPool(Generic[T]):
     def _dispatch(self) -> None:
         """Choose files for the free slots, as late as can be: when there is a slot."""
         while not self._stopping.is_set() and self._taken() < self._max_concurrency:
-            chosen = self._next()
-            if chosen is None:
+            if (chosen := self._next()) is None:
                 break
             line, path, seen = chosen
             line.active[path] = seen
-            name, context = f"{line.converter.name}: {path.name}", self._context.copy()
-            task = self._group.create_task(
-                self._handle(line, path, seen), name=name, context=context
-            )
+            name, handling = f"{line.converter.name}: {path.name}", self._handle(line, path, seen)
+            task = self._group.create_task(handling, name=name, context=self._context.copy())
             self._tasks.add(task)
             task.add_done_callback(self._release)
 
@@ -482,16 +479,14 @@ class AsyncConverterPool(Generic[T]):
             if announced != seen or _only_dated_back(seen, now):
                 line.waiting[path] = announced if announced != seen else now
         elif error is None:
-            self._converted += self._move(line, path, seen, line.done_dir)
+            self._converted += self._move(line, path, seen, line.done_dir, b"")
         else:
-            name = line.converter.name
+            name, error = line.converter.name, _tellable(error)
             _logger.error("converter %r could not %s %s", name, stage, path, exc_info=error)
             reason = _reason(name, path, stage, error)
             self._failed += self._move(line, path, seen, line.error_dir, reason)
 
-    def _move(
-        self, line: _Line[T], path: Path, seen: _Look, folder: Path, reason: bytes = b""
-    ) -> bool:
+    def _move(self, line: _Line[T], path: Path, seen: _Look, folder: Path, reason: bytes) -> bool:
         try:
             target = _move(path, folder, reason)
             if _look(target) == seen:
@@ -503,6 +498,12 @@ class AsyncConverterPool(Generic[T]):
             _logger.exception("%s could not be moved to %s: it stays", path, folder)
             line.held[path] = seen
         return False
+
+
+def _shares_memory(executor: futures.Executor) -> bool:
+    """Others pickle what they are given, and a context cannot be pickled."""
+    pickling = getattr(futures, "InterpreterPoolExecutor", ())  # though it has threads
+    return isinstance(executor, futures.ThreadPoolExecutor) and not isinstance(executor, pickling)
 
 
 def _start_thread(call: Callable[[], T]) -> "futures.Future[T]":
@@ -603,6 +604,14 @@ def _cut(name: str, length: int) -> str:
     return os.fsdecode(os.fsencode(name)[:length])
 
 
+def _tellable(error: BaseException) -> BaseException:
+    """The error or, if logging or a traceback of it would fail, one that says so."""
+    with contextlib.suppress(Exception):
+        _ = bool(error), traceback.format_exception(error)
+        return error
+    return RuntimeError(f"cannot show {object.__repr__(error)}").with_traceback(error.__traceback__)
+
+
 def _reason(converter: str, path: Path, stage: str, error: BaseException) -> bytes:
     told = traceback.TracebackException.from_exception(error)  # which bears a faulty __str__
     reason = {
@@ -620,12 +629,9 @@ def _reason(converter: str, path: Path, stage: str, error: BaseException) -> byt
 def _prepare(line: _Line[T]) -> None:
     """See that a converter's directories can be used; make those that it did not name."""
     converter, device = line.converter, None
-    for what, folder, named in (
-        ("watch_dir", line.watch_dir, True),
-        ("done_dir", line.done_dir, converter.done_dir is not None),
-        ("error_dir", line.error_dir, converter.error_dir is not None),
-    ):
-        if not named:
+    for what in ("watch_dir", "done_dir", "error_dir"):
+        folder: Path = getattr(line, what)
+        if getattr(converter, what) is None:
             folder.mkdir(exist_ok=True)
         code, problem = 0, ""
         if not folder.exists():
@@ -644,6 +650,7 @@ def _prepare(line: _Line[T]) -> None:
 
 
 def _lines(converters: Iterable[Converter[T]]) -> list[_Line[T]]:
+    _check_type("converters", converters, Iterable)
     lines: list[_Line[T]] = []
     for each in converters:
         _check_type("converters", each, Converter)
@@ -684,10 +691,8 @@ def _same(one: Path, other: Path) -> bool:
 
 def _overlap(first: str, second: str) -> bool:
     """Whether a name can match both patterns. Two sets in brackets are taken to overlap."""
-    a, b = (
-        re.findall(r"\[!?\]?[^]]*\]|.", os.path.normcase(each), re.DOTALL)
-        for each in (first, second)
-    )
+    pieces = re.compile(r"\[!?\]?[^]]*\]|.", re.DOTALL).findall
+    a, b = pieces(os.path.normcase(first)), pieces(os.path.normcase(second))
 
     @cache
     def meet(i: int, j: int) -> bool:

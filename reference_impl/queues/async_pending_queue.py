@@ -1,6 +1,6 @@
 # async_pending_queue.py: a durable upload queue in a directory, for asyncio (AsyncPendingQueue)
 # https://executable-guarantees.example/queues/async_pending_queue.html
-# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; needs watchdog
+# Version 1.0.0 (2026-11-28); Python 3.11 to 3.14, with or without the GIL; needs watchdog
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """An upload queue whose items are the files of one directory, so that a crash loses none.
@@ -176,14 +176,13 @@ class AsyncPendingQueue:
         self._directory, self._upload, self._backoff = Path(directory), upload, backoff
         self._max_concurrency = _check_count("max_concurrency", max_concurrency)
         self._max_attempts = _check_count("max_attempts", max_attempts)
-        self._upload_timeout = upload_timeout
-        self._stats = PendingStats()
+        self._upload_timeout, self._stats = upload_timeout, PendingStats()
         self._loop: asyncio.AbstractEventLoop | None = None  # from run on
         self._context: Context
         self._serving: asyncio.Task[None] | None = None
         self._runner: asyncio.Task[None] | None = None  # of the context manager
         self._up, self._over = asyncio.Event(), asyncio.Event()  # it began to watch; run ended
-        self._stopping = self._stop_asked = False
+        self._stopping = self._stop_asked = self._cancelled = False
         self._deadlines: list[asyncio.TimerHandle] = []  # of stop
         self._writing: set[str] = set()  # temporaries of submissions under way
         # Of each file that was drawn from the watch and has not ended, the name is in one of
@@ -275,9 +274,8 @@ class AsyncPendingQueue:
                 await self._until_over(self._serving)
         finally:
             self._stopping = True
-            for timer in (self._timer, *self._deadlines):
-                if timer is not None:
-                    timer.cancel()
+            for timer in filter(None, (self._timer, *self._deadlines)):
+                timer.cancel()
             self._serving = None  # or a cancellation that it keeps would hold it and this queue
             self._up.set()
             self._over.set()
@@ -325,8 +323,9 @@ class AsyncPendingQueue:
             self._deadlines.append(self._loop.call_later(timeout, self._cancel_uploads))
 
     def _cancel_uploads(self) -> None:
-        for task in self._running.values():
-            if not task.cancelling():  # once: its clean-up is left in peace
+        if not self._cancelled:  # once: their clean-up is left in peace
+            self._cancelled = True
+            for task in self._running.values():  # `cancelling` may be a timeout of their own
                 task.cancel()
 
     @property
@@ -380,8 +379,7 @@ class AsyncPendingQueue:
         assert self._loop is not None
         while self._ready and len(self._running) < self._max_concurrency and not self._stopping:
             name, _ = self._ready.popitem(last=False)
-            upload = self._process(name)
-            context = self._context.copy()
+            upload, context = self._process(name), self._context.copy()
             task = self._loop.create_task(upload, name=f"upload {name}", context=context)
             self._running[name] = task
             task.add_done_callback(partial(self._done, name))
@@ -432,6 +430,8 @@ class AsyncPendingQueue:
     # One file. What touches its names stands in plain functions: no cancellation splits them.
 
     async def _process(self, name: str) -> None:
+        if name not in self._running:  # an eager task: others are to know of it first
+            await asyncio.sleep(0)
         try:
             attempt = self._claim(name)
             if attempt > self._max_attempts:

@@ -1,6 +1,6 @@
 # memory_queue.py: an in-process job queue whose items have a status (MemoryQueue)
 # https://executable-guarantees.example/queues/memory_queue.html
-# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.0.1 (2026-11-28); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """A job queue in memory: claim an item, work on it, report how it went.
@@ -234,7 +234,8 @@ class MemoryQueue(BaseQueue[T]):
         # Whenever the lock is free, the id of each item in _items stands in one place: in the
         # line of its priority while it is pending, else in _since under its status.
         # _priorities are those of the lines, sorted, and no line is empty.
-        self._lock = threading.Lock()
+        # Never entered twice; an RLock since Ctrl-C cannot end a wait without giving it back.
+        self._lock = threading.RLock()
         self._available = threading.Condition(self._lock)  # another item is pending, or closed
         self._waiting = 0  # threads in _available.wait()
         self._items: dict[str, _Stored[T]] = {}
@@ -354,7 +355,7 @@ class MemoryQueue(BaseQueue[T]):
                 )
             if self._max_size is not None and old.status is COMPLETED is not new.status:
                 self._check_room_locked(self._max_size)
-            self._replace_locked(old, new)
+            self._replace_locked(old, new, self._clock())
             if len(self._completed_at) > self._keep_completed:
                 forgotten = self._drop_locked(next(iter(self._completed_at)))
         item.version, item.updated_at = new.version, new.updated_at
@@ -400,8 +401,9 @@ class MemoryQueue(BaseQueue[T]):
         with self._lock:
             items = [QueueItem(*self._items[key]) for key in self._since[FAILED]]
             retried = [item for item in items if item.can_retry]
+            since = self._clock()
             for item in retried:
-                self._replace_locked(item, replace(item, status=PENDING))
+                self._replace_locked(item, replace(item, status=PENDING), since)
         return len(retried)
 
     def requeue_stale(self, older_than: float) -> int:
@@ -413,13 +415,13 @@ class MemoryQueue(BaseQueue[T]):
         """
         _at_least(0, "older_than", older_than, int, float)
         with self._lock:
-            latest = self._clock() - older_than
+            latest = (since := self._clock()) - older_than
             reason = f"not reported within {older_than} s"
             keys = [key for key, at in self._claimed_at.items() if at <= latest]
             stale = [QueueItem(*self._items[key]) for key in keys]
             for item in stale:
                 status = PENDING if item.can_retry else FAILED
-                self._replace_locked(item, replace(item, status=status, last_error=reason))
+                self._replace_locked(item, replace(item, status=status, last_error=reason), since)
         return sum(item.can_retry for item in stale)
 
     def close(self) -> None:
@@ -498,8 +500,8 @@ class MemoryQueue(BaseQueue[T]):
         if self._waiting:
             self._available.notify()
 
-    def _replace_locked(self, old: QueueItem[T], new: QueueItem[T]) -> None:
-        since = self._clock()  # first, before any change, since it may fail
+    def _replace_locked(self, old: QueueItem[T], new: QueueItem[T], since: float) -> None:
+        # `since` is given, as the clock may fail: it is read before any change, of any item.
         if new.status is not old.status or new.priority != old.priority:
             self._leave_locked(old)
         self._version = new.version = self._version + 1

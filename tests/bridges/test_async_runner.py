@@ -140,6 +140,7 @@ def logged(logger: str) -> Iterator[list[logging.LogRecord]]:
         def emit(self, record: logging.LogRecord) -> None:
             records.append(record)
 
+    gc.collect()  # what an earlier test has left complains before
     keep = Keep()
     logging.getLogger(logger).addHandler(keep)
     try:
@@ -240,6 +241,8 @@ def test_a_system_exit_that_no_future_takes_is_logged() -> None:
         runner.run(exits_in_a_callback())
         turn(runner, 2)
     assert [record.getMessage() for record in records] == ["bench: no future takes SystemExit(3)"]
+    assert records[0].exc_info is not None
+    assert records[0].exc_info[0] is SystemExit, "the log lacks the traceback"
 
 
 def check_cancelling_settles_at_once(module: ModuleType) -> None:
@@ -321,11 +324,14 @@ def check_it_never_starts_when_cancelled_before(module: ModuleType) -> None:
         assert future.cancelled()
         assert not started
         assert was_closed(coro)
+        assert not runner._open, "the runner holds what has ended"
 
 
 @pytest.mark.guarantee("AR-1")
 def test_a_coroutine_cancelled_before_its_first_step_never_runs() -> None:
-    check_it_never_starts_when_cancelled_before(async_runner)
+    with logged("asyncio") as records:
+        check_it_never_starts_when_cancelled_before(async_runner)
+    assert not records
 
 
 @pytest.mark.twin("AR-1")
@@ -762,6 +768,117 @@ def test_not_awaiting_tasks_is_found(fault: tuple[str, str]) -> None:
         gc.collect()
 
 
+def check_a_clean_up_may_wait_for_a_background_task(module: ModuleType, depth: int) -> None:
+    """One that nobody else cancels, so that the runner has to, while the clean-up waits."""
+    tasks: list[asyncio.Task[None]] = []
+    begun, ended = threading.Event(), []
+
+    async def begin() -> None:
+        tasks.append(asyncio.create_task(forever()))
+
+    async def nested(depth: int) -> None:
+        try:
+            if depth:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(nested(depth - 1))
+            else:
+                begun.set()
+                await forever()
+        finally:
+            if not depth:
+                await asyncio.wait(tasks)
+            ended.append(depth)
+
+    runner = module.AsyncRunner()
+    runner.start()
+    runner.run(begin())
+    runner.submit(nested(depth))
+    assert begun.wait(PATIENCE)
+    runner.close(PATIENCE)
+    assert ended == list(range(depth + 1))
+    assert tasks[0].cancelled()
+
+
+@pytest.mark.guarantee("AR-2")
+@pytest.mark.parametrize("depth", [0, 1, 2, 5])
+def test_a_clean_up_may_wait_for_a_background_task(depth: int) -> None:
+    check_a_clean_up_may_wait_for_a_background_task(async_runner, depth)
+
+
+def check_what_a_helper_begins_late_is_awaited(module: ModuleType) -> None:
+    """A thread of the executor, which is waited for last, hands a coroutine to the loop."""
+    runner, late = module.AsyncRunner(), Job()
+    entered, waited_for = threading.Event(), threading.Event()
+    runner.start()
+    loop = runner._loop
+    shutdown = loop.shutdown_default_executor
+
+    async def shut_down() -> None:
+        waited_for.set()
+        await shutdown()
+
+    loop.shutdown_default_executor = shut_down
+
+    def helper() -> None:
+        entered.set()
+        assert waited_for.wait(PATIENCE)
+        asyncio.run_coroutine_threadsafe(late(), loop)
+        assert late.begun.wait(PATIENCE)
+
+    runner.submit(asyncio.to_thread(helper))
+    assert entered.wait(PATIENCE)
+    runner.close(PATIENCE)
+    assert late.clean == 1, "it was left behind"
+
+
+@pytest.mark.guarantee("AR-2")
+def test_what_a_helper_begins_late_is_awaited() -> None:
+    check_what_a_helper_begins_late_is_awaited(async_runner)
+
+
+@pytest.mark.twin("AR-2")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_leaving_what_a_helper_begins_late_is_found() -> None:
+    with logged("asyncio"):
+        must_fail(
+            check_what_a_helper_begins_late_is_awaited,
+            ("        await _end_tasks(set())  # which those", "        # which those"),
+        )
+        gc.collect()
+
+
+@pytest.mark.guarantee("AR-2")
+def test_close_ends_where_no_thread_is_left_to_wait_for_the_helpers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As at the interpreter's exit. Nothing is left behind by that, or logged."""
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    job = Job()
+    with logged("asyncio") as records:
+        runner = AsyncRunner()
+        runner.start()
+        runner.run(asyncio.to_thread(int))
+        future, loop = runner.submit(job()), runner._loop
+        assert job.begun.wait(PATIENCE)
+        helpers = [t for t in threading.enumerate() if t.name.startswith("async-runner-helper")]
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            runner.close(PATIENCE)
+        gc.collect()
+    for helper in helpers:
+        helper.join(PATIENCE)
+    assert future.cancelled()
+    assert job.clean == 1
+    assert loop is not None
+    assert loop.is_closed()
+    assert [helper.is_alive() for helper in helpers] == [False]
+    assert not records
+
+
 def check_children_finish_their_clean_up(module: ModuleType) -> None:
     """Cancelling a future cancels the tasks of its group; close does not cancel them again."""
     child = Job(gated=True)
@@ -807,7 +924,9 @@ def check_close_times_out_and_goes_on(module: ModuleType) -> None:
     try:
         for _ in range(2):
             with pytest.raises(
-                TimeoutError, match="bench has not ended after 0 s, with 1 coroutines"
+                TimeoutError,
+                match=r"bench has not ended after 0 s, with 1 coroutines left: "
+                r"it goes on, call close\(\) again to wait$",
             ):
                 runner.close(timeout=0)
         assert job.cleaning.wait(PATIENCE)
@@ -1066,6 +1185,37 @@ def test_a_task_factory_that_fails_fails_the_future() -> None:
         coro = value()
         assert runner.submit(coro).exception(PATIENCE) is error
         assert was_closed(coro)
+        assert not runner._open, "the runner holds what has ended"
+
+
+@pytest.mark.guarantee("AR-1")
+def test_a_future_that_is_cancelled_while_its_task_cannot_be_made_stays_cancelled() -> None:
+    """The factory's error comes too late for it, and disturbs nobody."""
+    futures: list[concurrent.futures.Future[Any]] = []
+    submitted = threading.Event()
+
+    def factory(*_: object, **__: object) -> Any:
+        assert submitted.wait(PATIENCE)
+        assert futures[0].cancel()
+        raise LookupError("no task today")
+
+    async def install(factory: Any) -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+
+    with (
+        logged("asyncio") as asyncios,
+        logged("concurrent.futures") as futures_own,
+        AsyncRunner() as runner,
+    ):
+        runner.run(install(factory))
+        coro = value()
+        futures.append(runner.submit(coro))
+        submitted.set()
+        turn(runner)
+        assert futures[0].cancelled()
+        assert was_closed(coro)
+    assert not asyncios
+    assert not futures_own
 
 
 @pytest.mark.guarantee("AR-1", "AR-2")
@@ -1361,11 +1511,86 @@ def test_what_comes_in_spite_of_the_cancellation_is_passed_on(
 
 @pytest.mark.guarantee("AR-5")
 def test_a_coroutines_own_timeout_error_is_passed_on() -> None:
+    """Though it looks as if the time were up, there is nothing to cancel any more."""
     error = TimeoutError("its own")
-    with AsyncRunner() as runner:
+    with logged("asyncio") as records, AsyncRunner() as runner:
         with pytest.raises(TimeoutError) as caught:
             runner.run(fail(error), timeout=PATIENCE)
+        turn(runner)
     assert caught.value is error
+    assert not records
+
+
+@pytest.mark.guarantee("AR-5")
+def test_a_timeout_that_comes_when_close_has_ended_the_coroutine_is_still_a_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = Job()
+
+    class Late(async_runner._Submission[Any]):
+        def result(self, timeout: float | None = None) -> Any:
+            if timeout is not None:
+                assert job.begun.wait(PATIENCE)
+                runner.close(PATIENCE)
+                raise TimeoutError
+            return super().result(timeout)
+
+    monkeypatch.setattr(async_runner, "_Submission", Late)
+    with AsyncRunner(name="bench") as runner:
+        with pytest.raises(TimeoutError, match=r"^bench: cancelled after 0\.5 s$"):
+            runner.run(job(), timeout=0.5)
+    assert job.clean == 1
+
+
+class Interruption(BaseException):
+    """What a signal handler raises."""
+
+
+def check_an_interrupted_run(module: ModuleType) -> None:
+    """It waits for the clean-up, which ends once `run` has returned or is seen to wait."""
+    job = Job(gated=True)
+
+    class Interrupted(module._Submission):  # type: ignore[misc, name-defined]
+        def result(self, timeout: float | None = None) -> Any:
+            assert job.begun.wait(PATIENCE)
+            raise Interruption
+
+    def wait(submissions: Any) -> Any:
+        assert job.cleaning.wait(PATIENCE), "it was not cancelled"
+        assert not any(submission.done() for submission in submissions), "settled too early"
+        job.open()
+        return concurrent.futures.wait(submissions, PATIENCE)
+
+    with running(module) as runner, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_Submission", Interrupted)
+        patch.setattr(module, "wait", wait)
+        try:
+            with pytest.raises(Interruption):
+                runner.run(job())
+            assert job.clean == 1, "it was left running"
+        finally:
+            job.open()
+    assert job.broken == 0
+
+
+def test_what_a_signal_handler_raises_in_run_cancels_and_waits() -> None:
+    check_an_interrupted_run(async_runner)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("                if not submission.done():", "                if submission.done():"),
+        ("                    wait([submission])\n", ""),
+        (
+            "                    submission.request_cancel()\n",
+            "                    submission.cancel()\n",
+        ),
+    ],
+    ids=["goes on", "does not wait", "settles at once"],
+)
+def test_an_interrupted_run_that_leaves_its_coroutine_is_found(fault: tuple[str, str]) -> None:
+    must_fail(check_an_interrupted_run, fault)
 
 
 @pytest.mark.guarantee("AR-2", "AR-5")
@@ -1569,12 +1794,30 @@ def test_a_start_that_fails_leaves_nothing_and_can_be_repeated(
         assert runner.run(value(1)) == 1
 
 
-def test_the_thread_has_the_runners_name() -> None:
-    async def name() -> str:
-        return threading.current_thread().name
+def test_threads_and_the_task_that_closes_have_the_runners_name() -> None:
+    """And its thread is a daemon: one that is never closed must not hold up the exit for ever."""
+    tasks: set[str] = set()
 
+    async def thread() -> threading.Thread:
+        return threading.current_thread()
+
+    async def job() -> None:
+        try:
+            begun.set()
+            await forever()
+        finally:
+            tasks.update(task.get_name() for task in asyncio.all_tasks())
+
+    begun = threading.Event()
     with AsyncRunner(name="bench") as runner:
-        assert runner.run(name()) == "bench"
+        own = runner.run(thread())
+        assert (own.name, own.daemon) == ("bench", True)
+        helper = runner.run(asyncio.to_thread(threading.current_thread))
+        assert helper.name.startswith("bench-helper")
+        runner.submit(job())
+        assert begun.wait(PATIENCE)
+        assert "bench" not in tasks
+    assert "bench" in tasks
 
 
 def test_an_idle_runner_sleeps() -> None:
@@ -1613,6 +1856,64 @@ SETUP = """
     async def forever():
         await asyncio.get_running_loop().create_future()
 """
+
+
+@pytest.fixture
+def no_other_runners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a hook, called by hand, reaches those of this test only."""
+    monkeypatch.setattr(async_runner, "_runners", weakref.WeakValueDictionary())
+    monkeypatch.setattr(async_runner, "_inherited", [])
+
+
+def end_abandoned(runner: Any, loop: Any, thread: threading.Thread) -> None:
+    """What a fork's parent does later: here it is the same process."""
+    vars(loop).pop("close", None)
+    loop.call_soon_threadsafe(runner._start_winding_down)
+    thread.join(PATIENCE)
+    assert loop.is_closed()
+
+
+@pytest.mark.guarantee("AR-2", "AR-3")
+@pytest.mark.usefixtures("no_other_runners")
+def test_what_a_child_inherits_is_closed_without_its_loop() -> None:
+    """What the hook does in the child, where another thread may have held the lock."""
+    runner, unused = AsyncRunner(name="bench"), AsyncRunner()
+    runner.start()
+    loop, thread, pending = runner._loop, runner._thread, runner.submit(forever())
+    assert loop is not None
+    assert thread is not None
+    try:
+        with runner._lock:
+            async_runner._after_fork()
+            for call in (runner.submit, runner.run):
+                coro = value()
+                with pytest.raises(
+                    RuntimeError, match="bench is closed in this process, as it was started"
+                ):
+                    call(coro)
+                assert was_closed(coro)
+            with pytest.raises(RuntimeError, match="fork: make another AsyncRunner"):
+                runner.start()
+            runner.close()
+        loop.close()
+        assert not loop.is_closed(), "the parent's descriptors were taken off its selector"
+        assert loop in async_runner._inherited, "it can be closed by the collector"
+        assert not pending.done()
+        with unused:
+            assert unused.run(value(1)) == 1
+    finally:
+        end_abandoned(runner, loop, thread)
+    assert pending.cancelled()
+
+
+@pytest.mark.usefixtures("no_other_runners")
+def test_a_child_inherits_a_loop_that_takes_no_attribute() -> None:
+    """Such as one written in another language: it is kept, and that is all."""
+    runner: Any = AsyncRunner()
+    runner._loop, runner._thread = object(), threading.current_thread()
+    runner._abandon()
+    assert async_runner._inherited.pop() is runner._loop
+    runner.close()
 
 
 @unix_only
@@ -1661,6 +1962,38 @@ def test_a_forked_child_has_a_closed_runner_and_does_the_parents_no_harm(ending:
     assert pending.cancelled()
     """
     )
+
+
+@pytest.mark.usefixtures("no_other_runners")
+def test_the_exit_hook_closes_every_runner_and_tells_which_have_not_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(async_runner, "_EXIT_TIMEOUT", 0)
+    jobs = [Job(gated=True) for _ in "ab"]
+    runners = [AsyncRunner(name="first"), AsyncRunner(name="second"), AsyncRunner(name="unused")]
+    try:
+        for runner, job in zip(runners, jobs, strict=False):
+            runner.start()
+            runner.submit(job())
+            assert job.begun.wait(PATIENCE)
+        with logged(async_runner.__name__) as records:
+            async_runner._close_all()
+        assert [(record.levelname, record.getMessage()) for record in records] == [
+            (
+                "WARNING",
+                f"the interpreter exits: {name} has not ended after 0 s, with 1 coroutines left: "
+                "it goes on, call close() again to wait",
+            )
+            for name in ("first", "second")
+        ]
+        for runner in runners:
+            with pytest.raises(RuntimeError, match="is closed"):
+                runner.start()
+    finally:
+        for runner, job in zip(runners, jobs, strict=False):
+            job.open()
+            runner.close(PATIENCE)
+    assert [(job.clean, job.broken) for job in jobs] == [(1, 0)] * 2
 
 
 def test_the_interpreters_exit_closes_a_running_runner() -> None:

@@ -153,23 +153,29 @@ def check_keys_are_drawn_one_by_one_by_the_caller(m: ModuleType) -> None:
     assert callers == {threading.get_ident()}
 
 
-def watch_the_caller(
-    m: ModuleType, monkeypatch: pytest.MonkeyPatch
+def watch(
+    m: ModuleType, monkeypatch: pytest.MonkeyPatch, *, workers: bool = False
 ) -> tuple[threading.Semaphore, list[float | None]]:
-    """Tells when the caller sleeps (who then gets the lock finds it asleep), and how long."""
+    """Tells when the caller sleeps (who then gets the lock finds it asleep), and how long.
+
+    Or when the workers do.
+    """
     caller, asleep = threading.get_ident(), threading.Semaphore(0)
     timeouts: list[float | None] = []
 
     class Watched(threading.Condition):
         def wait(self, timeout: float | None = None) -> bool:
-            if threading.get_ident() == caller:
+            if (threading.get_ident() != caller) is workers:
                 timeouts.append(timeout)
                 asleep.release()
             return super().wait(timeout)
 
-    own = SimpleNamespace(**{**vars(threading), "Condition": Watched})
-    monkeypatch.setattr(m, "threading", own)
+    replace_threading(m, monkeypatch, Condition=Watched)
     return asleep, timeouts
+
+
+def replace_threading(m: ModuleType, monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
+    monkeypatch.setattr(m, "threading", SimpleNamespace(**{**vars(threading), **parts}))
 
 
 def check_no_more_keys_in_flight_than_promised(m: ModuleType) -> None:
@@ -181,7 +187,7 @@ def check_no_more_keys_in_flight_than_promised(m: ModuleType) -> None:
             yield key
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        asleep, _ = watch_the_caller(m, monkeypatch)
+        asleep, _ = watch(m, monkeypatch)
 
         def look() -> None:
             asleep.acquire(timeout=Gate.patience)
@@ -193,6 +199,63 @@ def check_no_more_keys_in_flight_than_promised(m: ModuleType) -> None:
         m.parallel_execute(keys(), lambda key: gate.pass_through(), 2)
         watcher.join()
     assert seen == [4 * 2 + 32]
+
+
+def check_more_keys_are_drawn_when_half_are_left(m: ModuleType) -> None:
+    """Of 36 operations in flight the first waits for that, the 19th for one more key."""
+    more = Gate()
+
+    def keys() -> Iterator[int]:
+        yield from range(36)
+        more.set()
+        yield 36
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        asleep, _ = watch(m, monkeypatch)
+
+        def operation(key: int) -> None:
+            if key == 0:
+                assert asleep.acquire(timeout=Gate.patience)
+            elif key == 18:
+                more.pass_through()
+
+        results = m.parallel_execute(keys(), operation, 1)
+    assert outcomes(results) == [None] * 37
+
+
+def check_keys_wake_workers_before_they_start_new_ones(m: ModuleType) -> None:
+    for slowly in (False, True):
+        in_groups(m, (1, 1, 2, 2, 1, 3, 3, 2), slowly=slowly)
+
+
+def in_groups(m: ModuleType, sizes: tuple[int, ...], *, slowly: bool) -> None:
+    """Keys come in groups, each when all workers sleep; those of a group wait for each other.
+
+    They come at once, or slowly: each when the one before it has begun.
+    """
+    names, begun = list[list[str]](), threading.Semaphore(0)
+    groups = [threading.Barrier(size) for size in sizes]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        asleep, timeouts = watch(m, monkeypatch, workers=True)
+
+        def keys() -> Iterator[threading.Barrier]:
+            for group in groups:
+                for _ in range(group.parties):
+                    yield group
+                    assert not slowly or begun.acquire(timeout=Gate.patience)
+                for _ in range(group.parties):
+                    assert asleep.acquire(timeout=Gate.patience)
+                names.append(sorted(thread.name for thread in own_threads()))
+
+        def operation(group: threading.Barrier) -> None:
+            begun.release()
+            group.wait(Gate.patience)
+
+        results = m.parallel_execute(keys(), operation, max(sizes))
+    assert outcomes(results) == [None] * sum(sizes)
+    numbers = itertools.accumulate(sizes, max)
+    assert names == [[f"parallel_execute-{n + 1}" for n in range(most)] for most in numbers]
+    assert timeouts == [None] * sum(sizes), "workers wait for keys, not for time to pass"
 
 
 def check_what_finished_in_time_is_kept(m: ModuleType) -> None:
@@ -221,8 +284,9 @@ def check_what_finished_in_time_is_kept(m: ModuleType) -> None:
     before = list(results)
     gate.set()
     join_own_threads()
+    assert [r.key for r in before] == ["quick", "stuck"]
     assert outcomes(before) == ["quick", TimeoutError]
-    assert "not finished within 10.0 s" in str(before[1].error)
+    assert str(before[1].error) == "not finished within 10.0 s"
     assert results == before, "a late result came into the list"
     assert waited_for == [False], "the call waited for a stuck thread"
     assert daemons == [True]
@@ -241,7 +305,7 @@ def check_after_the_deadline_keys_are_drawn_not_run(m: ModuleType) -> None:
         results = m.parallel_execute(keys(), ran.append, 1, timeout=1.0, executor=Inline())
     assert [r.key for r in results] == list(range(100))
     assert outcomes(results) == [None, *[TimeoutError] * 99]
-    assert "not started within 1.0 s" in str(results[99].error)
+    assert str(results[99].error) == "not started within 1.0 s"
     assert results[99].error is not results[98].error
     assert ran == [0]
 
@@ -271,22 +335,35 @@ def check_a_failure_stops_what_has_not_started(m: ModuleType) -> None:
     results = m.parallel_execute(keys(), operation, 1, fail_fast=True)
     assert [r.key for r in results] == list(range(100))
     assert outcomes(results) == [None, LookupError, *[CancelledError] * 98]
+    assert {str(r.error) for r in results[2:]} == {"not started, since another key failed"}
     assert ran == [0, 1]
 
 
 def check_what_runs_at_the_first_failure_keeps_its_result(m: ModuleType) -> None:
-    failed = Gate()
+    with ThreadPoolExecutor(2) as pool:
+        for executor in (None, pool):
+            begun, failed = Gate(), Gate()
 
-    def operation(key: str) -> str:
-        if key == "bad":
-            fail(key)
-        failed.pass_through()
-        return "kept"
+            def operation(key: str, begun: Gate = begun, failed: Gate = failed) -> str:
+                if key == "bad":
+                    begun.pass_through()
+                    fail(key)
+                begun.set()
+                failed.pass_through()
+                return "kept"
 
-    results = m.parallel_execute(
-        ["good", "bad"], operation, 2, fail_fast=True, on_progress=lambda *_: failed.set()
-    )
-    assert outcomes(results) == ["kept", LookupError]
+            def on_progress(completed: int, total: int, failed: Gate = failed) -> None:
+                failed.set()
+
+            results = m.parallel_execute(
+                ["good", "bad"],
+                operation,
+                2,
+                fail_fast=True,
+                on_progress=on_progress,
+                executor=executor,
+            )
+            assert outcomes(results) == ["kept", LookupError]
 
 
 def check_a_failure_without_fail_fast_stops_nothing(m: ModuleType) -> None:
@@ -320,6 +397,64 @@ def check_what_is_no_exception_ends_the_call(m: ModuleType) -> None:
         assert caught.value is error
     assert waited_for == [True, True], "the call waited for an operation"
     assert len(drawn) <= 2 + 40
+
+
+def check_an_exit_is_heard_of_at_the_next_key(m: ModuleType) -> None:
+    drawn = []
+
+    def keys() -> Iterator[int]:
+        for key in range(9):
+            drawn.append(key)
+            yield key
+            join_own_threads()  # it ends when it has told of the exit
+
+    def leave(key: int) -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        m.parallel_execute(keys(), leave, 1)
+    assert drawn == [0, 1]
+
+
+def check_no_error_is_released_under_the_lock(m: ModuleType) -> None:
+    """Two operations exit, then the source fails: that is raised, and the exits are dropped."""
+    locks, free = list[Any](), dict[Any, bool]()
+
+    class Leave(SystemExit):
+        def __del__(self) -> None:
+            with ThreadPoolExecutor(1) as another:
+                free[self.code] = another.submit(locks[-1].acquire, timeout=0.01).result()
+                if free[self.code]:
+                    another.submit(locks[-1].release).result()
+
+    class Exit:
+        def __init__(self, name: str) -> None:
+            self.name, self.begun, self.gate = name, Gate(), Gate()
+
+    def a_lock() -> Any:
+        locks.append(threading.RLock())
+        return locks[-1]
+
+    def leave(key: Exit) -> None:
+        key.begun.set()
+        key.gate.pass_through()
+        raise Leave(key.name)
+
+    def keys(*exits: Exit) -> Iterator[Exit]:
+        for key in exits:
+            yield key
+            key.begun.pass_through()
+        for key, thread in zip(exits, own_threads(), strict=True):
+            key.gate.set()
+            thread.join()  # it has told of its exit
+        raise OSError("the list ends here")
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        replace_threading(m, monkeypatch, RLock=a_lock)
+        for names in (["one", "other"], ["only"]):
+            with pytest.raises(OSError, match="ends here"):
+                m.parallel_execute(keys(*map(Exit, names)), leave, 2)
+    assert free == dict.fromkeys(("one", "other", "only"), True)
 
 
 def check_a_failing_source_starts_nothing_more(m: ModuleType) -> None:
@@ -369,7 +504,7 @@ def check_progress_does_not_wait_for_the_next_outcome(m: ModuleType) -> None:
     """The first operation ends while the caller sleeps; the second one when that was told."""
     told = Gate()
     with pytest.MonkeyPatch.context() as monkeypatch:
-        asleep, _ = watch_the_caller(m, monkeypatch)
+        asleep, _ = watch(m, monkeypatch)
 
         def operation(key: int) -> None:
             if key == 1:
@@ -379,6 +514,28 @@ def check_progress_does_not_wait_for_the_next_outcome(m: ModuleType) -> None:
 
         results = m.parallel_execute((0, 1), operation, on_progress=lambda *_: told.set())
     assert outcomes(results) == [None, None]
+
+
+def check_the_caller_sleeps_when_it_has_attended_to_all(m: ModuleType) -> None:
+    """The first outcome is there when it comes to wait; the second one when it sleeps."""
+    for on_progress in (None, lambda *_: None):
+        began = Gate()
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            asleep, _ = watch(m, monkeypatch)
+
+            def keys(began: Gate = began) -> Iterator[int]:
+                yield from (0, 1)
+                began.pass_through()
+
+            def operation(
+                key: int, began: Gate = began, asleep: threading.Semaphore = asleep
+            ) -> None:
+                if key == 1:
+                    began.set()
+                    assert asleep.acquire(timeout=Gate.patience), "the caller does not sleep"
+
+            results = m.parallel_execute(keys(), operation, 1, on_progress=on_progress)
+        assert outcomes(results) == [None, None]
 
 
 def sees_the_callers_context(m: ModuleType, executor: Executor | None) -> None:
@@ -444,17 +601,21 @@ def check_an_executor_that_breaks_fails_its_keys(m: ModuleType) -> None:
             return future
 
     results = m.parallel_execute(range(5), str, executor=Breaking())
+    assert [r.key for r in results] == list(range(5))
     assert outcomes(results) == ["0", "1", *[BrokenExecutor] * 3]
 
 
 def check_fail_fast_cancels_what_an_executor_has_not_begun(m: ModuleType) -> None:
     """One thread, three keys given to it: two wait there, and must not begin."""
-    ran, waiting = [], Gate()
+    ran, waiting, told = [], Gate(), []
 
     def operation(key: int) -> None:
         ran.append(key)
         waiting.pass_through()
         fail(key)
+
+    def on_progress(completed: int, total: int | None) -> None:
+        told.append(completed)
 
     def keys() -> Iterator[int]:
         yield from range(3)
@@ -462,10 +623,13 @@ def check_fail_fast_cancels_what_an_executor_has_not_begun(m: ModuleType) -> Non
         yield from range(3, 6)
 
     with ThreadPoolExecutor(1) as pool:
-        results = m.parallel_execute(keys(), operation, 4, fail_fast=True, executor=pool)
+        results = m.parallel_execute(
+            keys(), operation, 4, fail_fast=True, on_progress=on_progress, executor=pool
+        )
+    assert [r.key for r in results] == list(range(6))
     assert outcomes(results) == [LookupError, *[CancelledError] * 5]
     assert {str(r.error) for r in results[1:]} == {"not started, since another key failed"}
-    assert ran == [0]
+    assert (ran, told) == ([0], [1])
 
 
 def check_the_deadline_holds_with_an_executor(m: ModuleType) -> None:
@@ -489,6 +653,7 @@ def check_the_deadline_holds_with_an_executor(m: ModuleType) -> None:
         results = m.parallel_execute(keys(), operation, 4, timeout=5.0, executor=pool)
         before = list(results)
         gate.set()
+    assert [r.key for r in before] == ["quick", "stuck", "waits"]
     assert outcomes(before) == [None, TimeoutError, TimeoutError]
     assert results == before
     assert ran == ["quick", "stuck"]
@@ -529,7 +694,7 @@ def check_fail_fast_wakes_the_caller_to_cancel(m: ModuleType) -> None:
     """The first future fails while the caller sleeps; the second one would never end."""
     idle = Idle()
     with pytest.MonkeyPatch.context() as monkeypatch:
-        asleep, _ = watch_the_caller(m, monkeypatch)
+        asleep, _ = watch(m, monkeypatch)
 
         def let_the_first_fail() -> None:
             asleep.acquire(timeout=Gate.patience)
@@ -551,9 +716,20 @@ def check_a_failure_during_submit_cancels_what_was_submitted(m: ModuleType) -> N
         if len(futures) == 2:
             futures[0].set_exception(LookupError())
 
-    idle = Idle(fail_the_first)
-    results = m.parallel_execute("ab", str, 2, fail_fast=True, timeout=Gate.patience, executor=idle)
+    idle, told = Idle(fail_the_first), []
+    results = m.parallel_execute(
+        "ab",
+        str,
+        2,
+        timeout=Gate.patience,
+        fail_fast=True,
+        on_progress=lambda *now: told.append(now),
+        executor=idle,
+    )
     assert outcomes(results) == [LookupError, CancelledError]
+    assert results[1].key == "b"
+    assert str(results[1].error) == "not started, since another key failed"
+    assert told == [(1, 2)], "what was cancelled has not ended"
 
 
 def check_few_workers_are_refused_and_many_warned_of(m: ModuleType) -> None:
@@ -629,6 +805,21 @@ PROOFS: list[tuple[str, Check, list[list[tuple[str, str]]]]] = [
         ],
     ),
     (
+        "PE-3",
+        check_more_keys_are_drawn_when_half_are_left,
+        [[("resume=limit // 2", "resume=limit // 2 - 1")]],
+    ),
+    (
+        "PE-3",
+        check_keys_wake_workers_before_they_start_new_ones,
+        [
+            [("            self.waking = False\n", "")],
+            [("self.work.notify()", "pass")],
+            [("len(self.ready) > self.sleeping + self.waking", "self.ready")],
+            [("len(self.ready) > self.sleeping + self.waking", "not self.threads")],
+        ],
+    ),
+    (
         "PE-4",
         check_what_finished_in_time_is_kept,
         [
@@ -673,7 +864,10 @@ PROOFS: list[tuple[str, Check, list[list[tuple[str, str]]]]] = [
     (
         "PE-5",
         check_what_runs_at_the_first_failure_keeps_its_result,
-        [[("for index in self.ready:", "for index in list(self.unfinished):")]],
+        [
+            [("for index in self.ready:", "for index in list(self.unfinished):")],
+            [("if not begun and self.refusal is not None", "if self.refusal is not None")],
+        ],
     ),
     (
         "PE-5",
@@ -701,6 +895,19 @@ PROOFS: list[tuple[str, Check, list[list[tuple[str, str]]]]] = [
             [("self.stuck = self.stuck or bool(unfinished)", "pass")],
             [("raise self.fatal", "raise type(self.fatal)")],
         ],
+    ),
+    (
+        "PE-6",
+        check_no_error_is_released_under_the_lock,
+        [
+            [("outcome if self.fatal is None else self.fatal", "outcome")],
+            [("fatal, self.fatal = self.fatal, None", "fatal = self.fatal = None")],
+        ],
+    ),
+    (
+        "PE-6",
+        check_an_exit_is_heard_of_at_the_next_key,
+        [[("        if urgent:\n", "        if False:\n")]],
     ),
     (
         "PE-6",
@@ -739,6 +946,19 @@ PROOFS: list[tuple[str, Check, list[list[tuple[str, str]]]]] = [
         [[("self.options.on_progress is not None and self.completed > self.reported", "False")]],
     ),
     (
+        "PE-6",
+        check_the_caller_sleeps_when_it_has_attended_to_all,
+        [
+            [("self.completed > self.reported)", "self.completed >= self.reported)")],
+            [
+                (
+                    "(self.options.on_progress is not None and self.completed > self.reported)",
+                    "self.completed > self.reported",
+                )
+            ],
+        ],
+    ),
+    (
         "PE-7",
         check_threads_see_the_callers_context,
         [
@@ -762,7 +982,15 @@ PROOFS: list[tuple[str, Check, list[list[tuple[str, str]]]]] = [
     (
         "PE-8",
         check_an_executor_that_breaks_fails_its_keys,
-        [[("except Exception as error:  # the pool", "except OSError as error:  # the pool")]],
+        [
+            [("except Exception as error:  # the pool", "except OSError as error:  # the pool")],
+            [
+                (
+                    "self.settle_locked(index, Failure(key, error))",
+                    "self.settle_locked(index, error)",
+                )
+            ],
+        ],
     ),
     (
         "PE-8",
@@ -802,7 +1030,10 @@ PROOFS: list[tuple[str, Check, list[list[tuple[str, str]]]]] = [
     (
         "PE-5",
         check_a_failure_during_submit_cancels_what_was_submitted,
-        [[("self.doomed.append(future)", "pass")]],
+        [
+            [("self.doomed.append(future)", "pass")],
+            [("self.completed += begun", "self.completed += 1")],
+        ],
     ),
     (
         "PE-9",
@@ -856,6 +1087,26 @@ def test_all_workers_work_at_once() -> None:
         assert outcomes(results) == [True] * 10
 
 
+def test_ten_operations_at_once_by_default() -> None:
+    gate, counts = Gate(), []
+
+    def keys() -> Iterator[int]:
+        yield from range(12)
+        counts.append(len(own_threads()))
+        gate.set()
+
+    parallel_execute(keys(), lambda key: gate.pass_through())
+    assert counts == [10]
+
+
+@pytest.mark.guarantee("PE-9")
+def test_a_hundred_workers_are_the_most_without_a_warning() -> None:
+    parallel_execute([1], str, 100)  # a warning would be an error
+    words = "max_workers is 101: .* at once mostly wait for each other; try fewer, or asyncio"
+    with pytest.warns(UserWarning, match=f"^{words}$"):
+        parallel_execute([1], str, 101)
+
+
 def test_partition_gives_values_and_failures_in_order() -> None:
     results = parallel_execute(["1", "x", "2", "y"], int)
     values, failures = partition(iter(results))
@@ -904,7 +1155,7 @@ def test_an_endless_timeout_is_none() -> None:
 
 
 def test_without_a_deadline_nobody_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    asleep, timeouts = watch_the_caller(module, monkeypatch)
+    asleep, timeouts = watch(module, monkeypatch)
     go = Gate()
 
     def release() -> None:
@@ -930,6 +1181,11 @@ class AsyncCallable:
         """Not to be called."""
 
 
+COROUTINE_FUNCTION = (
+    r"operation .* is a coroutine function: let a function call run_sync, or use asyncio\.gather"
+)
+
+
 class OldSequence:
     """Iterable without `__iter__`."""
 
@@ -941,40 +1197,47 @@ class OldSequence:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"max_workers": True}, TypeError, "max_workers must be an int, got True"),
-        ({"max_workers": 2.0}, TypeError, r"max_workers must be an int, got 2\.0"),
-        ({"max_workers": "2"}, TypeError, "max_workers must be an int, got '2'"),
-        ({"max_workers": None}, TypeError, "max_workers must be an int, got None"),
+        ({"max_workers": True}, TypeError, r"max_workers must be an int, got True: pass .* from 1"),
+        ({"max_workers": 2.0}, TypeError, r"max_workers must be an int, got 2\.0: pass .* from 1"),
+        ({"max_workers": "2"}, TypeError, "max_workers must be an int, got '2': pass .* from 1"),
+        ({"max_workers": None}, TypeError, "max_workers must be an int, got None: pass .* from 1"),
         ({"max_workers": 0}, ValueError, "max_workers must be 1 or more, got 0"),
-        ({"timeout": -0.1}, ValueError, r"timeout .* at least 0 seconds, got -0\.1"),
-        ({"timeout": math.nan}, ValueError, "timeout .* at least 0 seconds, got nan"),
+        ({"timeout": -0.1}, ValueError, r"timeout must be None or at least 0 seconds, got -0\.1"),
+        ({"timeout": math.nan}, ValueError, "timeout must be None or at least 0 seconds, got nan"),
         ({"timeout": "1"}, TypeError, "timeout must be None or a number of seconds, got '1'"),
         ({"timeout": False}, TypeError, "timeout must be None or a number of seconds, got False"),
-        ({"operation": None}, TypeError, "operation must be callable, got None"),
-        ({"operation": coroutine_function}, TypeError, "coroutine function: .*run_sync.*gather"),
-        ({"operation": AsyncCallable()}, TypeError, "coroutine function: .*run_sync.*gather"),
+        ({"operation": None}, TypeError, "operation must be callable, got None: pass a function"),
+        ({"operation": coroutine_function}, TypeError, COROUTINE_FUNCTION),
+        ({"operation": AsyncCallable()}, TypeError, COROUTINE_FUNCTION),
+        ({"operation": functools.partial(coroutine_function)}, TypeError, COROUTINE_FUNCTION),
+        ({"on_progress": 7}, TypeError, "on_progress must be callable, got 7: pass a function"),
         (
-            {"operation": functools.partial(coroutine_function)},
+            {"on_progress": coroutine_function},
             TypeError,
-            "coroutine function: .*run_sync.*gather",
+            "on_progress <function .*> is a coroutine function: pass a plain function",
         ),
-        ({"on_progress": 7}, TypeError, "on_progress must be callable, got 7"),
-        ({"on_progress": coroutine_function}, TypeError, "on_progress .* is a coroutine function"),
-        ({"executor": 4}, TypeError, "executor must be None or a .*Executor, got 4"),
-        ({"executor": ThreadPoolExecutor}, TypeError, "executor must .* got <class .*instance"),
+        (
+            {"executor": 4},
+            TypeError,
+            r"executor must be None or a concurrent\.futures\.Executor, got 4: "
+            "pass an instance, or leave it out for threads",
+        ),
+        ({"executor": ThreadPoolExecutor}, TypeError, "executor must .* got <class .*instance.*"),
     ],
 )
 def test_a_bad_argument_is_named_and_nothing_is_drawn(
     arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     keys = iter([1])
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=f"^{message}$"):
         parallel_execute(**{"keys": keys, "operation": str, **arguments})
     assert list(keys) == [1]
 
 
 def test_keys_that_cannot_be_iterated_are_named() -> None:
-    with pytest.raises(TypeError, match="keys must be iterable, got 5: pass a list"):
+    with pytest.raises(
+        TypeError, match=r"^keys must be iterable, got 5: pass a list or a generator$"
+    ):
         parallel_execute(5, str)  # type: ignore[arg-type]
     old: Any = OldSequence()
     assert outcomes(parallel_execute(old, str)) == ["5", "6"]
@@ -1075,13 +1338,23 @@ def test_what_others_cancel_is_a_failure() -> None:
 
     def keys() -> Iterator[int]:
         yield from range(3)
+        begun.pass_through()
         pool.shutdown(wait=False, cancel_futures=True)
         gate.set()
 
+    def operation(key: int) -> None:
+        begun.set()
+        gate.pass_through()
+
+    begun, told = Gate(), list[int]()
     with ThreadPoolExecutor(1) as pool:
-        results = parallel_execute(keys(), lambda key: gate.pass_through(), 4, executor=pool)
+        results = parallel_execute(
+            keys(), operation, 4, on_progress=lambda now, _: told.append(now), executor=pool
+        )
+    assert [r.key for r in results] == [0, 1, 2]
     assert outcomes(results) == [None, CancelledError, CancelledError]
-    assert "cancelled by its executor" in str(results[1].error)  # type: ignore[union-attr]
+    assert str(results[1].error) == "cancelled by its executor"  # type: ignore[union-attr]
+    assert told == [1], "what was cancelled has not ended"
 
 
 @pytest.mark.guarantee("PE-6")
@@ -1139,6 +1412,25 @@ def test_on_an_event_loop_it_goes_to_a_thread() -> None:
 
 class Oops(Exception):
     """Can be referred to weakly."""
+
+
+def test_a_call_that_returns_has_joined_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = Gate()
+
+    class Lingering(threading.Thread):
+        """Ends only when it is joined."""
+
+        def run(self) -> None:
+            super().run()
+            joined.pass_through()
+
+        def join(self, timeout: float | None = None) -> None:
+            joined.set()
+            super().join(timeout)
+
+    replace_threading(module, monkeypatch, Thread=Lingering)
+    assert outcomes(parallel_execute(range(2), str, 2)) == ["0", "1"]
+    assert own_threads() == []
 
 
 @pytest.mark.parametrize("pooled", [False, True])
@@ -1262,6 +1554,50 @@ def test_ctrl_c_ends_the_call_and_then_the_process() -> None:
         helper.join()
         assert sorted(ran) == [0, 1, 2, 3]
         assert next(drawn) == 4 * 4 + 32
+    """)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.skipif("sys.platform == 'win32'", reason="signals are sent to a thread")
+@pytest.mark.guarantee("PE-6")
+def test_ctrl_c_while_the_caller_takes_its_lock_back_is_raised_when_it_has_it() -> None:
+    done = run_python("""
+        import signal, threading
+        from types import SimpleNamespace
+        from reference_impl.bridges import parallel_execute as module
+
+        conditions = []
+        asleep, gate, never = threading.Event(), threading.Event(), threading.Event()
+
+        class Watched(threading.Condition):
+            def __init__(self, lock):
+                super().__init__(lock)
+                conditions.append(self)
+
+            def wait(self, timeout=None):
+                asleep.set()
+                return super().wait(timeout)
+
+        def interrupt():
+            asleep.wait()
+            with conditions[0]:  # free only once the caller sleeps
+                conditions[0].notify()
+                for _ in range(50):  # some strike when it has woken up, and waits for the lock
+                    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                    never.wait(0.001)
+                assert not raised
+
+        module.threading = SimpleNamespace(**{**vars(threading), "Condition": Watched})
+        raised = False
+        helper = threading.Thread(target=interrupt)
+        helper.start()
+        try:
+            module.parallel_execute([1], lambda key: gate.wait())
+        except KeyboardInterrupt:
+            raised = True
+        helper.join()
+        gate.set()
+        assert raised
     """)
     assert (done.stdout, done.stderr) == ("", "")
 

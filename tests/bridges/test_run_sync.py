@@ -3,18 +3,18 @@
 import asyncio
 import contextlib
 import contextvars
+import functools
 import gc
 import inspect
 import itertools
 import math
 import os
-import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -189,6 +189,18 @@ def test_thirty_loops_may_be_inside_a_nested_call_at_once() -> None:
     with ThreadPoolExecutor(30) as pool:
         calls = [pool.submit(within_a_loop, component, inner) for _ in range(30)]
         assert sorted(call.result() for call in calls) == list(range(30))
+
+
+@pytest.mark.guarantee("RS-2")
+def test_it_runs_in_the_callers_thread_or_in_a_daemon_that_is_named() -> None:
+    """A daemon, as an idle one must not hold up the exit; the name tells whose it is."""
+
+    async def where() -> threading.Thread:
+        return threading.current_thread()
+
+    assert without_a_loop(component, where) is threading.current_thread()
+    helper = within_a_loop(component, where)
+    assert (helper.name, helper.daemon) == ("run_sync", True)
 
 
 def check_no_more_threads(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,6 +388,16 @@ async def leave_another_slowness() -> None:
     asyncio.get_running_loop().slow_callback_duration = 9.0
 
 
+async def leave_an_attribute() -> None:
+    """As code does that keeps something on the loop itself."""
+    vars(asyncio.get_running_loop())["session"] = 7
+
+
+async def leave_another_method() -> None:
+    """As tools do that watch or patch a loop."""
+    vars(asyncio.get_running_loop())["create_future"] = asyncio.Future
+
+
 async def leave_generators_shut_down() -> None:
     await asyncio.get_running_loop().shutdown_asyncgens()
 
@@ -477,6 +499,8 @@ REFERENCES = ("sys.getrefcount(self.loop), ", "")
         (leave_an_exception_handler, ('    "_exception_handler",\n', "")),
         (leave_a_task_factory, ('    "_task_factory",\n', "")),
         (leave_another_slowness, ('    "slow_callback_duration",\n', "")),
+        (leave_an_attribute, (", len(self.loop.__dict__)", "")),
+        (leave_another_method, (", len(self.loop.__dict__)", "")),
         (leave_generators_shut_down, ('    "_asyncgens_shutdown_called",\n', "")),
         (leave_executors_shut_down, ('    "_executor_shutdown_called",\n', "")),
     ],
@@ -684,71 +708,122 @@ def test_without_a_wait_no_timeout_is_seen() -> None:
     assert run_sync(busy(), timeout=0) == "done"
 
 
-def check_interrupt(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """KeyboardInterrupt in the thread that waits, when the coroutine has begun to wait."""
-    began, log, helpers = threading.Event(), [], []
-    wait_for = module._Helper._wait_for
+def check_interrupts(module: ModuleType, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
+    """KeyboardInterrupt in the thread that waits, each time that the coroutine waits again."""
+    waits = [threading.Event() for _ in range(times)]
+    left, log, helpers, jobs = threading.Event(), [], [], []
+    wait_for, stop = module._Helper._wait_for, module._Helper.stop
 
     def interrupted(helper: Any, job: Any) -> None:
         helpers.append(helper)
-        if len(helpers) == 1:
-            assert began.wait(60)
+        jobs.append(job)
+        if len(jobs) <= times:
+            assert waits[len(jobs) - 1].wait(60)
             raise KeyboardInterrupt
+        left.set()
         wait_for(helper, job)
 
+    def stopped(helper: Any) -> None:
+        left.set()
+        stop(helper)
+
     monkeypatch.setattr(module._Helper, "_wait_for", interrupted)
+    monkeypatch.setattr(module._Helper, "stop", stopped)
 
     async def work() -> None:
-        began.set()
-        try:
-            await asyncio.sleep(0.2)
-        finally:
-            await asyncio.sleep(0)
-            log.append("cancelled" if sys.exc_info()[0] is asyncio.CancelledError else "went on")
+        for wait in waits:
+            wait.set()
+            try:
+                while not left.is_set():
+                    await asyncio.sleep(0)
+                for _ in range(3):  # a cancellation that was posted before arrives
+                    await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                log.append("cancelled")
+            else:
+                log.append("went on")
+        await asyncio.sleep(0)
+        log.append("cleaned up")
 
     try:
         with pytest.raises(KeyboardInterrupt):
             within_a_loop(module, work)
-        assert log == ["cancelled"], "it was left running"
+        assert log == ["cancelled"] * times + ["cleaned up"], "it was left running"
+        assert set(jobs) == {jobs[0]}
+        assert not helpers[0]._thread.is_alive()
     finally:
         helpers[0].stop()
 
 
 @pytest.mark.guarantee("RS-5")
-def test_an_interrupted_wait_cancels_and_awaits_the_clean_up(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_each_interrupt_of_the_wait_cancels_once_and_the_clean_up_is_awaited(
+    times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_interrupt(component, monkeypatch)
+    check_interrupts(component, monkeypatch, times)
 
 
 @pytest.mark.twin("RS-5")
 @pytest.mark.parametrize(
-    "faults",
+    ("times", "fault"),
     [
-        [("            waiting = True\n", "            raise\n            waiting = True\n")],
-        [("                self._cancel()\n", "                pass\n")],
+        (1, ("            waiting = True\n", "            raise\n            waiting = True\n")),
+        (1, ("                self._cancel()\n", "                pass\n")),
+        (2, ("            self._begun = True\n", "")),
     ],
-    ids=["left running", "waited for, not cancelled"],
+    ids=["left running", "waited for, not cancelled", "the second leaves it"],
 )
 def test_an_interrupt_that_leaves_it_running_is_noticed(
-    faults: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    times: int, fault: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = broken(*faults)
+    module = broken(fault)
     with pytest.raises(AssertionError, match="left running"):
-        check_interrupt(module, monkeypatch)
+        check_interrupts(module, monkeypatch, times)
 
 
-def test_an_interrupt_before_it_has_begun_never_begins_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def check_an_interrupt_before(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The helper comes to the job when its caller has been interrupted."""
+    given_up, began, still_to_come = threading.Event(), [], []
+
+    class Late(module._Job):  # type: ignore[misc, name-defined]
+        def run(self) -> None:
+            assert given_up.wait(60)
+            super().run()
+
+        def interrupt(self) -> bool:
+            still_to_come.append(bool(super().interrupt()))
+            given_up.set()
+            return still_to_come[-1]
+
     def interrupted(helper: Any, job: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(component._Helper, "_wait_for", interrupted)
-    monkeypatch.setattr(component._Job, "run", lambda job: None)  # slower than the interrupt
-    coro = answer()
+    async def work() -> None:
+        began.append(True)
+
+    monkeypatch.setattr(module, "_Job", Late)
+    monkeypatch.setattr(module._Helper, "_wait_for", interrupted)
+    coro = work()
     with pytest.raises(KeyboardInterrupt):
-        within_a_loop(component, lambda: coro)
+        within_a_loop(module, lambda: coro)
+    assert not began, "it began"
+    assert still_to_come == [False], "its end was waited for"
     assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
-    assert component._helpers._things == []
+    assert module._helpers._things == []
+
+
+@pytest.mark.guarantee("RS-5")
+def test_an_interrupt_before_it_has_begun_never_begins_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_an_interrupt_before(component, monkeypatch)
+
+
+@pytest.mark.twin("RS-5")
+def test_a_coroutine_that_begins_without_a_caller_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = broken(("            self._given_up = True\n", ""))
+    with pytest.raises(AssertionError, match="it began"):
+        check_an_interrupt_before(module, monkeypatch)
 
 
 SIGINT = """
@@ -920,12 +995,13 @@ async def numbers() -> AsyncIterator[int]:
     [
         (answer, r"not the function <function answer at .*>: call answer\(\.\.\.\)"),
         (asyncio.Event().wait, r"call wait\(\.\.\.\)"),
+        (functools.partial(answer), r"the function functools.partial.*: call function\(\.\.\.\)"),
         (numbers(), "not <async_generator object numbers"),
         ((number for number in [1]), "what an `async def` returns, not <generator"),
         (42, "not 42"),
         (None, "not None"),
     ],
-    ids=["function", "method", "async generator", "generator", "int", "none"],
+    ids=["function", "method", "partial", "async generator", "generator", "int", "none"],
 )
 @both_ways
 def test_what_is_no_coroutine_is_refused(way: Call, value: Any, message: str) -> None:
@@ -1248,6 +1324,58 @@ def test_a_fork_during_another_threads_call_leaves_the_child_usable() -> None:
         caller.join()
         assert results == [True]
     """)
+
+
+def idle() -> tuple[int, int]:
+    return len(component._loops._things), len(component._helpers._things)
+
+
+@pytest.mark.guarantee("RS-7")
+def test_a_fork_during_another_or_after_the_exit_does_not_open_the_shelves() -> None:
+    """As many have to open them as have closed them; calls work meanwhile."""
+    component._close_idle()
+    component._close_idle()
+    assert run_sync(nest(component, 1)) == 1
+    component._reopen()
+    assert run_sync(nest(component, 1)) == 1
+    assert idle() == (0, 0)
+    component._reopen()
+    assert run_sync(nest(component, 1)) == 1
+    assert idle() == (2, 1)
+
+
+@pytest.mark.guarantee("RS-7")
+def test_a_childs_shelves_are_new_and_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a fork's hooks do in the child, whose parent's threads may hold the locks."""
+    with monkeypatch.context() as patch, component._loops._lock, component._helpers._lock:
+        for name in ("_loops", "_helpers"):
+            patch.setattr(component, name, None)  # to be put back
+        component._start_anew()
+        assert idle() == (0, 0)
+        assert run_sync(nest(component, 1)) == 1
+        assert idle() == (2, 1)
+        component._close_idle()
+
+
+@pytest.mark.guarantee("RS-7")
+def test_a_loop_that_another_process_made_is_neither_closed_nor_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Either would unregister the descriptors of the parent, which has them, too."""
+    references: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def become_a_child() -> None:
+        references.append(weakref.ref(asyncio.get_running_loop()))
+        monkeypatch.setattr(component, "os", SimpleNamespace(getpid=lambda: -1))
+
+    run_sync(become_a_child())
+    monkeypatch.undo()
+    gc.collect()
+    loop = references[0]()
+    assert loop is not None
+    assert not loop.is_closed()
+    component._abandoned.pop().close()
+    assert loop.is_closed()
 
 
 EXIT = """

@@ -5,6 +5,7 @@ same loop, whose announcements may come at any time, twice, or for files that ar
 """
 
 import asyncio
+import contextlib
 import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -218,6 +219,49 @@ def test_an_end_without_care_is_caught(
     schedules: Schedules, how: str, fault: tuple[str, str]
 ) -> None:
     schedules.catch(stop_at_any_time(broken(fault), how=how))
+
+
+def stop_beside_timeouts(module: ModuleType) -> Model:
+    """An upload has timeouts of its own, and after each it closes what it used, and goes on."""
+
+    async def model() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            directory = Path(folder, "queue")
+            directory.mkdir()
+            drop(directory, "a", b"a")
+
+            async def upload(path: Path) -> None:
+                for timeout in (0, 0, None):
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(timeout):
+                            try:
+                                await asyncio.get_running_loop().create_future()
+                            finally:
+                                await asyncio.sleep(0)
+
+            queue = module.AsyncPendingQueue(directory, upload)
+            running = asyncio.create_task(queue.run(), name="run")
+            await turns(detangle.choice(list(range(12))))
+            stopping = asyncio.create_task(queue.stop(0), name="stop")
+            await asyncio.wait([running, stopping])  # a deadlock, unless the upload is cancelled
+            assert list(files(directory)) == ["a.queued"]
+            assert queue.stats.failed == 0
+
+    return model
+
+
+@pytest.mark.guarantee("PQ-5")
+def test_a_stop_at_any_time_of_an_uploads_own_timeouts_cancels_it(schedules: Schedules) -> None:
+    schedules.prove(stop_beside_timeouts(async_pending_queue), delays=3)
+
+
+@pytest.mark.twin("PQ-5")
+def test_a_stop_that_leaves_out_what_a_timeout_cancels_is_caught(schedules: Schedules) -> None:
+    fault = (
+        "                task.cancel()\n",
+        "                task.cancelling() or task.cancel()\n",
+    )
+    schedules.catch(stop_beside_timeouts(broken(fault)))
 
 
 def put_back(module: ModuleType) -> Model:

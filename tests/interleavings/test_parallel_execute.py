@@ -381,7 +381,7 @@ PROOFS = {
         an_exit_among_others,
         [
             [("        self.work.notify_all()\n", "        pass\n")],
-            [("            self.fatal = outcome\n", "")],
+            [("            self.fatal = outcome if self.fatal is None else self.fatal\n", "")],
         ],
         reason="",
         granularity="line",

@@ -12,24 +12,26 @@ import os
 import random
 import shutil
 import sys
+import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reference_impl.queues import async_pending_queue
 from reference_impl.queues.async_pending_queue import (
     AsyncPendingQueue,
+    PendingStats,
     exponential_backoff,
 )
-from tests.support.pending_queue import PlainWatch, drop, files, hidden
+from tests.support.pending_queue import PlainWatch, drop, files, hidden, unfinished
 from tests.support.process import run_python
 from tests.support.twins import twin
 
@@ -39,13 +41,19 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX file systems a
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run it; a hang is a failure, of which the limit says nothing else."""
+    """Run it; a hang is a failure, of which the limit says nothing else.
+
+    So is an exception of a task or a callback that nobody has asked for.
+    """
+    unseen: list[dict[str, Any]] = []
 
     async def bounded() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
         async with asyncio.timeout(60):
             await main
 
     asyncio.run(bounded())
+    assert not unseen
 
 
 @pytest.fixture
@@ -153,14 +161,21 @@ def test_files_there_before_and_files_that_come_are_uploaded(directory: Path) ->
     run(main())
 
 
-def test_another_queue_may_submit_to_a_running_one(directory: Path) -> None:
+@pytest.mark.parametrize("ran", [False, True], ids=["never ran", "was stopped"])
+def test_another_queue_may_submit_to_a_running_one(directory: Path, ran: bool) -> None:
     """As another process would: its link is no event, and yet it is not left to a rescan."""
 
     async def main() -> None:
         server = Server()
+        other = AsyncPendingQueue(directory, nothing)
+        if ran:
+            async with other:
+                pass
+        drop(directory, "before", b"")
         async with AsyncPendingQueue(directory, server.upload):
-            await AsyncPendingQueue(directory, nothing).submit("a", b"1")
-            await server.until(lambda: server.seen)
+            await server.until(lambda: server.seen == ["before"])
+            await other.submit("a", b"1")
+            await server.until(lambda: "a" in server.seen)
 
     run(main())
 
@@ -258,11 +273,35 @@ def test_a_file_that_is_still_open_for_writing_is_not_taken(directory: Path) -> 
 
 @pytest.mark.guarantee("PQ-1")
 @pytest.mark.parametrize("state", ["queued", "processing", "completed", "error"])
-def test_submit_refuses_a_name_that_is_there(directory: Path, state: str) -> None:
+def test_submit_refuses_a_name_that_is_there(
+    directory: Path, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (directory / f"a.{state}").write_bytes(b"old")
-    with pytest.raises(FileExistsError, match=f"submit under another name.*a.{state}"):
+    monkeypatch.setattr(async_pending_queue, "_write", None)  # it is refused before that
+    with pytest.raises(FileExistsError) as caught:
         asyncio.run(AsyncPendingQueue(directory, nothing).submit("a", b"new"))
+    assert caught.value.errno == errno.EEXIST
+    assert caught.value.strerror == "there is such a file: submit under another name"
+    assert caught.value.filename == str(directory / f"a.{state}")
     assert files(directory) == {f"a.{state}": b"old"}
+    assert not hidden(directory)
+
+
+@pytest.mark.guarantee("PQ-1")
+@pytest.mark.parametrize("state", ["queued", "processing", "completed", "error"])
+def test_submit_refuses_a_name_that_is_taken_while_it_writes(
+    directory: Path, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = async_pending_queue._write
+
+    def write_too_late(path: Path, data: bytes) -> None:
+        write(path, data)
+        (directory / f"a.{state}").write_bytes(b"other")
+
+    monkeypatch.setattr(async_pending_queue, "_write", write_too_late)
+    with pytest.raises(FileExistsError):
+        asyncio.run(AsyncPendingQueue(directory, nothing).submit("a", b"new"))
+    assert files(directory) == {f"a.{state}": b"other"}
     assert not hidden(directory)
 
 
@@ -319,6 +358,53 @@ def test_a_put_back_that_overwrites_is_caught(directory: Path) -> None:
         check_put_back(broken, directory)
 
 
+@pytest.mark.guarantee("PQ-1", "PQ-2")
+def test_a_newer_file_that_comes_during_an_upload_is_uploaded_after_it(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    async def main() -> None:
+        server = Server(holds=True)
+        drop(directory, "a", b"old")
+        async with owning(AsyncPendingQueue(directory, server.upload)) as queue:
+            await server.until(lambda: server.running)
+            drop(directory, "a", b"new")
+            plain_watch.last.announce("a.queued")
+            await turns()
+            assert server.seen == ["a"]
+            server.end("a")
+            await turns()
+            assert server.seen == ["a", "a"], "the newer one is left alone"
+            server.end("a")
+            await until(lambda: queue.stats.completed == 2)
+        assert files(directory) == {"a.completed": b"old", "a-1.completed": b"new"}
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-1")
+def test_a_newer_file_that_comes_just_before_the_put_back_is_not_overwritten(
+    directory: Path, plain_watch: type[PlainWatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the look for what is in the way, that is."""
+    link, server = os.link, Server(holds=True)
+
+    def link_too_late(source: Any, target: Any, **options: Any) -> None:
+        if target == directory / "a.queued":
+            drop(directory, "a", b"new")
+        link(source, target, **options)
+
+    async def main() -> None:
+        drop(directory, "a", b"old")
+        async with AsyncPendingQueue(directory, server.upload) as queue:
+            await server.until(lambda: server.running)
+            monkeypatch.setattr(os, "link", link_too_late)
+            await queue.stop(0)
+        assert files(directory) == {"a.queued": b"new", "a-1.queued": b"old"}
+        assert queue.stats.errors == 0
+
+    run(main())
+
+
 @pytest.mark.guarantee("PQ-1")
 def test_completed_files_and_errors_are_not_overwritten(
     directory: Path, plain_watch: type[PlainWatch]
@@ -326,6 +412,7 @@ def test_completed_files_and_errors_are_not_overwritten(
     async def main() -> None:
         for name in ("a.completed", "a-1.completed", "b.error"):
             (directory / name).write_bytes(b"old")
+        (directory / "b.error.json").write_bytes(b"of the old one")
         drop(directory, "a", b"new")
         drop(directory, "b", b"bad")
 
@@ -342,6 +429,7 @@ def test_completed_files_and_errors_are_not_overwritten(
             "b.error": b"old",
             "b-1.error": b"bad",
         }
+        assert (directory / "b.error.json").read_bytes() == b"of the old one"
         assert (directory / "b-1.error.json").is_file()
 
     run(main())
@@ -362,6 +450,75 @@ def test_what_a_dead_owner_left_is_uploaded_at_once(
             assert queue.stats.recovered == 2
             await until(lambda: queue.stats.completed == 2)
         assert sorted(server.seen) == ["new", "old"]
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-1")
+def test_what_a_dead_owner_left_and_a_newer_file_of_its_name_are_both_uploaded(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    async def main() -> None:
+        (directory / "a.processing").write_bytes(b"old")  # whose attempts nobody has counted
+        drop(directory, "a", b"new")
+        async with AsyncPendingQueue(directory, nothing) as queue:
+            await until(lambda: queue.stats.completed == 2)
+        assert files(directory) == {"a.completed": b"new", "a-1.completed": b"old"}
+        assert (queue.stats.recovered, queue.stats.errors) == (1, 0)
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-1")
+def test_a_link_that_others_made_is_not_taken_for_a_half_done_move(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    async def main() -> None:
+        (directory / "a.processing").write_bytes(b"1")
+        for name in ("a.copy", "b.completed"):
+            (directory / name).hardlink_to(directory / "a.processing")
+        server = Server()
+        async with AsyncPendingQueue(directory, server.upload) as queue:
+            await until(lambda: queue.stats.completed)
+        assert (server.seen, queue.stats.recovered) == (["a"], 1)
+        assert files(directory) == {"a.completed": b"1", "b.completed": b"1"}
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-1", "PQ-6")
+def test_an_older_file_that_the_disk_left_is_uploaded_after_the_newer_one(
+    directory: Path, plain_watch: type[PlainWatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody announces it under its new name."""
+    link, refusals = os.link, 1
+
+    def refuse(source: Any, target: Any, **options: Any) -> None:
+        nonlocal refusals
+        if refusals and target == directory / "a.completed":
+            refusals -= 1
+            drop(directory, "a", b"new")
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        link(source, target, **options)
+
+    async def main() -> None:
+        asked: list[int] = []
+        uploaded: list[bytes] = []
+
+        async def upload(path: Path) -> None:
+            uploaded.append(path.read_bytes())
+
+        def backoff(failures: int) -> float:
+            asked.append(failures)
+            return 0.0
+
+        monkeypatch.setattr(os, "link", refuse)
+        drop(directory, "a", b"old")
+        async with AsyncPendingQueue(directory, upload, backoff=backoff) as queue:
+            await until(lambda: queue.stats.completed == 2)
+        assert files(directory) == {"a.completed": b"new", "a-1.completed": b"old"}
+        assert (uploaded, asked) == ([b"old", b"new", b"old"], [1, 1])
+        assert (queue.stats.recovered, queue.stats.errors) == (1, 1)
 
     run(main())
 
@@ -393,9 +550,10 @@ def test_an_upload_that_takes_an_hour_is_not_taken_for_a_dead_one(
 def test_stray_temporaries_and_attempts_are_swept(
     directory: Path, plain_watch: type[PlainWatch]
 ) -> None:
-    ours = [f".pending-{'a' * 16}.tmp", ".gone.attempts"]
-    others = [".pending-notes.tmp", ".hidden", ".kept.attempts"]
-    for name in [*ours, *others]:
+    ours = [f".pending-{'a' * 16}.tmp", ".gone.attempts", ".done.attempts"]
+    ours += [async_pending_queue._temporary(directory).name]
+    others = [".pending-notes.tmp", ".hidden", ".kept.attempts", ".theirs.processing"]
+    for name in [*ours, *others, "done.completed"]:
         (directory / name).write_bytes(b"x")
     drop(directory, "kept", b"1")
 
@@ -427,6 +585,50 @@ def test_a_submission_survives_the_sweep_of_an_owner_that_starts(
     assert written == 2
 
 
+def test_a_queue_that_starts_spares_its_own_submission(
+    directory: Path, plain_watch: type[PlainWatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written, has_swept = async_pending_queue._write, list[Path](), threading.Event()
+
+    def write_for_long(path: Path, data: bytes) -> None:
+        write(path, data)
+        written.append(path)
+        has_swept.wait()
+
+    monkeypatch.setattr(async_pending_queue, "_write", write_for_long)
+
+    async def main() -> None:
+        queue = AsyncPendingQueue(directory, nothing)
+        submission = asyncio.create_task(queue.submit("a", b"1"))
+        try:
+            await until(lambda: written)
+            async with queue:
+                has_swept.set()
+                await submission
+                await until(lambda: queue.stats.completed)
+        finally:
+            has_swept.set()
+        assert len(written) == 1
+        assert not queue._writing
+
+    run(main())
+
+
+def test_a_submission_may_be_claimed_before_its_owner_is_told_of_it(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def link_and_claim(source: Any, target: Any, **options: Any) -> None:
+        link(source, target, **options)
+        Path(target).rename(directory / "a.processing")
+
+    monkeypatch.setattr(os, "link", link_and_claim)
+    path = asyncio.run(AsyncPendingQueue(directory, nothing).submit("a", b"1"))
+    assert path == directory / "a.queued"
+    assert files(directory) == {"a.processing": b"1"}
+
+
 def test_submitted_data_is_on_disk_before_it_has_its_name(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -443,8 +645,9 @@ def test_submitted_data_is_on_disk_before_it_has_its_name(
     assert steps == ["fsync", "link", "unlink", *last]
 
 
+@pytest.mark.parametrize("fault", [None, OSError(errno.ENOSPC, "No space left on device")])
 def test_a_submission_cancelled_while_it_is_written_leaves_nothing(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError | None
 ) -> None:
     write = async_pending_queue._write
 
@@ -455,6 +658,8 @@ def test_a_submission_cancelled_while_it_is_written_leaves_nothing(
         def write_and_be_cancelled(path: Path, data: bytes) -> None:
             write(path, data)
             asyncio.run_coroutine_threadsafe(cancel(), loop).result()
+            if fault is not None:
+                raise fault
 
         async def cancel() -> None:
             task.cancel()
@@ -462,8 +667,9 @@ def test_a_submission_cancelled_while_it_is_written_leaves_nothing(
             task.cancel()
 
         monkeypatch.setattr(async_pending_queue, "_write", write_and_be_cancelled)
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(asyncio.CancelledError) as caught:
             await task
+        assert caught.value.__cause__ is fault
         assert not list(directory.iterdir())
 
     run(main())
@@ -482,24 +688,26 @@ def check_half_moved(module: ModuleType, directory: Path) -> None:
     async def main() -> None:
         nonlocal broken
         server = Server(holds=True)
-        drop(directory, "a", b"old")
+        drop(directory, "a.csv", b"old")
         queue = module.AsyncPendingQueue(directory, server.upload, backoff=lambda n: 0.0)
         async with owning(queue):
             await server.until(lambda: server.running)
             broken = True
-            drop(directory, "a", b"new")
-            server.end("a", ConnectionError("no route"))
+            drop(directory, "a.csv", b"new")
+            server.end("a.csv", ConnectionError("no route"))
             await until(lambda: queue.stats.errors)
-            PlainWatch.last.announce("a-1.queued")
-            await server.until(lambda: "a-1" in server.running)
+            PlainWatch.last.announce("a.csv-1.queued")
+            await server.until(lambda: "a.csv-1" in server.running)
             broken = False
-            await server.until(lambda: "a" in server.running)
+            await server.until(lambda: "a.csv" in server.running)
             await turns()
-            assert sorted(server.running) == ["a", "a-1"], "one file is uploaded twice at once"
-            for name in ("a", "a-1"):
+            assert sorted(server.running) == ["a.csv", "a.csv-1"], (
+                "one file is uploaded twice at once"
+            )
+            for name in ("a.csv", "a.csv-1"):
                 server.end(name)
             await until(lambda: queue.stats.completed == 2)
-        assert files(directory) == {"a.completed": b"new", "a-1.completed": b"old"}
+        assert files(directory) == {"a.csv.completed": b"new", "a.csv-1.completed": b"old"}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "unlink", refuse)
@@ -581,15 +789,18 @@ def check_lock_and_fork(directory: Path, faults: list[tuple[str, str]]) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # the watch has threads
                 if not os.fork():
+                    os.write(born, b".")
                     os.close(told)
                     os.read(lives, 1)  # until the test is over
                     os._exit(0)
+            os.read(birth, 1)  # a child that has not taken its first step holds the lock, too
             os.kill(os.getpid(), signal.SIGKILL)
 
         async def upload(path):
             assert path.read_bytes() == b"1"
 
         lives, holds = os.pipe()
+        birth, born = os.pipe()
         told = os.dup(holds)
         (directory / "a.queued").write_bytes(b"1")
         owner = os.fork()
@@ -930,7 +1141,7 @@ def check_pauses_end(module: ModuleType, directory: Path) -> None:
             loop.now += 0.5
             await turns()
             assert not tried, f"{tried} did not wait"
-            loop.now += 1.0
+            loop.now += 0.5  # to the very moment
             await turns()
             assert tried == first[-1:], "one pause was over"
             loop.now += 2.0
@@ -983,7 +1194,11 @@ def test_pauses_that_end_otherwise_are_caught(
 def check_claim_that_fails(module: ModuleType, directory: Path) -> None:
     """The disk refuses the claim more often than there are attempts."""
     module.__dict__["DirectoryWatch"] = PlainWatch
-    rename, refusals = os.rename, 5
+    rename, refusals, asked = os.rename, 5, list[int]()
+
+    def backoff(failures: int) -> float:
+        asked.append(failures)
+        return 0.0
 
     def refuse(*args: Any, **options: Any) -> None:
         nonlocal refusals
@@ -993,15 +1208,18 @@ def check_claim_that_fails(module: ModuleType, directory: Path) -> None:
         rename(*args, **options)
 
     async def main() -> None:
-        server = Server()
+        counted: list[int] = []
+
+        async def upload(path: Path) -> None:
+            counted.append((directory / ".a.attempts").stat().st_size)
+
         drop(directory, "a", b"1")
-        queue = module.AsyncPendingQueue(
-            directory, server.upload, max_attempts=2, backoff=lambda n: 0.0
-        )
+        queue = module.AsyncPendingQueue(directory, upload, max_attempts=2, backoff=backoff)
         async with owning(queue):
             await until(lambda: queue.stats.completed or queue.stats.given_up)
         assert files(directory) == {"a.completed": b"1"}, "given up without an upload"
-        assert (server.seen, queue.stats.errors) == (["a"], 5)
+        assert (counted, queue.stats.errors) == ([1], 5)
+        assert asked == [1, 2, 3, 4, 5]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "rename", refuse)
@@ -1031,6 +1249,128 @@ def test_a_cancelled_upload_does_not_count(directory: Path, plain_watch: type[Pl
                 await queue.stop(0)
             assert files(directory) == {"a.queued": b"1"}
             assert (directory / ".a.attempts").read_bytes() == b""
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-4")
+@pytest.mark.parametrize("refusals", [0, 1], ids=["", "its attempt is hard to take back"])
+def test_an_upload_that_others_cancel_does_not_count_and_is_tried_again(
+    directory: Path,
+    plain_watch: type[PlainWatch],
+    refusals: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its task is cancelled, by itself or a task group, though nobody stops the queue."""
+    truncate, left = os.truncate, refusals
+
+    def refuse(path: Any, length: int) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        truncate(path, length)
+
+    monkeypatch.setattr(os, "truncate", refuse)
+
+    async def main() -> None:
+        begun, asked = 0, list[int]()
+
+        async def upload(path: Path) -> None:
+            nonlocal begun
+            begun += 1
+            task = asyncio.current_task()
+            if begun < 3 and task is not None:
+                task.cancel()
+                await asyncio.sleep(0)
+
+        def backoff(failures: int) -> float:
+            asked.append(failures)
+            return 0.0
+
+        drop(directory, "a", b"1")
+        queue = AsyncPendingQueue(directory, upload, max_attempts=1 + refusals, backoff=backoff)
+        async with queue:
+            await until(lambda: queue.stats.completed)
+        assert (begun, asked) == (3, [1, 2])
+        assert (queue.stats.failed, queue.stats.errors) == (0, refusals)
+        assert files(directory) == {"a.completed": b"1"}
+        assert not hidden(directory)
+
+    run(main())
+    assert [r.getMessage() for r in caplog.records] == ["trouble with the file 'a'"] * refusals
+
+
+@pytest.mark.guarantee("PQ-4")
+def test_a_file_that_is_given_up_after_a_crash_in_its_last_attempt_says_so(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    async def main() -> None:
+        (directory / "a.processing").write_bytes(b"1")
+        (directory / ".a.attempts").write_bytes(b"..")
+        server = Server()
+        async with AsyncPendingQueue(directory, server.upload, max_attempts=2) as queue:
+            await until(lambda: queue.stats.given_up)
+        assert (server.seen, queue.stats.failed) == ([], 0)
+        assert files(directory) == {"a.error": b"1"}
+        assert not hidden(directory)
+        text = (directory / "a.error.json").read_text()
+        reason = json.loads(text)
+        assert reason["error"] == """RuntimeError("the last attempt's end is not known")"""
+        assert reason["attempts"] == 2
+        assert text == json.dumps(reason, indent=1)  # a line for each, as people read it
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-4")
+def test_back_off_starts_anew_with_each_file_of_a_name(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    """However the one before has ended."""
+
+    async def main() -> None:
+        begun: list[str] = []
+        asked: list[int] = []
+
+        async def upload(path: Path) -> None:
+            begun.append(path.read_text())
+            if begun.count(begun[-1]) == 1 or begun[-1] == "fails":
+                raise ConnectionError
+            if begun[-1] == "vanishes":
+                path.unlink()
+
+        def backoff(failures: int) -> float:
+            asked.append(failures)
+            return 0.0
+
+        queue = AsyncPendingQueue(directory, upload, max_attempts=2, backoff=backoff)
+        async with queue:
+            for content in ("is completed", "fails", "vanishes", "is completed, too"):
+                drop(directory, "a", content.encode())
+                plain_watch.last.announce("a.queued")
+                await until(lambda: begun.count(content) == 2)  # noqa: B023
+                await turns()
+        assert asked == [1, 1, 1, 1]
+        assert (queue.stats.completed, queue.stats.given_up, queue.stats.errors) == (2, 1, 1)
+
+    run(main())
+
+
+@posix
+def test_the_count_of_attempts_is_a_plain_file(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    os.umask(mask := os.umask(0))
+
+    async def main() -> None:
+        drop(directory, "a", b"1")
+        async with AsyncPendingQueue(directory, Server(holds=True).upload) as queue:
+            await until(lambda: queue.stats.uploading)
+            await turns()
+            assert (directory / ".a.attempts").stat().st_mode & 0o777 == 0o666 & ~mask
+            await queue.stop(0)
 
     run(main())
 
@@ -1077,9 +1417,19 @@ def test_an_upload_that_raises_has_failed_whatever_it_raises(
 
 @pytest.mark.parametrize("result", [-1.0, math.nan, "soon", None])
 def test_a_faulty_backoff_is_replaced_by_the_default(
-    directory: Path, plain_watch: type[PlainWatch], result: Any, monkeypatch: pytest.MonkeyPatch
+    directory: Path,
+    plain_watch: type[PlainWatch],
+    result: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(async_pending_queue, "exponential_backoff", lambda failures: 0.0)
+    asked: list[int] = []
+
+    def default(failures: int) -> float:
+        asked.append(failures)
+        return 0.0
+
+    monkeypatch.setattr(async_pending_queue, "exponential_backoff", default)
 
     async def main() -> None:
         drop(directory, "a", b"1")
@@ -1087,15 +1437,24 @@ def test_a_faulty_backoff_is_replaced_by_the_default(
         queue = AsyncPendingQueue(directory, upload, max_attempts=3, backoff=lambda n: result)
         async with queue:
             await until(lambda: queue.stats.given_up)
-        assert queue.stats.errors == 2
+        assert (queue.stats.errors, asked) == (2, [1, 2])
 
     run(main())
+    logged = [record for record in caplog.records if record.exc_info]
+    assert [record.getMessage() for record in logged] == [
+        "backoff(1) failed: the default is used",
+        "backoff(2) failed: the default is used",
+    ]
+    for record in logged:
+        assert record.exc_info is not None
+        assert str(record.exc_info[1]).startswith("what backoff returns must be ")
 
 
 # exponential_backoff is a pure function.
 
 
 @pytest.mark.guarantee("PQ-4")
+@example(attempt=1002, base=1e-300, cap=300.0, fraction=1.0)  # it doubles a thousand times
 @given(
     attempt=st.integers(1, 10**6),
     base=st.floats(0, 1e300),
@@ -1121,6 +1480,8 @@ def test_backoff_uses_the_whole_interval() -> None:
     for eighth in range(8):
         assert 400 < sum(eighth <= seconds < eighth + 1 for seconds in drawn) < 600
     assert exponential_backoff(4) != exponential_backoff(4)
+    longest = [exponential_backoff(attempt, jitter=lambda: 1.0) for attempt in (1, 9, 10, 99)]
+    assert longest == [1.0, 256.0, 300.0, 300.0]
 
 
 @pytest.mark.parametrize(
@@ -1265,6 +1626,94 @@ def test_a_stop_without_care_is_caught(
         check_stop_when_busy(twin(FILE, *faults), directory)
 
 
+@pytest.mark.guarantee("PQ-3", "PQ-5")
+def test_by_default_there_are_five_slots_and_thirty_seconds_to_stop(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    async def main(loop: ClockLoop) -> None:
+        server = Server(holds=True)
+        for name in "abcdefg":
+            drop(directory, name, b"")
+        async with owning(AsyncPendingQueue(directory, server.upload)) as queue:
+            await server.until(lambda: len(server.running) >= 5)
+            await turns()
+            assert server.seen == list("abcde")
+            names = {task.get_name() for task in asyncio.all_tasks()}
+            assert {"pending-queue", *(f"upload {name}" for name in "abcde")} <= names
+            stopping = asyncio.create_task(queue.stop())
+            await turns()
+            loop.now += 29.5
+            await turns()
+            assert len(server.running) == 5, "they were cancelled before their time"
+            loop.now += 1.0
+            await turns()
+            assert stopping.done()
+        assert sorted(files(directory)) == [f"{name}.queued" for name in "abcdefg"]
+
+    with asyncio.Runner(loop_factory=ClockLoop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, ClockLoop)
+        runner.run(main(loop))
+
+
+@pytest.mark.guarantee("PQ-5")
+def test_to_stop_again_does_not_interrupt_the_leaving_of_the_watch(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        leaving, may_leave = asyncio.Event(), asyncio.Event()
+        left: list[PlainWatch] = []
+
+        class Slow(PlainWatch):
+            async def __aexit__(self, *_: object) -> None:
+                leaving.set()
+                await may_leave.wait()
+                left.append(self)
+
+        monkeypatch.setattr(async_pending_queue, "DirectoryWatch", Slow)
+        queue = AsyncPendingQueue(directory, nothing)
+        running = asyncio.create_task(queue.run())
+        await until(lambda: queue._up.is_set())
+        stops = [asyncio.create_task(queue.stop())]
+        await leaving.wait()
+        stops.append(asyncio.create_task(queue.stop()))
+        await turns()
+        assert not running.done()
+        may_leave.set()
+        await asyncio.gather(running, *stops)
+        assert left == [Slow.last]
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-5")
+def test_a_stop_that_waits_for_an_upload_does_not_poll(
+    directory: Path, plain_watch: type[PlainWatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait, waits = asyncio.wait, 0
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        nonlocal waits
+        waits += 1
+        return await wait(*args, **options)
+
+    async def main() -> None:
+        server = Server(holds=True)
+        drop(directory, "a", b"1")
+        async with owning(AsyncPendingQueue(directory, server.upload)) as queue:
+            await server.until(lambda: server.running)
+            monkeypatch.setattr(asyncio, "wait", counted)
+            stopping = asyncio.create_task(queue.stop(math.inf))
+            await turns()
+            before = waits
+            await turns()
+            assert waits == before, "it looks again and again"
+            server.end("a")
+            await stopping
+
+    run(main())
+
+
 @pytest.mark.guarantee("PQ-5")
 def test_uploads_are_cancelled_at_the_end_of_the_timeout(
     directory: Path, plain_watch: type[PlainWatch]
@@ -1277,6 +1726,117 @@ def test_uploads_are_cancelled_at_the_end_of_the_timeout(
             await server.until(lambda: server.running)
             await queue.stop(timeout=0.01)
             assert files(directory) == {"a.queued": b"1"}
+
+    run(main())
+
+
+def check_stop_meets_a_timeout(module: ModuleType, directory: Path) -> None:
+    """The upload's own timeout is over, and closes what it used, when it is time to cancel."""
+    module.__dict__["DirectoryWatch"] = PlainWatch
+
+    async def main() -> None:
+        closing = asyncio.Event()
+
+        async def upload(path: Path) -> None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    try:
+                        await asyncio.get_running_loop().create_future()
+                    finally:
+                        closing.set()
+                        await turns(20)
+            await asyncio.get_running_loop().create_future()  # its next try
+
+        drop(directory, "a", b"1")
+        queue = module.AsyncPendingQueue(directory, upload)
+        running = asyncio.create_task(queue.run())
+        await closing.wait()
+        stopping = asyncio.create_task(queue.stop(0))
+        await turns()
+        assert running.done(), "the upload goes on, and nothing will cancel it"
+        await asyncio.gather(running, stopping)
+        assert files(directory) == {"a.queued": b"1"}
+        assert (queue.stats.failed, queue.stats.errors) == (0, 0)
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-5")
+def test_stop_cancels_an_upload_that_just_now_ends_a_timeout_of_its_own(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    check_stop_meets_a_timeout(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-5")
+def test_a_stop_that_takes_a_timeout_for_its_own_cancellation_is_caught(directory: Path) -> None:
+    fault = (
+        "                task.cancel()\n",
+        "                task.cancelling() or task.cancel()\n",
+    )
+    with pytest.raises(AssertionError, match="nothing will cancel it"):
+        check_stop_meets_a_timeout(twin(FILE, fault), directory)
+
+
+@pytest.mark.guarantee("PQ-5")
+def test_to_stop_again_leaves_the_clean_up_of_uploads_in_peace(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    async def main() -> None:
+        cleaning, may_end = asyncio.Event(), asyncio.Event()
+        cleaned: list[str] = []
+
+        async def upload(path: Path) -> None:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                cleaning.set()
+                await may_end.wait()
+                cleaned.append(path.stem)
+
+        drop(directory, "a", b"1")
+        queue = AsyncPendingQueue(directory, upload)
+        running = asyncio.create_task(queue.run())
+        await until(lambda: queue.stats.uploading)
+        await turns()
+        stops = [asyncio.create_task(queue.stop(0)) for _ in range(2)]
+        await cleaning.wait()
+        stops.append(asyncio.create_task(queue.stop(0)))
+        await turns()
+        assert not running.done()
+        may_end.set()
+        await asyncio.gather(running, *stops)
+        assert cleaned == ["a"]
+        assert files(directory) == {"a.queued": b"1"}
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks need Python >= 3.12")
+@pytest.mark.guarantee("PQ-3", "PQ-5")
+def test_eager_tasks_work(directory: Path, plain_watch: type[PlainWatch]) -> None:
+    """They take their first step at once: the queue is to know them by then."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(vars(asyncio)["eager_task_factory"])
+        seen: list[str] = []
+
+        async def upload(path: Path) -> None:
+            seen.append(path.stem)
+            assert queue.stats.uploading <= 2
+            if path.stem == "c":
+                await queue.stop()
+
+        for name in "abcd":
+            drop(directory, name, b"1")
+        queue = AsyncPendingQueue(directory, upload, max_concurrency=2)
+        running = asyncio.create_task(queue.run())
+        await until(lambda: queue._up.is_set())
+        await turns()
+        assert running.done(), "it takes time"
+        assert seen[:3] == ["a", "b", "c"]
+        assert queue.stats.completed == len(seen)
+        assert not any(name.endswith(".processing") for name in files(directory))
 
     run(main())
 
@@ -1312,16 +1872,18 @@ def test_a_queue_stopped_before_it_runs_does_not_run(directory: Path) -> None:
 
 
 def test_a_queue_runs_once(directory: Path) -> None:
+    once = "^a queue runs once: make a new AsyncPendingQueue to run again$"
+
     async def main() -> None:
         queue = AsyncPendingQueue(directory, nothing)
         running = asyncio.create_task(queue.run())
         await until(lambda: queue._up.is_set())
-        with pytest.raises(RuntimeError, match="runs once: make a new"):
+        with pytest.raises(RuntimeError, match=once):
             await queue.run()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        with pytest.raises(RuntimeError, match="runs once: make a new"):
+        with pytest.raises(RuntimeError, match=once):
             await queue.run()
 
     run(main())
@@ -1337,8 +1899,8 @@ def test_a_cancelled_run_puts_back_and_lets_go(
         running = asyncio.create_task(AsyncPendingQueue(directory, server.upload).run())
         await server.until(lambda: server.running)
         running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        await turns()
+        assert running.cancelled(), "it takes time"
         assert files(directory) == {"a.queued": b"1"}
         async with AsyncPendingQueue(directory, nothing) as queue:
             await until(lambda: queue.stats.completed)
@@ -1382,6 +1944,32 @@ def test_a_block_that_is_cancelled_while_it_is_left_still_ends(
     run(main())
 
 
+def test_a_block_that_is_cancelled_while_it_is_entered_lets_go(
+    directory: Path, plain_watch: type[PlainWatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        entering = asyncio.Event()
+
+        class Endless(PlainWatch):
+            async def __aenter__(self) -> Self:
+                entering.set()
+                await asyncio.get_running_loop().create_future()
+                return self
+
+        with monkeypatch.context() as patch:
+            patch.setattr(async_pending_queue, "DirectoryWatch", Endless)
+            task = asyncio.create_task(AsyncPendingQueue(directory, nothing).__aenter__())
+            await entering.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        async with AsyncPendingQueue(directory, nothing):
+            pass
+
+    run(main())
+
+
 def test_keyboard_interrupt_in_an_upload_puts_back(directory: Path) -> None:
     drop(directory, "a", b"1")
 
@@ -1408,12 +1996,15 @@ def test_a_directory_that_vanishes_ends_run_and_its_uploads(
     async def main() -> None:
         server = Server(holds=True)
         drop(directory, "a", b"1")
+        over = False
         with pytest.raises(FileNotFoundError, match="has vanished"):
             async with AsyncPendingQueue(directory, server.upload) as queue:
                 await server.until(lambda: server.running)
                 shutil.rmtree(directory)
                 Vanishing.last.announce("end")
-                await queue._over.wait()
+                await turns()
+                over = queue._over.is_set()
+        assert over, "it takes time"
         assert not server.running
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -1739,6 +2330,71 @@ def test_a_file_that_vanishes_during_its_upload_is_an_error(
 
 
 @pytest.mark.guarantee("PQ-6")
+@pytest.mark.parametrize("cancelled", [False, True], ids=["uploaded", "cancelled"])
+@pytest.mark.parametrize(
+    ("removed", "dropped"),
+    [(".a.attempts", False), ("a.processing", False), ("a.processing", True)],
+    ids=["attempts", "file", "file for a newer one"],
+)
+def test_what_others_remove_during_an_upload(
+    directory: Path, plain_watch: type[PlainWatch], removed: str, dropped: bool, cancelled: bool
+) -> None:
+    """Whatever is there afterwards waits for a while, and what is not is forgotten."""
+
+    async def main() -> None:
+        seen: list[bytes] = []
+
+        async def upload(path: Path) -> None:
+            seen.append(path.read_bytes())
+            (directory / removed).unlink()
+            if dropped:
+                drop(directory, "a", b"newer")
+            task = asyncio.current_task()
+            if cancelled and task is not None:
+                task.cancel()
+                await asyncio.sleep(0)
+
+        drop(directory, "a", b"1")
+        async with owning(AsyncPendingQueue(directory, upload, backoff=lambda n: 3600.0)) as queue:
+            await until(lambda: seen)
+            await turns()
+            assert seen == [b"1"], "it did not wait"
+            if removed == ".a.attempts" and not cancelled:
+                assert (queue.stats.errors, queue.stats.completed) == (0, 1)
+            else:
+                assert (queue.stats.errors, queue.stats.completed) == (1, 0)
+                assert queue.stats.waiting == len(files(directory))
+            if not queue.stats.waiting:
+                assert not hidden(directory)
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-6")
+def test_a_file_that_vanishes_when_it_has_its_next_name_is_no_error(
+    directory: Path, plain_watch: type[PlainWatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its old name was to be unlinked anyway."""
+    link = os.link
+
+    def link_and_unlink(source: Any, target: Any, **options: Any) -> None:
+        link(source, target, **options)
+        if target == directory / "a.completed":
+            Path(source).unlink()
+
+    monkeypatch.setattr(os, "link", link_and_unlink)
+
+    async def main() -> None:
+        drop(directory, "a", b"1")
+        async with AsyncPendingQueue(directory, nothing) as queue:
+            await until(lambda: queue.stats.completed or queue.stats.errors)
+        assert (queue.stats.completed, queue.stats.errors) == (1, 0)
+        assert files(directory) == {"a.completed": b"1"}
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-6")
 @pytest.mark.parametrize("length", [236, 244, 247, 248])
 def test_names_as_long_as_the_system_allows(
     directory: Path, plain_watch: type[PlainWatch], length: int
@@ -1786,7 +2442,8 @@ def test_submit_takes_bytes_and_names_of_any_kind(directory: Path) -> None:
     async def main() -> None:
         queue = AsyncPendingQueue(directory, nothing)
         for data in ("text", bytearray(b"1"), None, memoryview(b"1")):
-            with pytest.raises(TypeError, match="data must be bytes, got"):
+            kind = type(data).__name__
+            with pytest.raises(TypeError, match=f"^data must be bytes, got {kind}$"):
                 await queue.submit("a", data)  # type: ignore[arg-type]
         assert not list(directory.iterdir())
         for name in ("x" * 236, "new\nline", "a.queued", " "):
@@ -1813,11 +2470,25 @@ class Plain:
 
 @pytest.mark.parametrize(
     "upload",
-    [plain, Plain().upload, functools.partial(plain), print, os.stat, None, "upload", Path()],
+    [
+        plain,
+        Plain().upload,
+        functools.partial(plain),
+        functools.partialmethod(nothing),
+        print,
+        os.stat,
+        None,
+        "upload",
+        Path(),
+    ],
 )
 def test_an_upload_that_is_no_coroutine_function_is_refused(directory: Path, upload: Any) -> None:
-    with pytest.raises(TypeError, match="upload must be a coroutine function, got"):
+    with pytest.raises(TypeError) as caught:
         AsyncPendingQueue(directory, upload)
+    assert str(caught.value) == (
+        f"upload must be a coroutine function, got {upload!r}: "
+        "define it with `async def`, and put what blocks into asyncio.to_thread"
+    )
 
 
 @pytest.mark.parametrize(
@@ -1843,7 +2514,11 @@ def test_whatever_returns_an_awaitable_will_do(
         ({"max_concurrency": 2.5}, TypeError, "max_concurrency must be an int, got 2.5"),
         ({"max_attempts": 0}, ValueError, "max_attempts must be 1 or more, got 0"),
         ({"max_attempts": True}, TypeError, "max_attempts must be an int, got True"),
-        ({"upload_timeout": 0}, ValueError, "upload_timeout must be more than 0"),
+        (
+            {"upload_timeout": 0},
+            ValueError,
+            "upload_timeout must be more than 0 seconds, or None; got 0$",
+        ),
         ({"upload_timeout": -1.0}, ValueError, "upload_timeout must be 0 or more seconds"),
         ({"upload_timeout": math.nan}, ValueError, "upload_timeout must be 0 or more seconds"),
         ({"upload_timeout": "1"}, TypeError, "upload_timeout must be a number of seconds"),
@@ -1854,7 +2529,7 @@ def test_whatever_returns_an_awaitable_will_do(
 def test_bad_arguments_are_refused_by_name(
     directory: Path, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=f"^{message}"):
         AsyncPendingQueue(**{"directory": directory, "upload": nothing, **options})
 
 
@@ -1880,8 +2555,10 @@ def test_a_directory_that_is_none_is_an_error_at_the_start(tmp_path: Path, kind:
     expected = {"missing": FileNotFoundError, "file": NotADirectoryError}[kind]
 
     async def main() -> None:
-        with pytest.raises(expected, match="existing directory: create it first"):
+        with pytest.raises(expected) as caught:
             await AsyncPendingQueue(path, nothing).run()
+        assert caught.value.strerror == ("directory must be an existing directory: create it first")
+        assert caught.value.filename == str(path)
         with pytest.raises(expected, match="existing directory: create it first"):
             async with AsyncPendingQueue(path, nothing):
                 pass
@@ -1915,7 +2592,9 @@ def test_the_queue_belongs_to_the_loop_that_runs_it(directory: Path) -> None:
 
     run(main())
     for use in (queue.run, queue.stop, lambda: queue.submit("a", b"1")):
-        with pytest.raises(RuntimeError, match="another event loop"):
+        with pytest.raises(
+            RuntimeError, match=r"^this queue belongs to another event loop: use it there$"
+        ):
             asyncio.run(use())
 
 
@@ -1930,16 +2609,17 @@ def test_uploads_see_the_context_of_run_and_not_each_others(
         async def upload(path: Path) -> None:
             seen.append(variable.get())
             variable.set(path.stem)
-            if len(seen) < 4:
+            if len(seen) < 6:
                 raise ConnectionError
 
         variable.set("of run")
         for name in "ab":
             drop(directory, name, b"1")
-        queue = AsyncPendingQueue(directory, upload, max_concurrency=1, backoff=lambda n: 0.0)
+        queue = AsyncPendingQueue(directory, upload, max_attempts=9, backoff=lambda n: 0.0)
         async with queue:
             variable.set("later")
-            await until(lambda: queue.stats.completed == 2)
+            await queue.submit("c", b"1")
+            await until(lambda: queue.stats.completed == 3)
         assert set(seen) == {"of run"}
 
     run(main())
@@ -1948,6 +2628,11 @@ def test_uploads_see_the_context_of_run_and_not_each_others(
 def descriptors() -> set[str]:
     folder = Path("/proc/self/fd")
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+async def threads_ended() -> None:
+    """The default executor's: one that has just recovered a directory still holds the queue."""
+    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 def test_nothing_is_left_behind(directory: Path) -> None:
@@ -1973,12 +2658,56 @@ def test_nothing_is_left_behind(directory: Path) -> None:
             gone = weakref.ref(queue)
             del queue
             await turns()
+            await threads_ended()
             assert gone() is None
         finally:
             gc.enable()
             logging.disable(logging.NOTSET)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert descriptors() == before
+
+    run(main())
+
+
+def test_the_time_limit_of_a_stop_does_not_outlive_it(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    async def main() -> None:
+        server = Server(holds=True)
+        drop(directory, "a", b"1")
+        queue = AsyncPendingQueue(directory, server.upload)
+        gc.collect()
+        gc.disable()
+        try:
+            async with queue:
+                await server.until(lambda: server.running)
+                stopping = asyncio.create_task(queue.stop(3600))
+                await turns()
+                server.end("a")
+                await stopping
+            gone = weakref.ref(queue)
+            del queue, stopping
+            await threads_ended()
+            assert gone() is None
+        finally:
+            gc.enable()
+
+    run(main())
+
+
+def test_stats_count_files_and_attempts(directory: Path, plain_watch: type[PlainWatch]) -> None:
+    async def main() -> None:
+        async def upload(path: Path) -> None:
+            if path.stem in "abc":
+                raise ConnectionError
+
+        for name in "abcde":
+            drop(directory, name, b"1")
+        queue = AsyncPendingQueue(directory, upload, max_attempts=2, backoff=lambda n: 0.0)
+        async with queue:
+            await until(lambda: not unfinished(directory))
+            await turns()
+            assert queue.stats == PendingStats(completed=2, failed=6, given_up=3)
 
     run(main())
 
@@ -1999,3 +2728,28 @@ def test_what_happens_is_logged(
         ("WARNING", "attempt 2 to upload 'a' failed: ConnectionError('no route')"),
         ("ERROR", "'a' is given up: see its .error.json"),
     ]
+
+
+def test_what_is_no_regular_file_is_logged_with_its_name_and_a_remedy(
+    directory: Path, plain_watch: type[PlainWatch], caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.processing", "b.queued"):
+        (directory / name).mkdir()
+
+    async def main() -> None:
+        queue = AsyncPendingQueue(directory, nothing, backoff=lambda n: 3600.0)
+        async with queue:
+            await until(lambda: queue.stats.waiting)
+
+    run(main())
+    logged = [record for record in caplog.records if record.exc_info]
+    assert [record.getMessage() for record in logged] == [
+        "'a' cannot be put back: it stays .processing",
+        "trouble with the file 'b'",
+    ]
+    for record, place in zip(logged, ("a", str(directory / "b.queued")), strict=True):
+        assert record.exc_info is not None
+        error = record.exc_info[1]
+        assert isinstance(error, OSError)
+        assert (error.errno, error.filename) == (errno.EINVAL, place)
+        assert error.strerror == "it is no regular file: move it away"
