@@ -20,6 +20,7 @@ import pytest
 
 import reference_impl.caches.async_ttl_cache as ours
 from reference_impl.caches.async_ttl_cache import AsyncTTLCache
+from tests.caches.test_ttl_cache import steps
 from tests.contracts import cache_contract as contract
 from tests.support import COMPONENTS
 from tests.support.process import run_python
@@ -124,6 +125,33 @@ def test_a_large_clean_up_lets_other_tasks_in() -> None:
 def test_a_clean_up_in_one_go_is_caught() -> None:
     with pytest.raises(AssertionError):
         check_clean_up_lets_others_in(twin(FILE, ("_SLICE = 256", "_SLICE = 10**9")))
+
+
+def check_clean_up_takes_no_time(module: Any) -> None:
+    """In virtual time: it gives up its turn, and does not sleep."""
+
+    async def main() -> None:
+        loop, clock = asyncio.get_running_loop(), contract.Clock()
+        cache = module.AsyncTTLCache(10.0, None, clock=clock)
+        for number in range(1000):
+            await cache.set(number, number)
+        clock.tick(10.0)
+        before = loop.time()
+        assert await cache.cleanup_expired() == 1000
+        assert loop.time() == before
+
+    detangle.run(main)
+
+
+@pytest.mark.guarantee("AC-1")
+def test_a_large_clean_up_takes_no_time() -> None:
+    check_clean_up_takes_no_time(ours)
+
+
+@pytest.mark.twin("AC-1")
+def test_a_clean_up_that_sleeps_is_caught() -> None:
+    with pytest.raises(AssertionError):
+        check_clean_up_takes_no_time(twin(FILE, ("asyncio.sleep(0)", "asyncio.sleep(0.01)")))
 
 
 @pytest.mark.guarantee("AC-1")
@@ -565,8 +593,12 @@ def check_recursion(module: Any, tasks: str = "lazy") -> None:
             return str(await cache.get_or_load("key", there))
 
         for key, loader in (("itself", itself), ("task", by_task), ("key", there)):
-            with pytest.raises(RuntimeError, match=f"the load of '{key}' would wait for itself"):
+            with pytest.raises(RuntimeError) as caught:
                 await cache.get_or_load(key, loader)
+            assert str(caught.value) == (
+                f"the load of '{key}' would wait for itself: its loader asks for that key, "
+                "directly or by way of other loads; let it do without"
+            )
         assert not cache._loads
         assert not cache._flying
 
@@ -609,11 +641,65 @@ def test_loads_that_wait_for_each_other_are_an_error(tasks: str) -> None:
     check_crossing(ours, tasks)
 
 
+def check_a_circle_behind_a_fork(module: Any, tasks: str = "lazy") -> None:
+    """Two branches come together, and one of them leads back, too.
+
+    "top" waits for "left" and "right", and both for "meet"; "left" waits for "back" as well,
+    whose loader asks for "top".
+    """
+
+    async def main() -> None:
+        cache, gate, errors = module.AsyncTTLCache(), asyncio.Event(), []
+
+        def both(*keys: str) -> Callable[[], Awaitable[object]]:
+            return lambda: asyncio.gather(*(cache.get_or_load(k, loaders[k]) for k in keys))
+
+        async def back() -> object:
+            await gate.wait()
+            try:
+                return await cache.get_or_load("top", Loader())
+            except RuntimeError as error:
+                errors.append(str(error))
+                return "back"
+
+        async def meet() -> object:
+            await gate.wait()
+            await turns()
+            return "meet"
+
+        loaders: dict[str, Any] = {"back": back, "meet": meet}
+        loaders |= {"left": both("back", "meet"), "right": both("meet")}
+        asked = asyncio.create_task(cache.get_or_load("top", both("left", "right")))
+        await turns()
+        gate.set()
+        assert await asked == [["back", "meet"], ["meet"]]
+        assert [error[:27] for error in errors] == ["the load of 'top' would wai"]
+
+    run(main, tasks)
+
+
+@pytest.mark.guarantee("AC-2")
+def test_a_circle_behind_a_fork_is_an_error(tasks: str) -> None:
+    check_a_circle_behind_a_fork(ours, tasks)
+
+
 @pytest.mark.twin("AC-2")
-@pytest.mark.parametrize("check", [check_recursion, check_crossing])
-def test_a_hang_by_recursion_is_caught(check: Callable[[Any], None]) -> None:
+@pytest.mark.parametrize(
+    ("check", "fault"),
+    [
+        (check_recursion, ("elif _leads_to(load, outer):", "elif False:")),
+        (check_crossing, ("elif _leads_to(load, outer):", "elif False:")),
+        (
+            check_a_circle_behind_a_fork,
+            ("in seen:\n            continue", "in seen:\n            break"),
+        ),
+    ],
+)
+def test_a_hang_by_recursion_is_caught(
+    check: Callable[[Any], None], fault: tuple[str, str]
+) -> None:
     """The twin would wait for ever: detangle's loop tells that nothing can go on."""
-    broken = twin(FILE, ("elif _leads_to(load, outer):", "elif False:"))
+    broken = twin(FILE, fault)
 
     def simulate(main: Callable[[], Coroutine[Any, Any, R]], tasks: str = "lazy") -> R:
         return detangle.run(main)
@@ -623,6 +709,50 @@ def test_a_hang_by_recursion_is_caught(check: Callable[[Any], None]) -> None:
         check(ours)
         with pytest.raises((AssertionError, detangle.DetangleError)):
             check(broken)
+
+
+def check_the_search_for_circles_is_short(module: Any) -> None:
+    """Each load on the way is looked at once, however many ways lead to it."""
+
+    def work(levels: int) -> int:
+        async def main() -> int:
+            cache, gate = module.AsyncTTLCache(), Loader()
+
+            def loader(level: int) -> Callable[[], Awaitable[object]]:
+                if level == levels:
+                    return gate
+                return lambda: asyncio.gather(
+                    *(cache.get_or_load((level + 1, side), loader(level + 1)) for side in "ab")
+                )
+
+            async def outer() -> int:
+                asking = cache.get_or_load((0, "a"), loader(0))
+                try:
+                    return steps(module, lambda: asking.send(None))
+                finally:
+                    asking.close()
+
+            asked = asyncio.create_task(cache.get_or_load((0, "a"), loader(0)))
+            await turns(4 * levels)
+            found = await cache.get_or_load("outer", outer)
+            gate.gate.set_result("value")
+            await asked
+            return int(found)
+
+        return run(main)
+
+    assert work(6) - work(5) <= work(2) - work(1)
+
+
+@pytest.mark.guarantee("AC-1", "AC-2")
+def test_the_search_for_circles_is_short() -> None:
+    check_the_search_for_circles_is_short(ours)
+
+
+@pytest.mark.twin("AC-1", "AC-2")
+def test_a_search_that_goes_every_way_is_caught() -> None:
+    with pytest.raises(AssertionError):
+        check_the_search_for_circles_is_short(twin(FILE, ("seen.add(step)", "pass")))
 
 
 @pytest.mark.guarantee("AC-2")
@@ -1026,19 +1156,25 @@ def test_a_clean_up_at_the_wrong_time_is_caught(fault: tuple[str, str]) -> None:
         check_clean_up(twin(FILE, fault))
 
 
+def spy_on_timers(loop: asyncio.AbstractEventLoop) -> list[float]:
+    """How long each timer has to go that is set from now on."""
+    timers: list[float] = []
+    call_at = loop.call_at
+
+    def spy(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        timers.append(when - loop.time())
+        return call_at(when, *args, **options)
+
+    loop.call_at = spy  # type: ignore[method-assign, assignment]
+    return timers
+
+
 def check_idle(module: Any) -> None:
     async def main() -> None:
-        loop = asyncio.get_running_loop()
-        timers: list[float] = []
-        call_at = loop.call_at
-
-        def spy(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
-            timers.append(when - loop.time())
-            return call_at(when, *args, **options)
-
-        loop.call_at = spy  # type: ignore[method-assign, assignment]
+        timers = spy_on_timers(asyncio.get_running_loop())
         async with module.AsyncTTLCache(math.inf) as cache:
             await cache.set("ever", 1)
+            await cache.set("as good as for ever", 1, 1e300)
             assert timers == []
             await cache.set("long", 2, 3600.0)
             await cache.set("as long", 3, 3600.0)
@@ -1076,6 +1212,32 @@ def test_the_clean_up_sleeps_while_nothing_can_expire() -> None:
 def test_a_clean_up_that_wakes_at_the_wrong_time_is_caught(fault: tuple[str, str]) -> None:
     with pytest.raises(AssertionError):
         check_idle(twin(FILE, fault))
+
+
+def check_a_timer_that_is_early_enough_stays(module: Any) -> None:
+    """In virtual time, where several entries want the clean-up at the same moment."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        timers = spy_on_timers(loop)
+        async with module.AsyncTTLCache(10.0, clock=loop.time, cleanup_interval=4.0) as cache:
+            for ttl in (3.0, 2.0, 1.0):
+                await cache.set(ttl, ttl, ttl)
+            assert timers == [4.0]
+
+    detangle.run(main)
+
+
+@pytest.mark.guarantee("AC-4")
+def test_a_timer_that_is_early_enough_stays() -> None:
+    check_a_timer_that_is_early_enough_stays(ours)
+
+
+@pytest.mark.twin("AC-4")
+def test_a_timer_that_each_entry_sets_again_is_caught() -> None:
+    fault = ("when < self._timer.when()", "when <= self._timer.when()")
+    with pytest.raises(AssertionError):
+        check_a_timer_that_is_early_enough_stays(twin(FILE, fault))
 
 
 def check_leaving(module: Any, tasks: str = "lazy") -> None:
@@ -1287,8 +1449,13 @@ def check_second_loop(module: Any, name: str) -> None:
     cache = module.AsyncTTLCache()
     with OtherLoop() as loop:
         asyncio.run_coroutine_threadsafe(cache.set("key", 1), loop).result()
-        with pytest.raises(RuntimeError, match=r"another event loop.*make a cache for each loop"):
+        with pytest.raises(RuntimeError) as caught:
             asyncio.run(use(cache, name))
+        assert str(caught.value) == (
+            "this cache belongs to another event loop, which is running (or was, when this "
+            "process forked): make a cache for each loop, or have that loop use this one, "
+            "by asyncio.run_coroutine_threadsafe()"
+        )
         answer = asyncio.run_coroutine_threadsafe(cache.items(), loop).result()
         assert answer == [("key", 1)]
 

@@ -225,6 +225,28 @@ def check_one_waiter_loads_again_after_an_interrupt(module: ModuleType) -> None:
     assert (again.calls, cache.stats.loads, cache.stats.load_failures) == (1, 1, 1)
 
 
+def check_a_waiter_takes_what_was_stored_only_alive(module: ModuleType) -> None:
+    """Stored during a load that was then interrupted; its waiter looks before it loads again."""
+    for age, taken in ((9.0, "stored"), (10.0, "loaded")):
+        clock = Clock()
+        cache = module.TTLCache(10.0, clock=clock)
+
+        def store(cache: Any = cache, clock: Clock = clock, age: float = age) -> None:
+            cache.set("key", "stored")
+            clock.tick(age)
+            raise KeyboardInterrupt
+
+        interrupted = Gate(store)
+        with threads(2) as start:
+            first = start(cache.get_or_load, "key", interrupted)
+            assert interrupted.entered.wait(LONG)
+            second = start(cache.get_or_load, "key", lambda: "loaded")
+            until(lambda cache=cache: joined(cache, "key") == 1)  # type: ignore[misc]
+            interrupted.open.set()
+            assert isinstance(first.exception(LONG), KeyboardInterrupt)
+            assert second.result(LONG) == taken
+
+
 INVALIDATE: list[Callable[[Any], object]] = [
     lambda cache: cache.delete("key"),
     lambda cache: cache.clear(),
@@ -271,6 +293,12 @@ THREADS = [
         check_one_waiter_loads_again_after_an_interrupt,
         "except Exception as error:",
         "except BaseException as error:",
+    ),
+    (
+        "TC-2",
+        check_a_waiter_takes_what_was_stored_only_alive,
+        "> self._clock():  # stored since",
+        ">= self._clock():  # stored since",
     ),
     (
         "TC-7",
@@ -335,8 +363,12 @@ def test_other_keys_go_on_during_a_load() -> None:
 
 def check_a_direct_recursion(module: ModuleType) -> None:
     cache = module.TTLCache()
-    with pytest.raises(RuntimeError, match="'key' would wait for itself"):
+    with pytest.raises(RuntimeError) as caught:
         cache.get_or_load("key", lambda: cache.get_or_load("key", lambda: 1))
+    assert str(caught.value) == (
+        "the load of 'key' would wait for itself: its loader asks for that key, "
+        "directly or by way of other loads; let it do without"
+    )
     assert cache.get_or_load("key", lambda: 2) == 2
 
 
@@ -405,6 +437,43 @@ def check_a_context_that_outlives_its_load(module: ModuleType) -> None:
         assert [first.result(LONG), second.result(LONG)] == ["again", "again"]
 
 
+class Slow(threading.Event):
+    """What wakes who waits, but lets nobody go on before `leave` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.woken, self.leave = threading.Event(), threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        super().wait(timeout)
+        self.woken.set()
+        return self.leave.wait(LONG)
+
+
+def check_a_wait_that_is_over_closes_no_circle(module: ModuleType) -> None:
+    """It counts no more, though who waited has yet to notice that the load has ended.
+
+    "outer" waits for "first", in whose context somebody then asks for "outer". While "first"
+    is loaded that would be a circle; afterwards it is none.
+    """
+    cache, first, slow = module.TTLCache(), Gate(contextvars.copy_context), Slow()
+    with threads(3) as start:
+        leader = start(cache.get_or_load, "first", first)
+        assert first.entered.wait(LONG)
+        cache._loads["first"].landed = slow
+        try:
+            outer = start(cache.get_or_load, "outer", lambda: cache.get_or_load("first", dict))
+            until(lambda: joined(cache, "first") == 1)
+            first.open.set()
+            context = leader.result(LONG)
+            assert slow.woken.wait(LONG)
+            late = start(context.run, cache.get_or_load, "outer", lambda: "not this")
+            until(lambda: late.done() or joined(cache, "outer") == 1)
+        finally:
+            slow.leave.set()
+        assert late.result(LONG) is outer.result(LONG) is context
+
+
 CIRCLES = [
     check_a_direct_recursion,
     check_a_recursion_through_other_keys_and_caches,
@@ -417,7 +486,12 @@ HANGS = ("        load.landed.wait()", "        assert load.landed.wait(0.2), 'i
 @pytest.mark.guarantee("TC-8")
 @pytest.mark.parametrize(
     "check",
-    [*CIRCLES, check_a_chain_that_is_no_circle, check_a_context_that_outlives_its_load],
+    [
+        *CIRCLES,
+        check_a_chain_that_is_no_circle,
+        check_a_context_that_outlives_its_load,
+        check_a_wait_that_is_over_closes_no_circle,
+    ],
 )
 def test_a_load_never_waits_for_itself(check: Callable[[ModuleType], None]) -> None:
     check(ttl_cache)
@@ -432,10 +506,23 @@ def test_an_unseen_circle_is_noticed(check: Callable[[ModuleType], None]) -> Non
 
 
 @pytest.mark.twin("TC-8")
-def test_a_circle_seen_where_there_is_none_is_noticed() -> None:
-    module = broken(("if load in blocked:", "if chain:"))
-    with pytest.raises(RuntimeError):
-        check_a_chain_that_is_no_circle(module)
+@pytest.mark.parametrize(
+    ("check", "old", "new"),
+    [
+        (check_a_chain_that_is_no_circle, "if load in blocked:", "if chain:"),
+        (
+            check_a_wait_that_is_over_closes_no_circle,
+            "[] if step.landed.is_set() else step.joined.copy()",
+            "step.joined.copy()",
+        ),
+    ],
+)
+def test_a_circle_seen_where_there_is_none_is_noticed(
+    check: Callable[[ModuleType], None], old: str, new: str
+) -> None:
+    module = broken((old, new))
+    with pytest.raises(RuntimeError, match="would wait for itself"):
+        check(module)
 
 
 @pytest.mark.guarantee("TC-6")
@@ -572,7 +659,7 @@ def check_many_times_to_live_leave_nothing_behind(module: ModuleType) -> None:
     cache = module.TTLCache(100.0, 50, clock=Clock())
     for number in range(5_000):
         cache.set(number, number, ttl=1.0 + number)
-    assert len(cache._lines) == len(cache._heap) <= 2 * 50 + 65
+        assert len(cache._lines) == len(cache._heap) <= 2 * 50 + 65
 
 
 def check_a_sweep_lets_others_in(module: ModuleType) -> None:
@@ -777,15 +864,18 @@ class Interrupt(BaseException):
 def interrupted(module: ModuleType, action: Callable[[], object], step: int) -> bool:
     """Run `action`; raise as it comes back from its `step`-th call of a C function.
 
-    That is where the interpreter runs signal handlers. False if there were fewer calls.
+    That is where the interpreter runs signal handlers; and while it waits for a lock, so that
+    `acquire` may raise without the lock. False if there were fewer such places.
     """
     calls = 0
 
     def profile(frame: FrameType, event: str, function: Any) -> None:
         nonlocal calls
-        if event != "c_return" or frame.f_code.co_filename != module.__file__:
+        if event not in {"c_call", "c_return"} or frame.f_code.co_filename != module.__file__:
             return
-        if function.__name__ not in {"__enter__", "__exit__"}:  # `with` takes care of its own
+        if function.__name__ in {"__enter__", "__exit__"}:  # `with` takes care of its own
+            return
+        if event == "c_return" or function.__name__ == "acquire":
             calls += 1
             if calls == step:
                 raise Interrupt
@@ -800,27 +890,56 @@ def interrupted(module: ModuleType, action: Callable[[], object], step: int) -> 
     return False
 
 
+class Word(str):
+    """A key whose `__hash__` is Python code, where a signal handler may run, too."""
+
+    __slots__ = ()
+    calls = until = 0
+
+    def __hash__(self) -> int:
+        Word.calls += 1
+        if Word.calls == Word.until:
+            raise Interrupt
+        return super().__hash__()
+
+
+def interrupted_in_a_key(_: ModuleType, action: Callable[[], object], step: int) -> bool:
+    """Run `action`; raise in the `step`-th hash of a Word. False if there were fewer."""
+    Word.calls, Word.until = 0, step
+    try:
+        action()
+    except Interrupt:
+        return True
+    finally:
+        Word.until = 0
+    return False
+
+
 INTERRUPTED: dict[str, Callable[[Any], object]] = {
-    "get": lambda cache: cache.get("d"),
-    "set": lambda cache: cache.set("new", 1),
-    "set again": lambda cache: cache.set("d", 1),
-    "set with a new ttl": lambda cache: cache.set("new", 1, ttl=5.0),
-    "delete": lambda cache: cache.delete("d"),
+    "get": lambda cache: cache.get(Word("d")),
+    "get the dead": lambda cache: cache.get(Word("e")),
+    "set": lambda cache: cache.set(Word("new"), 1),
+    "set again": lambda cache: cache.set(Word("d"), 1),
+    "set with a new ttl": lambda cache: cache.set(Word("new"), 1, ttl=5.0),
+    "delete": lambda cache: cache.delete(Word("d")),
     "len": lambda cache: len(cache),
     "clear": lambda cache: cache.clear(),
-    "load": lambda cache: cache.get_or_load("new", lambda: 1),
+    "load": lambda cache: cache.get_or_load(Word("new"), lambda: 1),
 }
+Interrupted = Callable[[ModuleType, Callable[[], object], int], bool]
 
 
-def check_an_interrupt_leaves_the_cache_usable(module: ModuleType, name: str) -> None:
+def check_an_interrupt_leaves_the_cache_usable(
+    module: ModuleType, name: str, where: Interrupted = interrupted
+) -> None:
     step = 0
     for step in itertools.count(1):
         clock = Clock()
         cache = module.TTLCache(10.0, 3, clock=clock)
-        for key in "abcde":
+        for key in map(Word, "abcde"):
             cache.set(key, key, ttl=4.0 if key in "ace" else None)
         clock.tick(4.0)  # c and e are dead now, d is alive, a and b are gone
-        if not interrupted(module, partial(INTERRUPTED[name], cache), step):
+        if not where(module, partial(INTERRUPTED[name], cache), step):
             break
         assert lock_is_free(cache)
         assert cache.get_or_load("new", lambda: 1) == 1
@@ -839,6 +958,11 @@ def test_an_interrupt_leaves_the_cache_usable(name: str) -> None:
     check_an_interrupt_leaves_the_cache_usable(ttl_cache, name)
 
 
+@pytest.mark.parametrize("name", [name for name in INTERRUPTED if name != "clear"])  # no hash
+def test_an_interrupt_in_a_key_leaves_the_cache_usable(name: str) -> None:
+    check_an_interrupt_leaves_the_cache_usable(ttl_cache, name, interrupted_in_a_key)
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
@@ -853,12 +977,20 @@ def test_an_interrupt_leaves_the_cache_usable(name: str) -> None:
             "self._lock.acquire()\n        try:\n            dropped",
         ),
         ("load", "load = self._loads[key] = mine", "raise AssertionError"),
+        # The lock was not taken; what gives it back must not replace the interrupt.
+        ("get", "contextlib.suppress(RuntimeError)", "contextlib.nullcontext()"),
     ],
 )
 def test_an_interrupt_that_does_harm_is_noticed(name: str, old: str, new: str) -> None:
     module = broken((old, new))
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, RuntimeError)):
         check_an_interrupt_leaves_the_cache_usable(module, name)
+
+
+def test_an_interrupt_in_a_key_that_does_harm_is_noticed() -> None:
+    module = broken(("if entry is None or entry[3] != serial:", "if False:"))
+    with pytest.raises(TypeError):
+        check_an_interrupt_leaves_the_cache_usable(module, "set", interrupted_in_a_key)
 
 
 # ---- processes ---------------------------------------------------------------------------
