@@ -18,7 +18,17 @@ from typing import Any
 
 from benchmarks.render import render as render_figures
 from reference_impl import _copying
-from tests.support import COMPONENTS, ROOT, charts, matrix, review, scores, sequence, states
+from tests.support import (
+    COMPONENTS,
+    ROOT,
+    charts,
+    matrix,
+    review,
+    scores,
+    sequence,
+    states,
+    versions,
+)
 from tests.support.ledger import components, digests, promises
 
 EVIDENCE = ROOT / "docs" / "evidence"
@@ -137,6 +147,8 @@ def render(record: dict[str, Any]) -> str:
         _section("diagrams", _diagrams(record)),
         "## Figures",
         _section("figures", _figures(component)),
+        "## Changes",
+        _section("changes", _changes(component)),
         "## Tests by guarantee",
         *_test_lists(record),
     ]
@@ -299,6 +311,17 @@ def _figures(component: str) -> str:
 
 def _diagrams(record: dict[str, Any]) -> str:
     return "\n\n".join(map(sequence.draw, record["diagrams"])) or "None is drawn."
+
+
+def _changes(component: str) -> str:
+    """What somebody lacks who has copied it before, the newest version first."""
+    text = versions.CHANGELOG.read_text(encoding="utf-8")
+    *later, (first, (date, _)) = versions.read_changelog(text)[component].items()
+    parts = [
+        f"If you copied it before {day}, you lack {number}:\n\n{changes}"
+        for number, (day, changes) in later
+    ]
+    return "\n\n".join([*parts, f"{first} of {date} is the first version."])
 
 
 def render_index(evidence: dict[str, dict[str, Any]]) -> str:
