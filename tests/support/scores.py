@@ -125,9 +125,10 @@ def _table(found: dict[str, dict[str, Any]], titles: dict[str, str], folder: Pat
             f"| [{titles[component]}](#{Path(component).name}) | {record['mutants']} "
             f"| {record['killed']} | {record['timeouts']} | {same} "
             f"| {record['survived'] - same} | {record['no_tests']} | {score(record, folder)} "
-            f"| {record['date']}{version}; {record['python']}; {record['tool']} |"
+            f"| <time>{record['date']}</time>{version} |"
         )
-    return "\n".join(lines)
+    means = sorted({f"{record['python']}, by {record['tool']}" for record in found.values()})
+    return "\n".join([*lines, "", f"Measured on {'; '.join(means)}."])
 
 
 def _survivors(record: dict[str, Any], title: str, folder: Path) -> str:
