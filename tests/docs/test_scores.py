@@ -72,7 +72,7 @@ def test_a_mutant_that_no_test_could_notice_is_not_in_the_score(tmp_path: Path) 
 
 def test_a_score_of_other_sources_is_said_to_be_old(tmp_path: Path) -> None:
     write(tmp_path, files={})
-    assert "| <time>2026-01-02</time>, of an earlier version |" in page(tmp_path)
+    assert "| 2026-01-02, of an earlier version |" in page(tmp_path)
     assert "(of an earlier version)" in scores.summary(COMPONENT, tmp_path)
 
 

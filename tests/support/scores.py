@@ -125,7 +125,7 @@ def _table(found: dict[str, dict[str, Any]], titles: dict[str, str], folder: Pat
             f"| [{titles[component]}](#{Path(component).name}) | {record['mutants']} "
             f"| {record['killed']} | {record['timeouts']} | {same} "
             f"| {record['survived'] - same} | {record['no_tests']} | {score(record, folder)} "
-            f"| <time>{record['date']}</time>{version} |"
+            f"| {record['date']}{version} |"
         )
     means = sorted({f"{record['python']}, by {record['tool']}" for record in found.values()})
     return "\n".join([*lines, "", f"Measured on {'; '.join(means)}."])
