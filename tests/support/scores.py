@@ -115,7 +115,7 @@ def summary(component: str, folder: Path = RESULTS) -> str:
 def _table(found: dict[str, dict[str, Any]], titles: dict[str, str], folder: Path) -> str:
     lines = [
         "| Component | Mutants | Killed | Timed out | Equivalent | Survived | Not reached | Score "
-        "| Measured |",
+        "| Date |",
         "|---|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for component, record in found.items():
