@@ -5,11 +5,12 @@ import shutil
 from playwright.sync_api import sync_playwright
 
 from tests.support import ROOT
+from tests.support.site import SITE
 
 
 def main() -> None:
     """Write docs/assets/component-page.png, the top of TTLCache's page."""
-    page_file = ROOT / "site" / "caches" / "ttl_cache.html"
+    page_file = SITE / "caches" / "ttl_cache.html"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]

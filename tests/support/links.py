@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 from http.client import HTTPException
 from pathlib import Path
 
-from tests.support import ROOT
+from tests.support.site import SITE
 
 AGENT = "Mozilla/5.0 (compatible; link check of a documentation site)"
 HOSTS_AT_A_TIME = 8
@@ -45,7 +45,7 @@ class _Links(HTMLParser):
 
 def main() -> int:
     """Check the site; 1 if a link is dead."""
-    links = external_links(ROOT / "site")
+    links = external_links(SITE)
     if not links:
         raise SystemExit("no external link was found: build the site first")
     answers = sorted(follow(links), key=lambda answer: (answer.dead, answer.address))

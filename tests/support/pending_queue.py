@@ -107,7 +107,7 @@ def hidden(directory: Path) -> list[str]:
     )
 
 
-_rename, _write, _link = os.rename, os.write, os.link  # while `dying_at` replaces them
+_rename, _write = os.rename, os.write  # while `dying_at` replaces them
 
 
 @contextlib.contextmanager

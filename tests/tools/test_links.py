@@ -182,7 +182,7 @@ def test_the_session_fails_for_a_dead_link(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(links, "ROOT", tmp_path)
+    monkeypatch.setattr(links, "SITE", tmp_path / "site")
     with pytest.raises(SystemExit, match="build the site first"):
         links.main()
     (tmp_path / "site").mkdir()
