@@ -1,6 +1,6 @@
 # async_runner.py: one event loop in a background thread, for callers in threads (AsyncRunner)
 # https://executable-guarantees.example/bridges/async_runner.html
-# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.0.0 (2026-11-28); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """An event loop in a thread of its own, which runs coroutines for other threads.
@@ -48,6 +48,7 @@ _NEW, _RUNNING, _CLOSED = "not started", "running", "closed"
 _FORKED = "closed in this process, as it was started before the fork"
 _ADVICE = {_NEW: "call start(), or use it in a with statement"}
 _EXIT_TIMEOUT = 10.0
+_LOOK_EVERY = 0.05  # seconds, at most, until a task that has ended its timeout is cancelled
 _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 
@@ -393,11 +394,14 @@ class AsyncRunner:
         await _spread()
         # The rest belongs to nobody who is being cancelled. It cannot be left for later, as
         # what was submitted may wait for it.
-        rest = {task for task in others if not task.cancelling()}
-        for task in rest:
-            task.cancel()
-        if ours:
-            await asyncio.wait(ours)
+        rest: set[asyncio.Task[Any]] = set()
+        while ours:
+            free = {task for task in others - rest if not task.cancelling()}
+            for task in free:
+                task.cancel()
+            rest |= free
+            # Who ends a timeout of its own takes that cancellation back, and tells nobody.
+            _, ours = await asyncio.wait(ours, timeout=_LOOK_EVERY if others - rest else None)
         await _end_tasks(rest)
         await loop.shutdown_asyncgens()
         with suppress(RuntimeError):  # no thread to wait in, as at exit: loop.close() does not

@@ -268,7 +268,7 @@ class AsyncConverterPool(Generic[T]):
             self._up.set()
             self._over.set()
 
-    async def stop(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109
+    async def stop(self, timeout: float | None = 30.0) -> None:  # noqa: ASYNC109
         """Choose no more files, let those under way finish, and end `run`.
 
         Files that wait, or come now, stay for the next start. In the task of a `submit` it only
@@ -277,13 +277,13 @@ class AsyncConverterPool(Generic[T]):
         Args:
             timeout: Seconds for the files under way. Then their conversions are abandoned, their
                 submissions cancelled, and those that ignore it waited for; the files stay for
-                the next start. `math.inf` never cancels.
+                the next start. None never cancels.
 
         Raises:
             TypeError, ValueError: If `timeout` is no duration.
             RuntimeError: On another loop.
         """
-        seconds = _seconds("timeout", timeout)
+        seconds = _FOR_EVER if timeout is None else _seconds("timeout", timeout)
         self._check_loop()
         self._stop_asked = True
         self._stopping.set()

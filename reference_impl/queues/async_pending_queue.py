@@ -295,7 +295,7 @@ class AsyncPendingQueue:
         if not serving.cancelled():
             serving.result()
 
-    async def stop(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109
+    async def stop(self, timeout: float | None = 30.0) -> None:  # noqa: ASYNC109
         """Start no more uploads, let those under way finish, and end `run`.
 
         In an upload's own task it only requests all that, and returns at once. When it is
@@ -303,15 +303,15 @@ class AsyncPendingQueue:
 
         Args:
             timeout: Seconds for the uploads under way. Then they are cancelled, their files
-                put back, and those that ignore it waited for; `math.inf` never cancels.
+                put back, and those that ignore it waited for. None never cancels.
 
         Raises:
             TypeError, ValueError: If `timeout` is no duration.
         """
-        _check_seconds("timeout", timeout)
+        seconds = math.inf if timeout is None else _check_seconds("timeout", timeout)
         self._check_loop()
         self._stop_asked = True
-        self._request_stop(timeout)
+        self._request_stop(seconds)
         if self._loop is not None and asyncio.current_task() not in self._running.values():
             await self._over.wait()
 

@@ -914,6 +914,111 @@ def test_cancelling_children_twice_is_found() -> None:
     )
 
 
+def check_close_meets_a_timeout(module: ModuleType) -> None:
+    """A background task just ends a timeout of its own, and what was submitted waits for it."""
+    job, ended = Job(gated=True), []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def background() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await job()
+        try:
+            await forever()  # its next try
+        finally:
+            ended.append("background")
+
+    async def foreground() -> None:
+        tasks.append(asyncio.create_task(background()))
+        try:
+            await forever()
+        finally:
+            await asyncio.wait(tasks)
+            ended.append("foreground")
+
+    with running(module) as runner, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_LOOK_EVERY", 0.0)
+        runner.submit(foreground())
+        assert job.cleaning.wait(PATIENCE)
+        try:
+            with pytest.raises(TimeoutError):
+                runner.close(timeout=0)
+            turn(runner, 5)
+            job.open()
+            turn(runner, 30)
+            assert (job.clean, job.broken) == (1, 0)
+            assert ended == ["background", "foreground"], "it goes on, and nothing cancels it"
+        finally:
+            job.open()
+            turn(runner, 5)
+            with suppress(RuntimeError):  # over, and the loop is closed
+                runner._loop.call_soon_threadsafe(tasks[0].cancel)
+
+
+@pytest.mark.guarantee("AR-2")
+def test_close_cancels_a_background_task_that_has_ended_its_timeout() -> None:
+    check_close_meets_a_timeout(async_runner)
+
+
+@pytest.mark.twin("AR-2")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("_LOOK_EVERY if others - rest else None", "None"),
+        ("            rest |= free\n", "            rest |= others\n"),
+        (" if not task.cancelling()}", "}"),
+    ],
+    ids=["does not look again", "looks once", "in its clean-up"],
+)
+def test_a_close_that_takes_a_timeout_for_a_cancellation_is_found(fault: tuple[str, str]) -> None:
+    must_fail(check_close_meets_a_timeout, fault)
+
+
+def check_close_sleeps_until_a_clean_up_ends(module: ModuleType) -> None:
+    """Where nobody is ending a timeout, there is nothing to look for."""
+    job, background, waits = Job(gated=True), Job(gated=True), 0
+    wait = asyncio.wait
+
+    async def counted(*tasks: Any, **options: Any) -> Any:
+        nonlocal waits
+        waits += 1
+        return await wait(*tasks, **options)
+
+    async def begin() -> None:
+        asyncio.create_task(background())  # noqa: RUF006 - the job keeps its own future
+
+    with running(module) as runner, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_LOOK_EVERY", 0.0)
+        patch.setattr(asyncio, "wait", counted)
+        runner.run(begin())
+        runner.submit(job())
+        assert job.begun.wait(PATIENCE)
+        try:
+            with pytest.raises(TimeoutError):
+                runner.close(timeout=0)
+            assert job.cleaning.wait(PATIENCE)
+            assert background.cleaning.wait(PATIENCE)
+            turn(runner, 20)
+            assert waits == 1, "it looks again and again"
+        finally:
+            background.open()
+            job.open()
+    assert (job.clean, background.clean, background.broken) == (1, 1, 0)
+
+
+@pytest.mark.guarantee("AR-2")
+def test_close_sleeps_until_a_clean_up_ends() -> None:
+    check_close_sleeps_until_a_clean_up_ends(async_runner)
+
+
+@pytest.mark.twin("AR-2")
+def test_a_close_that_looks_again_and_again_is_found() -> None:
+    must_fail(
+        check_close_sleeps_until_a_clean_up_ends,
+        ("_LOOK_EVERY if others - rest else None", "_LOOK_EVERY"),
+    )
+
+
 def check_close_times_out_and_goes_on(module: ModuleType) -> None:
     runner = module.AsyncRunner(name="bench")
     runner.start()

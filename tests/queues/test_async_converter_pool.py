@@ -2117,14 +2117,15 @@ def test_stop_with_no_time_cancels_at_once(tmp_path: Path) -> None:
     run(main, ours, tmp_path)
 
 
-def test_stop_with_no_limit_waits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("timeout", [None, math.inf])
+def test_stop_with_no_limit_waits(timeout: float | None, tmp_path: Path) -> None:
     async def main(module: ModuleType, root: Path) -> None:
         site = Site(root)
         held = site.hold("x.csv")
         async with site.running(module) as pool:
             site.drop("x.csv", "x")
             await site.until(lambda: site.started)
-            stopping = asyncio.create_task(pool.stop(math.inf))
+            stopping = asyncio.create_task(pool.stop(timeout))
             await asyncio.sleep(0)
             held.set()
             await stopping

@@ -1511,7 +1511,7 @@ def check_stop_when_idle(module: ModuleType, directory: Path) -> None:
         queue = module.AsyncPendingQueue(directory, nothing)
         running = asyncio.create_task(queue.run())
         await until(lambda: queue._up.is_set())
-        stopping = asyncio.create_task(queue.stop(math.inf))
+        stopping = asyncio.create_task(queue.stop(None))
         await turns()
         assert running.done(), "it goes on though it is idle"
         await stopping
@@ -1563,7 +1563,7 @@ def check_stop_when_busy(module: ModuleType, directory: Path) -> None:
         async def stop(queue: Any) -> None:
             running = asyncio.create_task(queue.run())
             await server.until(lambda: len(server.running) == 3)
-            stopping = asyncio.create_task(queue.stop(math.inf))
+            stopping = asyncio.create_task(queue.stop(None))
             await turns()
             assert len(server.running) == 3, "it did not wait for its uploads"
             assert not running.done(), "it did not wait for its uploads"
@@ -1611,13 +1611,19 @@ def test_a_busy_queue_waits_then_cancels_then_waits_again(
             [("timeout < math.inf", "True"), ("call_later(timeout,", "call_later(0,")],
             "did not wait for its uploads",
         ),
+        ([("math.inf if timeout is None", "0 if timeout is None")], "did not wait for its uploads"),
         (
             [("while not serving.done() or self._running:", "while not serving.done():")],
             "did not wait for its uploads",
         ),
         ([("max_concurrency and not self._stopping:", "max_concurrency:")], "was started while"),
     ],
-    ids=["no time for uploads", "uploads are left to themselves", "it goes on starting uploads"],
+    ids=[
+        "no time for uploads",
+        "no limit is no time",
+        "uploads are left to themselves",
+        "it goes on starting uploads",
+    ],
 )
 def test_a_stop_without_care_is_caught(
     directory: Path, faults: list[tuple[str, str]], message: str
@@ -2533,7 +2539,7 @@ def test_bad_arguments_are_refused_by_name(
         AsyncPendingQueue(**{"directory": directory, "upload": nothing, **options})
 
 
-@pytest.mark.parametrize("timeout", [-1, math.nan, "1", None])
+@pytest.mark.parametrize("timeout", [-1, math.nan, "1", True])
 def test_a_bad_timeout_stops_nothing(
     directory: Path, plain_watch: type[PlainWatch], timeout: Any
 ) -> None:
