@@ -147,7 +147,8 @@ def test_page_has_its_sections_in_order(component: str) -> None:
 
 @every_component
 def test_page_answers_every_aspect(component: str) -> None:
-    rows = re.findall(r"^\| (?:\*\*)?([A-Z][\w -]+?)(?:\*\*)? \|", page(component), re.MULTILINE)
+    glossary = r"\(\.\./guides/glossary\.md#[\w-]+\)"
+    rows = re.findall(rf"^\| \[([A-Z][\w -]+?)\]{glossary} \|", page(component), re.MULTILINE)
     start = rows.index(ASPECTS[0])
     assert rows[start : start + len(ASPECTS)] == ASPECTS
 

@@ -353,8 +353,8 @@ description: Which test proves which guarantee, what was explored, and on which 
 # Evidence
 
 Each guarantee on this site has an ID, and each ID has tests that prove it and broken twins that
-show that those tests can fail. Nothing on these pages is typed by hand: `nox -s evidence` writes
-them, and a test fails where a component's SHA-256 is not the one that was verified.
+show that those tests can fail. No figure on these pages is typed by hand: `nox -s evidence`,
+`bench` and `mutation` write them, and a test fails where a component's SHA-256 is not the one that was verified.
 
 ## The ledger
 
@@ -366,8 +366,10 @@ them, and a test fails where a component's SHA-256 is not the one that was verif
 
 The matrix of the hosted workflow is {matrix}, on Linux, macOS and Windows.
 What is not in the list above was not run for these pages.
-Correctness does not rest on the GIL in any component; on builds that could not be had,
-the systematic exploration carries the proof, since its scheduler chooses every switch itself.
+Correctness does not rest on the GIL in any component. Builds that could not be had were not run:
+for them the exploration is an argument, not a run. It covers every switch between two steps of
+Python, and takes for granted that one operation of a lock, dict, list, deque or OrderedDict is
+one step there, too, as CPython promises.
 
 ## How much the tests notice
 

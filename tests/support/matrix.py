@@ -55,7 +55,7 @@ def _matrix(evidence: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
 def _proofs(component: str, aspect: str) -> str:
     """The guarantees that the component's page gives for an aspect, each as a link."""
     page = (ROOT / "docs" / f"{component}.md").read_text(encoding="utf-8")
-    row = re.search(rf"^\| (?:\*\*)?{aspect}(?:\*\*)? \|.*\|(.*)\|\s*$", page, re.MULTILINE)
+    row = re.search(rf"^\| \[{aspect}\]\(\S+\) \|.*\|(.*)\|\s*$", page, re.MULTILINE)
     assert row is not None, f"docs/{component}.md says nothing of {aspect}"
     found = re.findall(r"\[([A-Z]{2}-\d+)\]", row[1])
     return " ".join(f"[{name}]({component}.md#{name.lower()})" for name in found) or "–"
