@@ -354,7 +354,8 @@ description: Which test proves which guarantee, what was explored, and on which 
 
 Each guarantee on this site has an ID, and each ID has tests that prove it and broken twins that
 show that those tests can fail. No figure on these pages is typed by hand: `nox -s evidence`,
-`bench` and `mutation` write them, and a test fails where a component's SHA-256 is not the one that was verified.
+`bench` and `mutation` write them, and a test fails where a component's SHA-256 is not the one
+that was verified.
 
 ## The ledger
 
