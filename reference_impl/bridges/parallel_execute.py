@@ -38,7 +38,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar, cast
@@ -93,6 +93,16 @@ class Failure(Generic[K]):
         finally:
             del self  # the error keeps this frame, which must not keep the error
 
+
+def _refuse_change(_: object, name: str, *_value: object) -> NoReturn:
+    raise FrozenInstanceError(f"cannot set or delete {name!r}: results are immutable")
+
+
+# Up to Python 3.12 dataclasses' own refusal is a TypeError for what is no field, such as what
+# `Success[int, str](1, "a")` leaves of its types; those may only be refused as an AttributeError.
+for _class in (Success, Failure):
+    setattr(_class, "__setattr__", _refuse_change)  # noqa: B010 - or mypy would object
+    setattr(_class, "__delattr__", _refuse_change)  # noqa: B010
 
 Result: TypeAlias = Success[K, T] | Failure[K]
 
@@ -197,7 +207,7 @@ class _Call(ABC, Generic[K, T]):
         self.context = copy_context()  # never entered: each operation runs in a copy
         self.deadline: float | None = None
         if options.timeout is not None:
-            self.deadline = time.monotonic() + options.timeout
+            self.deadline = time.monotonic() + min(options.timeout, threading.TIMEOUT_MAX)
         self.reported = 0  # calls of on_progress
         # Guards all below, and what subclasses add. While it is free, each key drawn stands in
         # unfinished or has its result, never both: who takes it out of there settles it.

@@ -145,8 +145,14 @@ def _bounded(coro: Coroutine[Any, Any, T], limit: float | None) -> Coroutine[Any
 
 
 async def _within(coro: Coroutine[Any, Any, T], limit: float) -> T:
-    async with asyncio.timeout(limit):
-        return await coro
+    scope = asyncio.timeout(limit)
+    try:
+        async with scope:
+            return await coro
+    except TimeoutError as error:
+        if scope.expired() and isinstance(error.__cause__, asyncio.CancelledError):
+            error.args = (f"cancelled after {limit} s",)  # it comes without a word
+        raise
 
 
 class _Shelf(Generic[T]):

@@ -4,12 +4,14 @@ import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
+import copy
 import functools
 import gc
 import itertools
 import math
 import multiprocessing
 import os
+import pickle
 import threading
 import tracemalloc
 import weakref
@@ -22,6 +24,7 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     ThreadPoolExecutor,
 )
+from dataclasses import FrozenInstanceError
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -1129,6 +1132,24 @@ def test_results_are_immutable_comparable_and_matched() -> None:
             raise AssertionError("no match")
 
 
+@pytest.mark.parametrize("result", [Success("1", 1), Failure("x", ValueError())])
+def test_a_result_refuses_new_attributes_too(result: Any) -> None:
+    for name in ("value", "error", "another"):
+        with pytest.raises(FrozenInstanceError, match=f"^cannot set or delete '{name}': results"):
+            setattr(result, name, 2)
+        with pytest.raises(FrozenInstanceError, match=f"^cannot set or delete '{name}': results"):
+            delattr(result, name)
+
+
+def test_results_can_be_made_with_their_types_named() -> None:
+    """Up to Python 3.12 that was a TypeError."""
+    assert Success[int, str](1, "a") == Success(1, "a")
+    error = ValueError()
+    assert Failure[int](1, error) == Failure(1, error)
+    assert pickle.loads(pickle.dumps(Success(1, "a"))) == Success(1, "a")
+    assert copy.copy(Failure(1, error)) == Failure(1, error)
+
+
 def test_keys_may_be_equal_or_without_hash() -> None:
     keys: list[Any] = [[1], [1], {}]
     results = parallel_execute(keys, len)
@@ -1150,7 +1171,7 @@ def test_a_call_inside_an_operation_has_threads_of_its_own() -> None:
 
 
 def test_an_endless_timeout_is_none() -> None:
-    for endless in (math.inf, 1e300, 10**18, None):
+    for endless in (math.inf, 1e300, 10**18, 10**400, None):
         assert outcomes(parallel_execute([1], str, timeout=endless)) == ["1"]
 
 

@@ -664,7 +664,7 @@ def check_timeout(module: ModuleType, way: Call) -> None:
             log.append("cancelled")
         return "late"
 
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"^cancelled after 0 s$"):
         way(module, hang, timeout=0)
     assert log == ["cleaned up"]
     assert way(module, refuse_to_be_cancelled, timeout=0) == "late"
@@ -678,7 +678,17 @@ def test_a_timeout_cancels_and_awaits_the_clean_up(way: Call) -> None:
     check_timeout(component, way)
 
 
-BODY = "    async with asyncio.timeout(limit):\n        return await coro"
+SAYS = '            error.args = (f"cancelled after {limit} s",)  # it comes without a word\n'
+BODY = (
+    "    scope = asyncio.timeout(limit)\n"
+    "    try:\n"
+    "        async with scope:\n"
+    "            return await coro\n"
+    "    except TimeoutError as error:\n"
+    "        if scope.expired() and isinstance(error.__cause__, asyncio.CancelledError):\n"
+    f"{SAYS}"
+    "        raise"
+)
 ABANDON = (
     "    task = asyncio.ensure_future(coro)\n"
     "    if not (await asyncio.wait([task], timeout=limit))[0]:\n"
@@ -688,11 +698,54 @@ ABANDON = (
 
 
 @pytest.mark.twin("RS-5")
-@pytest.mark.parametrize("fault", [(BODY, ABANDON), (BODY, "    return await coro")])
-def test_a_timeout_that_abandons_or_ignores_is_noticed(fault: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "fault", [(BODY, ABANDON), (BODY, "    return await coro"), (SAYS, "            pass\n")]
+)
+def test_a_timeout_that_abandons_ignores_or_says_nothing_is_noticed(fault: tuple[str, str]) -> None:
     module = broken(fault)
-    with pytest.raises((TimeoutError, pytest.fail.Exception)):  # for "late", or for no timeout
+    # For "late", for no timeout, or for a message that does not match.
+    with pytest.raises((TimeoutError, pytest.fail.Exception, AssertionError)):
         check_timeout(module, without_a_loop)
+
+
+def check_its_own_timeouts_keep_their_words(module: ModuleType, way: Call) -> None:
+    own = TimeoutError()
+
+    async def inner() -> None:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+
+    async def in_the_clean_up() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise own
+
+    with pytest.raises(TimeoutError, match=r"^$"):
+        way(module, inner, timeout=60)
+    with pytest.raises(TimeoutError, match=r"^$") as caught:
+        way(module, in_the_clean_up, timeout=0)
+    assert caught.value is own
+
+
+@pytest.mark.guarantee("RS-1", "RS-5")
+@both_ways
+def test_the_coroutines_own_timeouts_keep_their_words(way: Call) -> None:
+    check_its_own_timeouts_keep_their_words(component, way)
+
+
+@pytest.mark.twin("RS-1", "RS-5")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("scope.expired() and isinstance", "isinstance"),
+        (" and isinstance(error.__cause__, asyncio.CancelledError):", ":"),
+    ],
+    ids=["an inner one", "one of the clean-up"],
+)
+def test_a_timeout_that_puts_words_into_anothers_mouth_is_noticed(fault: tuple[str, str]) -> None:
+    with pytest.raises(AssertionError):
+        check_its_own_timeouts_keep_their_words(broken(fault), without_a_loop)
 
 
 @both_ways

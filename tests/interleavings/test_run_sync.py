@@ -349,12 +349,12 @@ def test_a_timeout_that_does_not_await_the_clean_up_is_found(schedules: Schedule
     broken = twin(
         FILE,
         (
-            "    async with asyncio.timeout(limit):\n        return await coro",
-            "    task = asyncio.ensure_future(coro)\n"
-            "    if not (await asyncio.wait([task], timeout=limit))[0]:\n"
-            "        task.cancel()\n"
-            "        raise TimeoutError\n"
-            "    return task.result()",
+            "        async with scope:\n            return await coro",
+            "        task = asyncio.ensure_future(coro)\n"
+            "        if not (await asyncio.wait([task], timeout=limit))[0]:\n"
+            "            task.cancel()\n"
+            "            raise TimeoutError\n"
+            "        return task.result()",
         ),
     )
     bug = schedules.catch(
