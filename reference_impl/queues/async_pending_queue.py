@@ -137,7 +137,7 @@ class AsyncPendingQueue:
 
     Args:
         directory: Where the files are: an existing directory on a local file system with
-            hard links. One queue owns it at a time.
+            hard links, a relative one as of now. One queue owns it at a time.
         upload: Called with the path of `NAME.processing`, whose `stem` is the NAME. What it
             raises is a failed attempt. A file may come again after a crash: uploads must
             bear repetition.
@@ -171,9 +171,12 @@ class AsyncPendingQueue:
         _check_upload(upload)
         if not callable(backoff):
             raise TypeError(f"backoff must be callable, got {backoff!r}")
-        if upload_timeout is not None and not _check_seconds("upload_timeout", upload_timeout):
-            raise ValueError("upload_timeout must be more than 0 seconds, or None; got 0")
-        self._directory, self._upload, self._backoff = Path(directory), upload, backoff
+        if upload_timeout is not None:
+            upload_timeout = _check_seconds("upload_timeout", upload_timeout)
+            if not upload_timeout:
+                raise ValueError("upload_timeout must be more than 0 seconds, or None; got 0")
+        # Absolute, or a later os.chdir would point it elsewhere.
+        self._directory, self._upload, self._backoff = Path(directory).absolute(), upload, backoff
         self._max_concurrency = _check_count("max_concurrency", max_concurrency)
         self._max_attempts = _check_count("max_attempts", max_attempts)
         self._upload_timeout, self._stats = upload_timeout, PendingStats()
@@ -259,14 +262,13 @@ class AsyncPendingQueue:
             DirectoryInUse: If another queue owns the directory.
             FileNotFoundError: If the directory is missing, or vanishes.
             OSError: If it cannot be written to, or has no hard links.
-            RuntimeError: If this queue has run already.
+            RuntimeError: Here and on entry: if it was run or entered before.
         """
         self._check_loop()
         if self._stop_asked:
             self._up.set()
             return
-        if self._loop is not None:
-            raise RuntimeError("a queue runs once: make a new AsyncPendingQueue to run again")
+        self._check_unused()
         self._loop, self._context = asyncio.get_running_loop(), copy_context()
         try:
             with _ownership(self._directory):
@@ -334,6 +336,9 @@ class AsyncPendingQueue:
         return replace(self._stats, uploading=len(self._running), waiting=len(self._waiting))
 
     async def __aenter__(self) -> Self:
+        self._check_loop()
+        if not self._stop_asked:
+            self._check_unused()
         self._runner = asyncio.create_task(self.run())
         await self._unless_cancelled(self._runner, self._up.wait())
         if self._over.is_set():
@@ -341,6 +346,7 @@ class AsyncPendingQueue:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._check_loop()  # or it would wait for ever for another loop's task
         assert self._runner is not None
         await self._unless_cancelled(self._runner, self.stop())
         await self._runner
@@ -435,33 +441,32 @@ class AsyncPendingQueue:
         try:
             attempt = self._claim(name)
             if attempt > self._max_attempts:
-                error: BaseException | None = RuntimeError("the last attempt's end is not known")
+                error: str | None = repr(RuntimeError("the last attempt's end is not known"))
             else:
                 error = await self._attempt(name, attempt)
             self._settle(name, attempt, error)
         except OSError as fault:
             self._fault(name, fault)
-        finally:
-            error = None  # or it and this frame would hold each other
 
-    async def _attempt(self, name: str, attempt: int) -> BaseException | None:
+    async def _attempt(self, name: str, attempt: int) -> str | None:
         """Upload it; returns what failed, unless it is cancelled by stop."""
         try:
             async with asyncio.timeout(self._upload_timeout):
                 await self._upload(self._path(name, "processing"))
-        except GeneratorExit:  # the loop is gone, and perhaps the ownership, too
-            raise
         except BaseException as error:
-            task, failure = asyncio.current_task(), isinstance(error, Exception)
-            if task is not None and task.cancelling():
+            task = self._running[name]
+            if task is not asyncio.current_task(self._loop):
+                raise  # it is closed: the loop is gone, and perhaps the ownership, too
+            if task.cancelling():
                 self._put_back(name, attempt)
                 raise asyncio.CancelledError from error
-            if not failure and not isinstance(error, asyncio.CancelledError):
+            if isinstance(error, SystemExit | KeyboardInterrupt):
                 self._put_back(name, attempt)
                 raise
             self._stats.failed += 1
-            _logger.warning("attempt %d to upload %r failed: %r", attempt, name, error)
-            return error
+            reason = _told(error)
+            _logger.warning("attempt %d to upload %r failed: %s", attempt, name, reason)
+            return reason
         return None
 
     def _claim(self, name: str) -> int:
@@ -489,7 +494,7 @@ class AsyncPendingQueue:
             raise
         return attempt
 
-    def _settle(self, name: str, attempt: int, error: BaseException | None) -> None:
+    def _settle(self, name: str, attempt: int, error: str | None) -> None:
         if error is None:
             self._move(name, "completed")
             self._stats.completed += 1
@@ -520,7 +525,7 @@ class AsyncPendingQueue:
             self._failures.pop(name, None)
             _unlink(self._sidecar(name))
 
-    def _move(self, name: str, state: str, error: BaseException | None = None) -> str:
+    def _move(self, name: str, state: str, error: str | None = None) -> str:
         """Give NAME.processing its next name, but none that is taken; returns its stem."""
         stem, number = name, 0
         while True:
@@ -546,10 +551,10 @@ class AsyncPendingQueue:
             self._sidecar(name).replace(self._sidecar(stem))
         self._path(name, "processing").unlink(missing_ok=True)
 
-    def _explain(self, stem: str, error: BaseException) -> None:
+    def _explain(self, stem: str, error: str) -> None:
         """Say in NAME.error.json why, before there is a NAME.error."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        reason = {"error": repr(error), "attempts": self._max_attempts, "time": now}
+        reason = {"error": error, "attempts": self._max_attempts, "time": now}
         temporary = _temporary(self._directory)
         try:
             temporary.write_text(json.dumps(reason, indent=1), encoding="utf-8")
@@ -614,7 +619,14 @@ class AsyncPendingQueue:
 
     def _check_loop(self) -> None:
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
-            raise RuntimeError("this queue belongs to another event loop: use it there")
+            raise RuntimeError(
+                "this queue belongs to the event loop that ran it: "
+                "use it there, or make a new AsyncPendingQueue"
+            )
+
+    def _check_unused(self) -> None:
+        if self._loop is not None or self._runner not in (None, asyncio.current_task()):
+            raise RuntimeError("a queue runs once: make a new AsyncPendingQueue to run again")
 
     def _error(self, message: str, *values: object) -> None:
         self._stats.errors += 1
@@ -702,6 +714,13 @@ else:
         return True
 
 
+def _told(error: BaseException) -> str:
+    try:
+        return repr(error)
+    except Exception:
+        return f"{object.__repr__(error)}, whose repr fails"
+
+
 def _temporary(directory: Path) -> Path:
     return directory / f".pending-{secrets.token_hex(8)}.tmp"
 
@@ -755,7 +774,7 @@ def _check_seconds(name: str, value: float) -> float:
         raise TypeError(f"{name} must be a number of seconds, got {value!r}")
     if not value >= 0:
         raise ValueError(f"{name} must be 0 or more seconds, got {value!r}")
-    return value
+    return float(min(value, 1e300))  # an int may be more than a clock can add
 
 
 def _check_name(name: str) -> None:
@@ -763,7 +782,11 @@ def _check_name(name: str) -> None:
         raise TypeError(f"name must be a str, got {name!r}")
     if not name or name.startswith(".") or any(c in name for c in ("/", os.sep, "\0")):
         raise ValueError(f"name must be a file's, no path, and not hidden, got {name!r}")
-    if len(os.fsencode(name)) > _LONGEST_NAME:
+    try:
+        length = len(os.fsencode(name))
+    except UnicodeEncodeError as error:
+        raise ValueError(f"name must be what the file system can encode, got {name!r}") from error
+    if length > _LONGEST_NAME:
         raise ValueError(f"name must have at most {_LONGEST_NAME} bytes, got {name!r}")
 
 

@@ -1039,7 +1039,7 @@ def test_attempts_are_counted_across_restarts(
             ("elif attempt < self._max_attempts:", "elif attempt <= self._max_attempts:"),
             "back-off for",
         ),
-        (('{"error": repr(error), "attempts"', '{"error": repr(None), "attempts"'), "no route"),
+        (('{"error": error, "attempts"', '{"error": "None", "attempts"'), "no route"),
     ],
     ids=[
         "attempts in memory",
@@ -1415,6 +1415,144 @@ def test_an_upload_that_raises_has_failed_whatever_it_raises(
     run(main())
 
 
+class Odd(BaseException):
+    """What libraries outside asyncio use to end their own tasks."""
+
+
+def check_odd_errors(module: ModuleType, directory: Path, error: BaseException) -> None:
+    """What is no Exception is a failed attempt as well, with its pause and its reason."""
+
+    async def main() -> None:
+        begun, asked = 0, list[int]()
+
+        async def upload(path: Path) -> None:
+            nonlocal begun
+            begun += 1
+            raise error
+
+        def backoff(failures: int) -> float:
+            asked.append(failures)
+            return 0.0
+
+        drop(directory, "a", b"1")
+        queue = module.AsyncPendingQueue(directory, upload, max_attempts=2, backoff=backoff)
+        async with queue:
+            await until(lambda: queue.stats.given_up or begun > 2)
+        assert (begun, asked) == (2, [1]), "it was no attempt"
+        assert queue.stats == module.PendingStats(failed=2, given_up=1), "it was no attempt"
+        assert json.loads((directory / "a.error.json").read_text())["error"] == repr(error)
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-4")
+@pytest.mark.parametrize("error", [Odd(), BaseExceptionGroup("two", [Odd()]), GeneratorExit()])
+def test_what_is_no_exception_is_a_failed_attempt_as_well(
+    directory: Path, plain_watch: type[PlainWatch], error: BaseException
+) -> None:
+    check_odd_errors(async_pending_queue, directory, error)
+
+
+@pytest.mark.twin("PQ-4")
+@pytest.mark.parametrize("error", [Odd(), BaseExceptionGroup("two", [Odd()]), GeneratorExit()])
+def test_errors_that_are_no_attempts_are_caught(directory: Path, error: BaseException) -> None:
+    module = twin(FILE, ("error, SystemExit | KeyboardInterrupt)", "error, BaseException)"))
+    module.__dict__["DirectoryWatch"] = PlainWatch
+    with pytest.raises(AssertionError, match="it was no attempt"):
+        check_odd_errors(module, directory, error)
+
+
+def check_closed_upload(module: ModuleType, directory: Path) -> None:
+    """Its coroutine is closed from outside, as the collector does when the loop is gone."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        drop(directory, "a", b"1")
+        server = Server(holds=True)
+        queue = module.AsyncPendingQueue(directory, server.upload)
+        running = asyncio.create_task(queue.run())
+        try:
+            await server.until(lambda: server.running)
+            queue._running["a"].get_coro().close()
+            assert not server.running
+            assert files(directory) == {"a.processing": b"1"}, "it was moved without ownership"
+            assert (directory / ".a.attempts").read_bytes() == b"."
+            assert not queue.stats.failed
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+    asyncio.run(main())
+
+
+@pytest.mark.guarantee("PQ-1", "PQ-4")
+def test_an_upload_whose_loop_is_gone_is_left_to_the_next_start(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    check_closed_upload(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-1", "PQ-4")
+def test_an_upload_whose_loop_is_gone_that_is_moved_is_caught(directory: Path) -> None:
+    fault = (
+        "                raise  # it is closed",
+        "                self._put_back(name, attempt)\n                raise  # it is closed",
+    )
+    module = twin(FILE, fault)
+    module.__dict__["DirectoryWatch"] = PlainWatch
+    with pytest.raises(AssertionError, match="it was moved without ownership"):
+        check_closed_upload(module, directory)
+
+
+class Unspeakable(Exception):
+    def __repr__(self) -> str:
+        raise ValueError("no repr")
+
+    __str__ = __repr__
+
+
+def check_unspeakable(module: ModuleType, directory: Path) -> None:
+    async def main() -> None:
+        asked: list[int] = []
+
+        def backoff(failures: int) -> float:
+            asked.append(failures)
+            return 0.0
+
+        drop(directory, "a", b"1")
+        queue = module.AsyncPendingQueue(
+            directory, fails_with(Unspeakable()), max_attempts=2, backoff=backoff
+        )
+        async with queue:
+            await until(lambda: queue.stats.given_up)
+        reason = json.loads((directory / "a.error.json").read_text())["error"]
+        assert "Unspeakable object at" in reason, "the reason is lost"
+        assert reason.endswith(">, whose repr fails")
+        assert queue.stats == module.PendingStats(failed=2, given_up=1)
+        assert asked == [1]
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-4")
+def test_an_error_whose_repr_fails_is_a_reason_and_has_its_pause(
+    directory: Path, plain_watch: type[PlainWatch], caplog: pytest.LogCaptureFixture
+) -> None:
+    check_unspeakable(async_pending_queue, directory)
+    logged = [record.getMessage() for record in caplog.records if record.name == LOGGER]
+    assert logged[0].startswith("attempt 1 to upload 'a' failed: <")
+    assert logged[0].endswith(">, whose repr fails")
+    assert len(logged) == 3
+
+
+@pytest.mark.twin("PQ-4")
+def test_an_error_whose_repr_ends_the_attempt_is_caught(directory: Path) -> None:
+    module = twin(FILE, ("reason = _told(error)", "reason = repr(error)"))
+    module.__dict__["DirectoryWatch"] = PlainWatch
+    with pytest.raises(AssertionError, match="the reason is lost"):
+        check_unspeakable(module, directory)
+
+
 @pytest.mark.parametrize("result", [-1.0, math.nan, "soon", None])
 def test_a_faulty_backoff_is_replaced_by_the_default(
     directory: Path,
@@ -1450,6 +1588,64 @@ def test_a_faulty_backoff_is_replaced_by_the_default(
         assert str(record.exc_info[1]).startswith("what backoff returns must be ")
 
 
+def check_huge_numbers(module: ModuleType, directory: Path) -> None:
+    """An int may be more than a float can hold: it is as good as no limit."""
+
+    async def main() -> None:
+        server = Server(holds=True)
+        for name in "ab":
+            drop(directory, name, b"1")
+        queue = module.AsyncPendingQueue(
+            directory, server.upload, backoff=lambda n: 10**400, upload_timeout=10**400
+        )
+        async with owning(queue):
+            await until(lambda: len(server.running) == 2 or queue.stats.failed)
+            assert not queue.stats.failed, "no time for uploads"
+            server.end("a", ConnectionError())
+            await until(lambda: not server.running.keys() - {"b"})
+            await turns()
+            assert (queue.stats.waiting, queue.stats.errors) == (1, 0), "no pause"
+            stopping = asyncio.create_task(queue.stop(10**400))
+            await turns()
+            assert list(server.running) == ["b"]
+            server.end("b")
+            await stopping
+        assert files(directory) == {"a.queued": b"1", "b.completed": b"1"}
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-4", "PQ-5")
+def test_more_seconds_than_a_float_holds_are_as_good_as_no_limit(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    check_huge_numbers(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-4", "PQ-5")
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (("    return float(min(value, 1e300))", "    return value"), "no time for uploads"),
+        (
+            (
+                'delay = _check_seconds("what backoff returns", self._backoff(failures))',
+                "delay = self._backoff(failures)",
+            ),
+            "no pause",
+        ),
+    ],
+    ids=["any number", "of the back-off"],
+)
+def test_numbers_that_the_clock_cannot_add_are_caught(
+    directory: Path, fault: tuple[str, str], message: str
+) -> None:
+    module = twin(FILE, fault)
+    module.__dict__["DirectoryWatch"] = PlainWatch
+    with pytest.raises(AssertionError, match=message):
+        check_huge_numbers(module, directory)
+
+
 # exponential_backoff is a pure function.
 
 
@@ -1482,6 +1678,12 @@ def test_backoff_uses_the_whole_interval() -> None:
     assert exponential_backoff(4) != exponential_backoff(4)
     longest = [exponential_backoff(attempt, jitter=lambda: 1.0) for attempt in (1, 9, 10, 99)]
     assert longest == [1.0, 256.0, 300.0, 300.0]
+
+
+def test_backoff_takes_numbers_of_any_size() -> None:
+    assert exponential_backoff(3, base=10**400, jitter=lambda: 1.0) == 300.0
+    assert exponential_backoff(3, cap=10**400, jitter=lambda: 1.0) == 4.0
+    assert exponential_backoff(3, base=10**400, cap=math.inf, jitter=lambda: 0.0) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -1895,6 +2097,77 @@ def test_a_queue_runs_once(directory: Path) -> None:
     run(main())
 
 
+def check_entries(module: ModuleType, directory: Path) -> None:
+    """A second entry, or run beside an entry, is refused, and the first goes on."""
+    once = "a queue runs once: make a new AsyncPendingQueue to run again"
+
+    async def refused(use: Awaitable[object]) -> None:
+        try:
+            await use
+        except RuntimeError as error:
+            assert str(error) == once  # noqa: PT017
+        else:
+            raise AssertionError("it is accepted")
+
+    async def goes_on(queue: Any, name: str) -> None:
+        completed = queue.stats.completed
+        await queue.submit(name, b"1")
+        await until(lambda: queue.stats.completed > completed)
+
+    async def main() -> None:
+        queue = module.AsyncPendingQueue(directory, nothing)
+        async with owning(queue):  # nested
+            await refused(queue.__aenter__())
+            await refused(queue.run())
+            await goes_on(queue, "a")
+        queue = module.AsyncPendingQueue(directory, nothing)
+        running = asyncio.create_task(queue.run())
+        await until(queue._up.is_set)
+        await refused(queue.__aenter__())  # while run runs
+        await goes_on(queue, "b")
+        await queue.stop()
+        await running
+        queue = module.AsyncPendingQueue(directory, nothing)
+        entering = asyncio.create_task(queue.__aenter__())
+        await asyncio.sleep(0)
+        assert queue._loop is None  # it is entered, and has not begun
+        await refused(queue.__aenter__())
+        await refused(queue.run())
+        await entering
+        await goes_on(queue, "c")
+        await queue.__aexit__(None, None, None)
+        queue = module.AsyncPendingQueue(directory, nothing)
+        running = asyncio.create_task(queue.run())
+        async with owning(queue):  # before run has begun
+            await refused(running)
+            await goes_on(queue, "d")
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-5")
+def test_a_queue_that_is_in_use_cannot_be_entered(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    check_entries(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-5")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("        if not self._stop_asked:\n            self._check_unused()\n", ""),
+        (" or self._runner not in (None, asyncio.current_task()):", ":"),
+    ],
+    ids=["any second entry", "a second one before the first has begun"],
+)
+def test_a_second_entry_that_is_accepted_is_caught(directory: Path, fault: tuple[str, str]) -> None:
+    module = twin(FILE, fault)
+    module.__dict__["DirectoryWatch"] = PlainWatch
+    with pytest.raises(AssertionError, match="it is accepted"):
+        check_entries(module, directory)
+
+
 @pytest.mark.guarantee("PQ-5")
 def test_a_cancelled_run_puts_back_and_lets_go(
     directory: Path, plain_watch: type[PlainWatch]
@@ -1976,13 +2249,16 @@ def test_a_block_that_is_cancelled_while_it_is_entered_lets_go(
     run(main())
 
 
-def test_keyboard_interrupt_in_an_upload_puts_back(directory: Path) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_keyboard_interrupt_in_an_upload_puts_back(
+    directory: Path, error: type[BaseException]
+) -> None:
     drop(directory, "a", b"1")
 
     async def main() -> None:
-        await AsyncPendingQueue(directory, fails_with(KeyboardInterrupt())).run()
+        await AsyncPendingQueue(directory, fails_with(error())).run()
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         run(main())
     assert files(directory) == {"a.queued": b"1"}
 
@@ -2102,9 +2378,9 @@ QUEUED_ONLY = ("any(map(os.path.lexists, paths))", "os.path.lexists(paths[0])")
             [
                 (
                     "        except OSError as fault:\n"
-                    "            self._fault(name, fault)\n"
-                    "        finally",
-                    "        finally",
+                    "            self._fault(name, fault)\n\n"
+                    "    async def",
+                    "        except ZeroDivisionError:\n            pass\n\n    async def",
                 ),
                 QUEUED_ONLY,
             ],
@@ -2432,6 +2708,9 @@ def test_names_as_long_as_the_system_allows(
         ("a\0b", ValueError, "got"),
         ("x" * 237, ValueError, "at most 236 bytes"),
         ("\N{SNOWMAN}" * 79, ValueError, "at most 236 bytes"),
+        pytest.param(
+            "\ud800", ValueError, r"^name must be .* can encode, got '\\ud800'$", marks=posix
+        ),
         (b"a", TypeError, "name must be a str, got b'a'"),
         (None, TypeError, "name must be a str, got None"),
     ],
@@ -2598,10 +2877,91 @@ def test_the_queue_belongs_to_the_loop_that_runs_it(directory: Path) -> None:
 
     run(main())
     for use in (queue.run, queue.stop, lambda: queue.submit("a", b"1")):
-        with pytest.raises(
-            RuntimeError, match=r"^this queue belongs to another event loop: use it there$"
-        ):
+        with pytest.raises(RuntimeError) as caught:
             asyncio.run(use())
+        assert str(caught.value) == (
+            "this queue belongs to the event loop that ran it: "
+            "use it there, or make a new AsyncPendingQueue"
+        )
+
+
+def check_left_elsewhere(module: ModuleType, directory: Path) -> None:
+    """To leave it on another loop is refused at once, and stops nothing."""
+    queue = module.AsyncPendingQueue(directory, nothing)
+
+    async def elsewhere(use: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        using = asyncio.create_task(use())
+        await turns()
+        assert using.done(), "it waits for another loop's task"
+        with pytest.raises(RuntimeError, match="belongs to the event loop that ran it"):
+            await using
+
+    async def goes_on() -> None:
+        await queue.submit("a", b"1")
+        await until(lambda: queue.stats.completed)
+        await queue.__aexit__(None, None, None)
+
+    with asyncio.Runner() as its_own:
+        its_own.run(queue.__aenter__())
+        asyncio.run(elsewhere(lambda: queue.__aexit__(None, None, None)))
+        asyncio.run(elsewhere(queue.__aenter__))
+        its_own.run(goes_on())
+
+
+@pytest.mark.guarantee("PQ-5")
+def test_a_block_that_is_left_on_another_loop_does_not_hang(
+    directory: Path, plain_watch: type[PlainWatch]
+) -> None:
+    check_left_elsewhere(async_pending_queue, directory)
+
+
+@pytest.mark.twin("PQ-5")
+def test_a_block_that_waits_for_another_loop_is_caught(directory: Path) -> None:
+    module = twin(
+        FILE, ("        self._check_loop()  # or it would wait", "        # it would wait")
+    )
+    module.__dict__["DirectoryWatch"] = PlainWatch
+    with pytest.raises(AssertionError, match="it waits for another loop's task"):
+        check_left_elsewhere(module, directory)
+
+
+def check_relative(module: ModuleType, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(directory.parent)
+    queue = module.AsyncPendingQueue(Path(directory.name), nothing)
+    monkeypatch.chdir(directory)
+
+    async def main() -> None:
+        drop(directory, "there before", b"1")
+        async with queue:
+            assert await queue.submit("a", b"1") == directory / "a.queued"
+            await until(lambda: queue.stats.completed == 2)
+
+    run(main())
+
+
+@pytest.mark.guarantee("PQ-1")
+def test_a_relative_directory_stays_where_it_was_when_the_program_goes_elsewhere(
+    directory: Path, plain_watch: type[PlainWatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_relative(async_pending_queue, directory, monkeypatch)
+
+
+@pytest.mark.twin("PQ-1")
+def test_a_directory_that_moves_with_the_program_is_caught(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = twin(FILE, ("Path(directory).absolute()", "Path(directory)"))
+    module.__dict__["DirectoryWatch"] = PlainWatch
+    with pytest.raises(FileNotFoundError, match="create it first"):
+        check_relative(module, directory, monkeypatch)
+
+
+@posix
+def test_symbolic_links_in_the_directorys_path_are_kept(directory: Path) -> None:
+    link = directory.with_name("link")
+    link.symlink_to(directory)
+    queued = asyncio.run(AsyncPendingQueue(link, nothing).submit("a", b"1"))
+    assert queued == link / "a.queued"
 
 
 def test_uploads_see_the_context_of_run_and_not_each_others(
