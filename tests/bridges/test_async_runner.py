@@ -915,8 +915,11 @@ def test_cancelling_children_twice_is_found() -> None:
 
 
 def check_close_meets_a_timeout(module: ModuleType) -> None:
-    """A background task just ends a timeout of its own, and what was submitted waits for it."""
-    job, ended = Job(gated=True), []
+    """A background task just ends a timeout of its own, and what was submitted waits for it.
+
+    Another one is cancelled at once, and cleans up for longer than both.
+    """
+    job, other, ended = Job(gated=True), Job(gated=True), []
     tasks: list[asyncio.Task[None]] = []
 
     async def background() -> None:
@@ -930,9 +933,11 @@ def check_close_meets_a_timeout(module: ModuleType) -> None:
 
     async def foreground() -> None:
         tasks.append(asyncio.create_task(background()))
+        beside = asyncio.create_task(other())
         try:
             await forever()
         finally:
+            del beside
             await asyncio.wait(tasks)
             ended.append("foreground")
 
@@ -948,8 +953,12 @@ def check_close_meets_a_timeout(module: ModuleType) -> None:
             turn(runner, 30)
             assert (job.clean, job.broken) == (1, 0)
             assert ended == ["background", "foreground"], "it goes on, and nothing cancels it"
+            other.open()
+            turn(runner, 10)
+            assert (other.clean, other.broken) == (1, 0), "cancelled twice"
         finally:
             job.open()
+            other.open()
             turn(runner, 5)
             with suppress(RuntimeError):  # over, and the loop is closed
                 runner._loop.call_soon_threadsafe(tasks[0].cancel)
@@ -966,9 +975,10 @@ def test_close_cancels_a_background_task_that_has_ended_its_timeout() -> None:
     [
         ("_LOOK_EVERY if others - rest else None", "None"),
         ("            rest |= free\n", "            rest |= others\n"),
+        ("            rest |= free\n", "            rest = free\n"),
         (" if not task.cancelling()}", "}"),
     ],
-    ids=["does not look again", "looks once", "in its clean-up"],
+    ids=["does not look again", "looks once", "forgets whom it cancelled", "in its clean-up"],
 )
 def test_a_close_that_takes_a_timeout_for_a_cancellation_is_found(fault: tuple[str, str]) -> None:
     must_fail(check_close_meets_a_timeout, fault)
