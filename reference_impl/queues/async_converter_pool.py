@@ -104,6 +104,8 @@ class Converter(Generic[T]):
         if not self.name:
             raise ValueError("name must not be empty, got ''")
         _check_type("watch_dir", self.watch_dir, str, os.PathLike)
+        if isinstance(self.patterns, Iterable) and not isinstance(self.patterns, str | bytes):
+            object.__setattr__(self, "patterns", tuple(self.patterns))  # an iterator serves once
         DirectoryWatch(self.watch_dir, self.patterns)  # refuses bad patterns
         if not callable(self.convert) or _is_async(self.convert):
             raise TypeError(
@@ -174,8 +176,8 @@ class AsyncConverterPool(Generic[T]):
 
     Args:
         converters: At least one. No name can belong to two of them in one directory.
-        submit: Called on the loop with each result, and awaited. What it raises is the file's
-            failure. After a crash a result may come again.
+        submit: Called on the loop with each result; what it returns is awaited. What it raises
+            is the file's failure. After a crash a result may come again.
         max_concurrency: The most files that are converted or submitted at once.
         executor: Runs the conversions, and is not shut down. It should have `max_concurrency`
             workers at least, or files line up in it without priority, and their timeouts run.
@@ -202,11 +204,7 @@ class AsyncConverterPool(Generic[T]):
         convert_timeout: float | None = None,
     ) -> None:
         self._lines = _lines(converters)
-        if not callable(submit) or not _is_async(submit):
-            raise TypeError(
-                f"submit must be a coroutine function, got {submit!r}: define it with `async def`, "
-                "and put what blocks into asyncio.to_thread"
-            )
+        _check_submit(submit)
         _check_type("max_concurrency", max_concurrency, int)
         if max_concurrency < 1:
             raise ValueError(f"max_concurrency must be 1 or more, got {max_concurrency!r}")
@@ -224,6 +222,8 @@ class AsyncConverterPool(Generic[T]):
         self._up, self._over = asyncio.Event(), asyncio.Event()  # all watches began; run ended
         self._stop_asked, self._stopping = False, asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()  # one a slot
+        self._timers: list[asyncio.TimerHandle] = []  # of stop
+        self._interrupted = False  # by a slot's task, which has thrown it out of the loop
         self._turns = itertools.count(1)
         self._converted = self._failed = self._abandoned = 0
         self._lost: list[str] = []
@@ -241,12 +241,13 @@ class AsyncConverterPool(Generic[T]):
                 the same file system.
             BrokenExecutor, RuntimeError: If the executor cannot be used any more. The files that
                 it had stay for the next start.
-            RuntimeError: If this pool has run already.
+            RuntimeError: If this pool runs, or has run, already.
         """
         self._check_loop()
         if self._stop_asked:
+            self._up.set()
             return
-        if self._loop is not None:
+        if self._loop is not None or self._runner not in (None, asyncio.current_task()):
             raise RuntimeError("a pool runs once: make a new AsyncConverterPool to run again")
         self._loop, self._context = asyncio.get_running_loop(), copy_context()
         try:
@@ -263,7 +264,12 @@ class AsyncConverterPool(Generic[T]):
         except BaseExceptionGroup as errors:
             error = errors.exceptions[0]
             raise (error.__cause__ if isinstance(error, _Unusable) else error) or error from None
+        except (KeyboardInterrupt, SystemExit) as error:
+            # What a slot's task has thrown out of the loop would leave it for the second time.
+            raise (asyncio.CancelledError if self._interrupted else error) from None
         finally:
+            for timer in self._timers:
+                timer.cancel()
             self._stopping.set()
             self._up.set()
             self._over.set()
@@ -288,10 +294,9 @@ class AsyncConverterPool(Generic[T]):
         self._stop_asked = True
         self._stopping.set()
         if self._loop is not None and not self._over.is_set():
-            timer = self._loop.call_later(seconds, self._cancel_tasks)
+            self._timers.append(self._loop.call_later(seconds, self._cancel_tasks))
             if asyncio.current_task() not in self._tasks:
                 await self._over.wait()
-                timer.cancel()
 
     def _cancel_tasks(self) -> None:
         for task in self._tasks:
@@ -311,7 +316,7 @@ class AsyncConverterPool(Generic[T]):
         )
 
     async def __aenter__(self) -> Self:
-        if self._loop is not None:
+        if self._loop is not None or self._runner is not None:
             await self.run()  # which refuses, unless it was stopped
         self._runner = asyncio.create_task(self.run())
         try:
@@ -325,6 +330,7 @@ class AsyncConverterPool(Generic[T]):
 
     async def __aexit__(self, *_: object) -> None:
         assert self._runner is not None
+        self._check_loop()  # before anything is cancelled from a loop that is not its own
         try:
             await self.stop()
         finally:
@@ -401,6 +407,7 @@ class AsyncConverterPool(Generic[T]):
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._stopping.set()
+            self._interrupted |= isinstance(task.exception(), KeyboardInterrupt | SystemExit)
         self._dispatch()
 
     # One file. The moves stand in plain functions: no cancellation can come in between.
@@ -410,7 +417,8 @@ class AsyncConverterPool(Generic[T]):
         try:
             future = await self._settled(line.converter, path)
             error = self._error_of(future)
-            if error is None and _look(path) == seen:
+            # What is gone cannot be converted anew: a converter may have moved or deleted it.
+            if error is None and _look(path) in (seen, None):
                 stage = "submit"
                 await self._submit(future.result())
         except BaseException as raised:
@@ -472,8 +480,9 @@ class AsyncConverterPool(Generic[T]):
     ) -> None:
         """Move a file to where it belongs, unless it has become another one."""
         announced, now = line.active.pop(path), _look(path)
+        error = None if error is None else _tellable(error)
         if now is None:
-            _logger.warning("%s has gone before it was moved", path)
+            _logger.warning("%s has gone before it was moved", path, exc_info=error)
         elif now != seen:
             # It was written to, or replaced: what was converted is old, or half of each.
             if announced != seen or _only_dated_back(seen, now):
@@ -481,7 +490,7 @@ class AsyncConverterPool(Generic[T]):
         elif error is None:
             self._converted += self._move(line, path, seen, line.done_dir, b"")
         else:
-            name, error = line.converter.name, _tellable(error)
+            name = line.converter.name
             _logger.error("converter %r could not %s %s", name, stage, path, exc_info=error)
             reason = _reason(name, path, stage, error)
             self._failed += self._move(line, path, seen, line.error_dir, reason)
@@ -632,7 +641,8 @@ def _prepare(line: _Line[T]) -> None:
     for what in ("watch_dir", "done_dir", "error_dir"):
         folder: Path = getattr(line, what)
         if getattr(converter, what) is None:
-            folder.mkdir(exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # what is there is looked at below
+                folder.mkdir()
         code, problem = 0, ""
         if not folder.exists():
             code, problem = errno.ENOENT, "is missing: create it"
@@ -655,8 +665,8 @@ def _lines(converters: Iterable[Converter[T]]) -> list[_Line[T]]:
     for each in converters:
         _check_type("converters", each, Converter)
         watched = Path(each.watch_dir).absolute()
-        done = Path(each.done_dir or watched / "done").absolute()
-        error = Path(each.error_dir or watched / "error").absolute()
+        done = Path(watched / "done" if each.done_dir is None else each.done_dir).absolute()
+        error = Path(watched / "error" if each.error_dir is None else each.error_dir).absolute()
         lines.append(_Line(each, watched, done, error))
     if not lines:
         raise ValueError("converters must hold one Converter at least, got none")
@@ -691,7 +701,7 @@ def _same(one: Path, other: Path) -> bool:
 
 def _overlap(first: str, second: str) -> bool:
     """Whether a name can match both patterns. Two sets in brackets are taken to overlap."""
-    pieces = re.compile(r"\[!?\]?[^]]*\]|.", re.DOTALL).findall
+    pieces = re.compile(r"\[!?+\]?+[^]]*\]|.", re.DOTALL).findall
     a, b = pieces(os.path.normcase(first)), pieces(os.path.normcase(second))
 
     @cache
@@ -714,6 +724,19 @@ def _overlap(first: str, second: str) -> bool:
 def _is_async(function: object) -> bool:
     call = getattr(function, "__call__", None)  # noqa: B004  (of an object that can be called)
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def _check_submit(submit: Callable[[T], Awaitable[None]]) -> None:
+    function: object = submit
+    while isinstance(function, partial):
+        function = function.func
+    # A lambda may return an awaitable, and so may an object; a plain function blocks the loop.
+    plain = inspect.isroutine(function) and getattr(function, "__name__", "") != "<lambda>"
+    if not callable(submit) or (plain and not inspect.iscoroutinefunction(function)):
+        raise TypeError(
+            f"submit must be a coroutine function, got {submit!r}: define it with `async def`, "
+            "and put what blocks into asyncio.to_thread"
+        )
 
 
 def _check_type(name: str, value: object, *kinds: type) -> None:

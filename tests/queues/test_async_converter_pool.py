@@ -18,6 +18,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -530,6 +531,66 @@ def test_a_file_that_is_taken_away_is_nobodys_failure(
     run(main, ours, tmp_path)
 
 
+async def check_consumed(module: ModuleType, root: Path) -> None:
+    """Converters that delete or move their source: the result is submitted all the same."""
+    site = Site(root)
+
+    def convert(path: Path) -> str:
+        result = site.convert(path)
+        path.unlink() if path.name == "deleted.csv" else path.rename(root / "moved.csv")
+        return result
+
+    async with site.running(module, converters=[site.converter(module, convert=convert)]) as pool:
+        for name in ("deleted.csv", "moved.csv"):
+            site.drop(name, name)
+        await site.until(lambda: site.calls.count("_release") == 2)
+    assert sorted(site.submitted) == ["deleted.csv", "moved.csv"]
+    assert (site.texts("done"), site.texts("error")) == ([], [])
+    assert (pool.stats.converted, pool.stats.failed, pool.stats.held) == (0, 0, 0)
+
+
+@pytest.mark.guarantee("CP-1")
+def test_the_result_of_a_converter_that_consumes_its_file_is_submitted(tmp_path: Path) -> None:
+    run(check_consumed, ours, tmp_path)
+
+
+@pytest.mark.twin("CP-1")
+def test_losing_the_result_of_a_file_that_is_gone_is_caught(tmp_path: Path) -> None:
+    broken = twin(FILE, ("_look(path) in (seen, None)", "_look(path) == seen"))
+    with pytest.raises(AssertionError):
+        run(check_consumed, broken, tmp_path)
+
+
+def test_why_the_result_of_a_file_that_is_gone_was_refused_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is no file to put the reason beside."""
+    refusal = Undecided("the server says no")
+
+    async def main(module: ModuleType, root: Path) -> None:
+        site = Site(root)
+
+        async def submit(result: str) -> None:
+            raise refusal
+
+        def convert(path: Path) -> str:
+            path.unlink()
+            return "x"
+
+        pool = module.AsyncConverterPool([site.converter(module, convert=convert)], submit)
+        site.listen(pool)
+        async with pool:
+            site.drop("x.csv", "x")
+            await site.unless_it_ends(pool, lambda: "_release" in site.calls)
+        assert site.texts("error") == []
+
+    run(main, ours, tmp_path)
+    (record,) = caplog.records
+    assert record.getMessage() == f"{tmp_path / 'in' / 'x.csv'} has gone before it was moved"
+    assert record.exc_info
+    assert object.__repr__(refusal) in str(record.exc_info[1])
+
+
 async def check_replaced(module: ModuleType, root: Path) -> None:
     """A producer replaces a file while it is converted, and another one while it fails."""
     site = Site(root)
@@ -603,7 +664,7 @@ UNNOTICED = (("elif now != seen:", "elif False:"), ("if _look(target) == seen:",
 @pytest.mark.parametrize(
     ("check", "faults"),
     [
-        (check_replaced, (("error is None and _look(path) == seen", "error is None"),)),
+        (check_replaced, (("error is None and _look(path) in (seen, None)", "error is None"),)),
         (check_replaced, UNNOTICED),
         (check_replaced_in_submit, UNNOTICED),
         (check_replaced_in_the_move, UNNOTICED[1:]),
@@ -2083,6 +2144,123 @@ def test_a_pool_that_runs_cannot_be_entered(tmp_path: Path) -> None:
     run(main, ours, tmp_path)
 
 
+async def check_second_entry(module: ModuleType, root: Path) -> None:
+    """Within the first one, or at the same time: it is refused, and the first goes on."""
+    site = Site(root)
+    async with site.running(module) as pool:
+        with pytest.raises(RuntimeError, match="a pool runs once"):
+            await pool.__aenter__()
+        site.drop("x.csv", "x")
+        await site.left()
+    pool = module.AsyncConverterPool([site.converter(module)], site.submit)
+    site.listen(pool)
+    entries = asyncio.gather(pool.__aenter__(), pool.__aenter__(), return_exceptions=True)
+    first, second = await entries
+    assert (first is pool, type(second)) == (True, RuntimeError), "it was let in"
+    site.drop("y.csv", "y")
+    await site.left()
+    await pool.__aexit__()
+    assert site.submitted == site.texts("done") == ["x", "y"]
+
+
+async def check_run_that_comes_late(module: ModuleType, root: Path) -> None:
+    """A task that is to `run` begins when the pool is being entered already."""
+    site = Site(root)
+    pool = module.AsyncConverterPool([site.converter(module)], site.submit)
+    site.listen(pool)
+    late = asyncio.create_task(pool.run())
+    async with pool:
+        assert late.done(), "it took the pool away"
+        with pytest.raises(RuntimeError, match="a pool runs once"):
+            await late
+        site.drop("x.csv", "x")
+        await site.left()
+    assert site.submitted == ["x"]
+
+
+@pytest.mark.parametrize("check", [check_second_entry, check_run_that_comes_late])
+def test_a_pool_that_is_entered_is_not_taken_away(check: Check, tmp_path: Path) -> None:
+    run(check, ours, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("check", "fault"),
+    [
+        (check_second_entry, (" or self._runner is not None:", ":")),
+        (
+            check_run_that_comes_late,
+            (" or self._runner not in (None, asyncio.current_task()):", ":"),
+        ),
+    ],
+    ids=["entered twice", "run when it is entered"],
+)
+def test_taking_a_pool_away_is_caught(check: Check, fault: tuple[str, str], tmp_path: Path) -> None:
+    broken = twin(FILE, fault)
+    with pytest.raises((AssertionError, RuntimeError)):  # the latter on leaving
+        run(check, broken, tmp_path)
+
+
+def test_a_pool_that_was_stopped_can_be_entered_and_does_nothing(tmp_path: Path) -> None:
+    async def main(module: ModuleType, root: Path) -> None:
+        site = Site(root)
+        site.drop("x.csv", "x")
+        pool = module.AsyncConverterPool([site.converter(module)], site.submit)
+        await pool.stop()
+        for _ in range(2):
+            async with pool:
+                pass
+        assert (site.started, (site.box / "x.csv").exists()) == ([], True)
+
+    run(main, ours, tmp_path)
+
+
+async def check_left_elsewhere(module: ModuleType, root: Path) -> None:
+    """From another loop it is refused, and what is under way goes on."""
+    site = Site(root)
+    held = site.hold("x.csv")
+    async with site.running(module) as pool:
+        site.drop("x.csv", "x")
+        await site.until(lambda: site.started)
+        with pytest.raises(RuntimeError, match="the pool runs on another event loop"):
+            await asyncio.to_thread(asyncio.run, pool.__aexit__())
+        held.set()
+        await site.unless_it_ends(pool, lambda: "_release" in site.calls)
+        assert site.submitted == site.texts("done") == ["x"], "it was cancelled"
+
+
+def test_leaving_on_another_loop_is_refused(tmp_path: Path) -> None:
+    run(check_left_elsewhere, ours, tmp_path)
+
+
+def test_a_loop_that_cancels_what_is_anothers_is_caught(tmp_path: Path) -> None:
+    check = (
+        "        self._check_loop()  # before anything is cancelled from a loop that is not its own"
+    )
+    with pytest.raises((AssertionError, BaseExceptionGroup)):
+        run(check_left_elsewhere, twin(FILE, (check, "")), tmp_path)
+
+
+@pytest.mark.parametrize("timeout", [None, 30.0])
+def test_a_pool_that_has_ended_is_held_by_no_timer(timeout: float | None, tmp_path: Path) -> None:
+    async def stopped_in_submit(module: ModuleType, site: Site) -> "weakref.ref[Any]":
+        async def submit(result: str) -> None:
+            await pool.stop(timeout)
+
+        pool = module.AsyncConverterPool([site.converter(module)], submit)
+        await pool.run()
+        return weakref.ref(pool)
+
+    async def main(module: ModuleType, root: Path) -> None:
+        site = Site(root)
+        site.drop("x.csv", "x")
+        ended = await stopped_in_submit(module, site)
+        assert site.texts("done") == ["x"]
+        gc.collect()
+        assert ended() is None
+
+    run(main, ours, tmp_path)
+
+
 def test_stop_waits_for_half_a_minute_unless_it_is_told_otherwise(tmp_path: Path) -> None:
     async def main() -> None:  # with no net below: it would hang by the same clock
         site, clock = Site(tmp_path), Clock(stopped=True)
@@ -2134,8 +2312,14 @@ def test_stop_with_no_limit_waits(timeout: float | None, tmp_path: Path) -> None
     run(main, ours, tmp_path)
 
 
+@pytest.mark.parametrize("entered", [False, True], ids=["run", "entered"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_in_submit_leaves_the_loop(error: type[BaseException], tmp_path: Path) -> None:
+def test_an_interrupt_in_submit_leaves_the_loop(
+    error: type[BaseException], entered: bool, tmp_path: Path, warnings_of_loops: None
+) -> None:
+    """Once: what ends the loop then, such as asyncio.run, cancels the rest undisturbed."""
+    cancelled: list[BaseException] = []
+
     async def main() -> None:
         site = Site(tmp_path)
 
@@ -2143,13 +2327,33 @@ def test_an_interrupt_in_submit_leaves_the_loop(error: type[BaseException], tmp_
             raise error
 
         site.drop("x.csv", "x")
-        await ours.AsyncConverterPool([site.converter()], submit).run()
+        pool = ours.AsyncConverterPool([site.converter()], submit)
+        try:
+            if entered:
+                async with pool:
+                    await asyncio.Event().wait()
+            else:
+                await pool.run()
+        except asyncio.CancelledError as end:
+            cancelled.append(end)
+            raise
 
     with pytest.raises(error):
         asyncio.run(main())
     assert (tmp_path / "in" / "x.csv").exists()
-    # asyncio asks nobody how the main task ended then, and logs that when it is collected: now,
-    # rather than in a test that looks at the log.
+    assert len(cancelled) == 1
+    gc.collect()  # a task that was not asked how it ended says so now
+
+
+def test_an_interrupt_of_run_itself_leaves_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(line: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ours, "_prepare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start(converter_of(tmp_path))
     gc.collect()
 
 
@@ -2167,6 +2371,14 @@ async def coroutine(path: Path) -> str:
 class Callable_:
     async def __call__(self, result: str) -> None:
         pass
+
+    def plain(self, result: str) -> None:
+        pass
+
+
+class Awaitable_:
+    def __call__(self, result: str) -> Awaitable[None]:
+        return submit(result)
 
 
 def converter_of(tmp_path: Path, **changes: Any) -> "Converter[str]":
@@ -2232,6 +2444,39 @@ def test_directories_can_be_named_by_strings(tmp_path: Path) -> None:
     run(main, ours, tmp_path)
 
 
+@pytest.mark.guarantee("CP-1")
+def test_patterns_may_come_from_an_iterator(tmp_path: Path) -> None:
+    async def main(module: ModuleType, root: Path) -> None:
+        site = Site(root)
+        converter = site.converter(module, patterns=(f"*.{kind}" for kind in ("csv", "txt")))
+        for _ in range(2):
+            async with site.running(module, converters=[converter]):
+                site.drop("x.csv", "x")
+                await site.left()
+        assert site.submitted == ["x", "x"]
+
+    run(main, ours, tmp_path)
+
+
+def test_an_empty_name_of_a_directory_is_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is for a Path: it does not mean that none was named."""
+
+    async def main(module: ModuleType, root: Path) -> None:
+        site = Site(root)
+        monkeypatch.chdir(site.staging)
+        converter = site.converter(module, done_dir="", error_dir="")
+        async with site.running(module, converters=[converter]):
+            site.drop("a.csv", "good")
+            site.drop("b.csv", "bad")
+            await site.left()
+        assert {"a.csv", "b.csv"} <= {file.name for file in site.staging.iterdir()}
+        assert list(site.box.iterdir()) == []
+
+    run(main, ours, tmp_path)
+
+
 async def submit(result: str) -> None:
     pass
 
@@ -2254,7 +2499,9 @@ NUMBER = "convert_timeout must be of type int or float or NoneType"
         ({"converters": [3]}, TypeError, "converters must be of type Converter, got 3"),
         ({"submit": 3}, TypeError, f"{COROUTINE} 3: {BY_ASYNC_DEF}"),
         ({"submit": print}, TypeError, f"{COROUTINE} <.* print>: {BY_ASYNC_DEF}"),
-        ({"submit": lambda result: None}, TypeError, f"{COROUTINE} .*: {BY_ASYNC_DEF}"),
+        ({"submit": plain}, TypeError, f"{COROUTINE} <function plain .*>: {BY_ASYNC_DEF}"),
+        ({"submit": partial(plain)}, TypeError, f"{COROUTINE} .*: {BY_ASYNC_DEF}"),
+        ({"submit": Callable_().plain}, TypeError, f"{COROUTINE} .*: {BY_ASYNC_DEF}"),
         ({"max_concurrency": 0}, ValueError, "max_concurrency must be 1 or more, got 0"),
         ({"max_concurrency": 1.0}, TypeError, "max_concurrency must be of type int, got 1.0"),
         ({"executor": 4}, TypeError, "executor must be of type Executor or NoneType, got 4"),
@@ -2277,16 +2524,34 @@ def test_a_pool_refuses_what_cannot_be_meant(
         AsyncConverterPool(settings.pop("converters"), settings.pop("submit"), **settings)
 
 
-def test_submit_may_be_whatever_is_a_coroutine_function(tmp_path: Path) -> None:
+def test_submit_may_be_whatever_gives_an_awaitable(tmp_path: Path) -> None:
     queue = asyncio.Queue[str]()
     kinds: list[Callable[[str], Awaitable[None]]] = [
         submit,
         partial(submit),
         Callable_(),
+        partial(Callable_()),
         queue.put,
+        lambda result: submit(result),
+        Awaitable_(),
     ]
     for each in kinds:
         AsyncConverterPool([converter_of(tmp_path)], each)
+
+
+def test_what_a_lambda_gives_is_awaited(tmp_path: Path) -> None:
+    async def main(module: ModuleType, root: Path) -> None:
+        site = Site(root)
+        pool = module.AsyncConverterPool(
+            [site.converter(module)], lambda result: site.submit(f"{result}!")
+        )
+        site.listen(pool)
+        async with pool:
+            site.drop("x.csv", "x")
+            await site.left()
+        assert (site.submitted, site.texts("done")) == (["x!"], ["x"])
+
+    run(main, ours, tmp_path)
 
 
 @pytest.mark.parametrize("timeout", [-1, math.nan])
@@ -2362,6 +2627,32 @@ def test_patterns_overlap_if_a_name_matches_both(one: str, other: str, sets: lis
         assert ours._overlap(with_sets, other)  # it may err to the safe side
 
 
+def missed(module: ModuleType, one: str, other: str) -> list[str]:
+    """The names that match both, if they are said not to overlap; one bracket may be a letter."""
+    from fnmatch import fnmatchcase
+    from itertools import product
+
+    if module._overlap(one, other):
+        return []
+    names = ["".join(letters) for n in range(5) for letters in product("ab![]", repeat=n)]
+    return [name for name in names if fnmatchcase(name, one) and fnmatchcase(name, other)]
+
+
+@pytest.mark.guarantee("CP-1")
+@example(one="[]", other="??")
+@example(one="[!]", other="???")
+@example(one="bb[]", other="*[*")
+@given(one=st.text("ab*?[!]", max_size=4), other=st.text("ab*?[!]", max_size=4))
+def test_a_set_that_is_not_closed_hides_no_overlap(one: str, other: str) -> None:
+    assert missed(ours, one, other) == missed(ours, other, one) == []
+
+
+@pytest.mark.twin("CP-1")
+def test_a_set_that_ends_with_its_own_first_letter_is_caught() -> None:
+    broken = twin(FILE, (r"\[!?+\]?+", r"\[!?\]?"))
+    assert missed(broken, "[]", "??") == ["[]"]
+
+
 def start(*converters: "Converter[str]") -> None:
     asyncio.run(AsyncConverterPool(converters, submit).run())
 
@@ -2385,6 +2676,24 @@ def test_directories_that_cannot_be_used_are_refused_on_start(
     assert caught.value.strerror == f"{what} of converter 'c' {problem}"
     assert caught.value.filename == str(tmp_path / name)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "problem"),
+    [
+        (Path.touch, NotADirectoryError, "is no directory: name one"),
+        (lambda path: path.symlink_to("nowhere"), FileNotFoundError, "is missing: create it"),
+    ],
+    ids=["a file", "a link to nothing"],
+)
+def test_what_is_in_the_place_of_done_is_refused_on_start(
+    make: Callable[[Path], None], error: type[OSError], problem: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "done")
+    with pytest.raises(error) as caught:
+        start(converter_of(tmp_path))
+    assert caught.value.strerror == f"done_dir of converter 'c' {problem}"
+    assert caught.value.filename == str(tmp_path / "done")
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second file system")
