@@ -39,6 +39,8 @@ _OPTIONS: dict[str, Any] = {"generate_full_events": True} if _INOTIFY else {}
 _AHEAD = 1024  # a scan runs so many files ahead of those who take them
 _TURNS = 64  # so many files may be taken in a row before other tasks are let in
 _TICK_NS = 20_000_000  # file systems write times in steps of up to 10 ms
+_LULL = 0.1  # seconds after the last file that went, in which its directory may go, too
+_ROOT = os.sep  # the job to see whether the root is there; no file and no directory has this name
 _GONE = (FileNotFoundError, NotADirectoryError)
 _Look = tuple[int, int, int, int]  # device, inode, mtime_ns, size: a new file or an old story
 _logger = logging.getLogger(__name__)
@@ -159,9 +161,16 @@ class DirectoryWatch:
 
         Those who still iterate see the end of the iteration. A cancellation ends the wait, and
         the threads end by themselves.
+
+        Raises:
+            RuntimeError: another loop has entered; the watch goes on, unless that one is closed.
         """
-        if self._inbox is None or self._keeper is None:
+        if self._inbox is None or self._loop is None or self._keeper is None:
             return
+        if self._loop is not asyncio.get_running_loop() and not self._inbox.ended:
+            if self._loop.is_closed():  # nobody can leave any more
+                self._inbox.close()
+            raise RuntimeError("leave this watch on the loop that entered it")
         self._inbox.close()
         while not self._inbox.ended:
             await self._rung()
@@ -198,8 +207,8 @@ class DirectoryWatch:
 class _Inbox:
     """What the threads and the loop share, behind one lock.
 
-    `offer`, `forget`, `known` and `due` are for the threads, `next_job` and `wait_for_room` for
-    the keeper alone, `take` for the loop.
+    `offer`, `forget`, `known`, `due` and `doubt` are for the threads, `next_job` and
+    `wait_for_room` for the keeper alone, `take` for the loop.
 
     `_awake` is the promise that a wake-up is on its way to the loop, or that the loop knows of
     files to take. Only `take` ends it, in the same locked step in which it finds nothing; so the
@@ -218,6 +227,7 @@ class _Inbox:
         self._settling: OrderedDict[str, tuple[float, _Look]] = OrderedDict()  # and until when
         self._scans: OrderedDict[str, None] = OrderedDict()  # directories, as a set in order
         self._rescan_at = -math.inf
+        self._doubt_at = math.inf  # when to see whether the root is there
         self._full = False  # a scan waits for room
         self.error: BaseException | None = None
         self._awake = self.started = self.closing = self.ended = False
@@ -287,19 +297,32 @@ class _Inbox:
             self._scans[directory] = None
             self._changed.notify()
 
+    def doubt(self) -> None:
+        """Have the root looked at once nothing has gone for a moment.
+
+        Cost: constant; the keeper is woken by the first call of a burst alone.
+        """
+        with self._changed:
+            if self._doubt_at == math.inf:
+                self._changed.notify()
+            self._doubt_at = self._clock() + _LULL
+
     def next_job(self) -> str | None:
-        """Wait for a directory to scan or a file to look at again; None for the end."""
+        """Wait for a directory to scan, a file or the root to look at again; None for the end."""
         with self._changed:
             while not self.closing:
                 now = self._clock()
                 if now >= self._rescan_at:
                     self._scans[""], self._rescan_at = None, now + self._interval
+                if now >= self._doubt_at:
+                    self._doubt_at = math.inf
+                    return _ROOT
                 if self._scans:
                     return self._scans.popitem(last=False)[0]
                 name, (until, _) = next(iter(self._settling.items()), ("", (math.inf, None)))
                 if until <= now:
                     return name
-                wait = min(until, self._rescan_at) - now
+                wait = min(until, self._rescan_at, self._doubt_at) - now
                 self._changed.wait(None if wait > threading.TIMEOUT_MAX else wait)
             return None
 
@@ -348,7 +371,10 @@ class _Watcher(events.FileSystemEventHandler):
             self._identity = os.lstat(self._root)
             self._keep_observer()
             while (job := self._inbox.next_job()) is not None:  # first, to scan the root
-                (self._scan if not job or job.endswith(os.sep) else self._check)(job)
+                if job == _ROOT:
+                    self._check_root()
+                else:
+                    (self._scan if not job or job.endswith(os.sep) else self._check)(job)
         except Exception as error:  # the iteration ends with it
             self._inbox.close(error)
         finally:
@@ -377,6 +403,10 @@ class _Watcher(events.FileSystemEventHandler):
             self._check(target, gone=True, whole=True)
         elif kind == "closed" or (kind in {"created", "modified"} and not _INOTIFY):
             self._check(source, whole=kind == "closed")
+        if kind in {"moved", "deleted"} and source:
+            # Perhaps the root is next. Linux tells of its end only when nobody has it, or a file
+            # that was in it, open any more.
+            self._inbox.doubt()
 
     def _handle_directory(self, kind: str, source: str, target: str) -> None:
         if kind in {"deleted", "moved"} and source and self._recursive:

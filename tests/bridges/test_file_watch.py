@@ -1601,6 +1601,139 @@ def test_an_empty_directory_that_vanishes_in_silence_is_caught(inbox: Path) -> N
     catches(vanishes_empty, inbox, fault, failure=TimeoutError)
 
 
+async def vanishes_in_use(module: ModuleType, inbox: Path, kept: str) -> None:
+    """What is open holds back the news of the end; nothing that is wanted goes with it.
+
+    The lock lets no event through until all has gone, however long that takes.
+    """
+    for recursive in (False, True):
+        inbox.mkdir(exist_ok=True)
+        (inbox / ".log").touch() if kept == ".log" else (inbox / "below").mkdir()
+        held = os.open(inbox / kept, os.O_RDONLY)
+        watch = module.DirectoryWatch(inbox, ["*.csv"], recursive=recursive, rescan_interval=None)
+        try:
+            async with watch:
+                await at_rest(watch)
+                with watch._inbox._changed:
+                    shutil.rmtree(inbox)
+                with pytest.raises(FileNotFoundError, match="enter the watch anew"):
+                    await name(watch)
+        finally:
+            os.close(held)
+
+
+@linux
+@pytest.mark.guarantee("FW-4")
+@pytest.mark.parametrize(
+    "kept", [".log", "."], ids=["a file in it", "itself, as the place of work"]
+)
+def test_a_directory_that_vanishes_while_it_is_open_ends_the_iteration(
+    inbox: Path, kept: str
+) -> None:
+    asyncio.run(vanishes_in_use(file_watch, inbox, kept))
+
+
+GONE_ENDS = 'if kind in {"moved", "deleted"} and source:'
+
+
+@linux
+@pytest.mark.twin("FW-4")
+@pytest.mark.parametrize(
+    ("kept", "fault"),
+    [
+        (".log", ("            self._inbox.doubt()\n", "            pass\n")),
+        (".", (GONE_ENDS, f"{GONE_ENDS[:-1]} and not event.is_directory:")),
+        (
+            ".log",
+            ("_ROOT:\n                    self._check_root()", "_ROOT:\n                    pass"),
+        ),
+        (".log", ("            if self._doubt_at == math.inf:\n", "            if False:\n")),
+    ],
+    ids=["no doubt", "of files alone", "the keeper does not look", "it sleeps on"],
+)
+def test_an_open_directory_that_vanishes_in_silence_is_caught(
+    kept: str, fault: tuple[str, str], inbox: Path
+) -> None:
+    async def check(module: ModuleType, path: Path) -> None:
+        await vanishes_in_use(module, path, kept)
+
+    catches(check, inbox, fault, failure=TimeoutError)
+
+
+async def few_looks(module: ModuleType, inbox: Path) -> None:
+    """A burst of ends costs one look, when it is over, and then the keeper sleeps."""
+    clock, looks = Clock(), list[float]()
+    for number in range(100):
+        (inbox / f".{number}").touch()
+    async with spied(module, inbox, rescan_interval=None, clock=clock) as watch:
+        watch.watcher._check_root = lambda: looks.append(clock.now)
+
+        async def at(now: float) -> None:
+            clock.now = now
+            poke(watch)
+            await at_rest(watch)
+
+        for number in range(100):
+            (inbox / f".{number}").unlink()
+            if number == 50:
+                await nothing_more(watch)
+                await at(0.0625)
+        await nothing_more(watch)
+        await at(0.125)
+        assert not looks, "some have gone since"
+        for now in (0.25, 1e3, 1e6):
+            await at(now)
+        assert looks == [0.25]
+        await nothing_more(watch)
+
+
+@linux
+@pytest.mark.guarantee("FW-4")
+def test_a_burst_of_files_that_go_costs_one_look(inbox: Path) -> None:
+    run(few_looks, inbox)
+
+
+@linux
+@pytest.mark.twin("FW-4")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("            self._doubt_at = self._clock() + _LULL", "            self._doubt_at = 0.0"),
+        ("            self._inbox.doubt()\n", "            self._check_root()\n"),
+        ("            self._doubt_at = self._clock()", f"{16 * ' '}self._doubt_at = self._clock()"),
+    ],
+    ids=["at once", "for each", "counted from the first"],
+)
+def test_a_look_too_many_is_caught(fault: tuple[str, str], inbox: Path) -> None:
+    catches(few_looks, inbox, fault)
+
+
+def test_the_keeper_is_woken_once_for_a_burst_and_sleeps_when_it_has_looked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, told, waits = Clock(), list[None](), list[float | None]()
+    box = file_watch._Inbox(lambda: None, 0.0, math.inf, clock)
+    assert box.next_job() == ""
+
+    def wait(timeout: float | None) -> None:
+        waits.append(timeout)
+        if timeout is None:
+            box.closing = True
+        else:
+            clock.now += timeout
+
+    monkeypatch.setattr(box._changed, "wait", wait)
+    monkeypatch.setattr(box._changed, "notify", lambda: told.append(None))
+    for bursts in (1, 2):
+        for _ in range(100):
+            box.doubt()
+        assert len(told) == bursts
+        assert box.next_job() == file_watch._ROOT
+    assert waits == [pytest.approx(0.1)] * 2
+    assert box.next_job() is None
+    assert waits[2:] == [None]
+
+
 EVENTS_DO_NOT_LOOK = "            self._check_root()  # perhaps all is gone\n", ""
 
 
@@ -2046,12 +2179,29 @@ def test_a_watch_is_for_the_loop_that_entered_it(inbox: Path) -> None:
             def elsewhere() -> None:
                 with pytest.raises(RuntimeError, match=outside):
                     asyncio.run(name(watch))
+                with pytest.raises(RuntimeError, match="leave this watch on the loop"):
+                    asyncio.run(watch.__aexit__())
 
             await asyncio.to_thread(elsewhere)
             await nothing_more(watch)
         await watch.__aexit__()
+        await asyncio.to_thread(lambda: asyncio.run(watch.__aexit__()))  # which is for nothing
 
     asyncio.run(main())
+
+
+def test_leaving_elsewhere_ends_the_threads_if_the_loop_is_closed(inbox: Path) -> None:
+    watch = DirectoryWatch(inbox, rescan_interval=None)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(watch.__aenter__())
+    loop.run_until_complete(at_rest(watch))
+    loop.close()
+    assert watch._keeper is not None
+    assert watch._keeper.is_alive()
+    with pytest.raises(RuntimeError, match="leave this watch on the loop that entered it"):
+        asyncio.run(watch.__aexit__())
+    watch._keeper.join(PATIENCE)
+    assert not watch._keeper.is_alive()
 
 
 def test_one_watch_serves_one_loop_after_another(inbox: Path) -> None:

@@ -7,6 +7,7 @@ and the real loop are in neither; the tests in tests/bridges run those.
 """
 
 import asyncio
+import itertools
 import math
 import queue
 import threading
@@ -198,6 +199,30 @@ def a_request_for_a_scan(m: ModuleType) -> None:
         thread.join()
 
 
+def a_file_that_goes_and_a_keeper_that_sleeps(m: ModuleType) -> None:
+    """After the last file that goes there is a look at the root, also if one is under way."""
+    loop = Loop(m)
+    assert loop.inbox.next_job() == ""
+    loop.inbox._clock = itertools.count().__next__  # each time that it is asked, a second later
+    gone: list[str] = []
+    looks: list[list[str]] = []
+
+    def keeper() -> None:
+        while not looks or len(looks[-1]) < 2:
+            assert loop.inbox.next_job() == m._ROOT
+            looks.append(gone.copy())
+
+    def observer() -> None:
+        for name in ("a", "b"):
+            gone.append(name)
+            loop.inbox.doubt()
+
+    threads = [spawn(keeper), spawn(observer)]
+    for thread in threads:
+        thread.join()
+        thread.result()
+
+
 def an_error_and_those_who_wait(m: ModuleType) -> None:
     loop = Loop(m)
 
@@ -240,6 +265,7 @@ MODELS: list[Model] = [
     a_scan_whose_files_go,
     a_keeper_that_is_told_to_end,
     a_request_for_a_scan,
+    a_file_that_goes_and_a_keeper_that_sleeps,
     an_error_and_those_who_wait,
     a_closed_loop,
 ]
@@ -350,6 +376,12 @@ TWINS: list[tuple[str, Model, tuple[str, str], str]] = [
         "a request is not told",
         a_request_for_a_scan,
         ("[directory] = None\n            self._changed.notify()\n", "[directory] = None\n"),
+        "deadlock",
+    ),
+    (
+        "a doubt is not told",
+        a_file_that_goes_and_a_keeper_that_sleeps,
+        ("            if self._doubt_at == math.inf:\n", "            if False:\n"),
         "deadlock",
     ),
     (
