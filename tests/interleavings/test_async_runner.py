@@ -164,9 +164,14 @@ class ModelLoop:
         pass
 
 
-async def wait_for_all(tasks: Collection[ModelTask]) -> None:
-    while not all(task.done() for task in tasks):
+async def wait_for_all(
+    tasks: Collection[ModelTask], *, timeout: float | None = None
+) -> tuple[set[ModelTask], set[ModelTask]]:
+    while pending := {task for task in tasks if not task.done()}:
         await Pause()
+        if timeout is not None:  # its time is a turn of the loop
+            break
+    return set(tasks) - pending, pending
 
 
 @contextmanager
@@ -470,12 +475,8 @@ NO_SECOND_LOOK: Faults = [
     )
 ]
 # The loop is stopped without what is still open.
-UNHURRIED: Faults = [
-    (
-        "            await asyncio.wait(ours)\n        await _end_tasks(rest)\n",
-        "            pass\n",
-    )
-]
+WAIT = "_, ours = await asyncio.wait(ours, timeout=_LOOK_EVERY if others - rest else None)\n"
+UNHURRIED: Faults = [(f"            {WAIT}        await _end_tasks(rest)\n", "            break\n")]
 CLOSED_IS_ENDED: Faults = [
     (
         "        if not self._ended.wait(timeout):",
@@ -655,7 +656,7 @@ def test_close_awaits_each_clean_up(shape: str, schedules: Schedules) -> None:
     ("shape", "fault"),
     [
         ("jobs", (" and not self.is_task_cancelled:", ":")),
-        ("jobs", ("            await asyncio.wait(ours)\n", "            pass\n")),
+        ("jobs", (f"            {WAIT}", "            break\n")),
         (
             "children",
             ("        if task.cancelled():\n            self.cancel()\n        el", "        "),
