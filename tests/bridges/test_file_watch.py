@@ -1708,6 +1708,62 @@ def test_a_look_too_many_is_caught(fault: tuple[str, str], inbox: Path) -> None:
     catches(few_looks, inbox, fault)
 
 
+async def doubt_where_something_went(module: ModuleType, inbox: Path) -> None:
+    async with spied(module, inbox, rescan_interval=None, clock=Clock()) as watch:
+        for event, source, target, doubted in (
+            (events.FileDeletedEvent, ".a", "", True),
+            (events.FileMovedEvent, ".a", ".b", True),
+            (events.FileMovedEvent, "", ".b", False),
+            (events.DirDeletedEvent, "a", "", True),
+            (events.DirMovedEvent, "a", "b", True),
+            (events.FileCreatedEvent, ".a", "", False),
+            (events.FileModifiedEvent, ".a", "", False),
+            (events.FileClosedEvent, ".a", "", False),
+        ):
+            watch._inbox._doubt_at = math.inf
+            root = watch.watcher._root
+            watch.watcher.dispatch(event(source and root + source, target and root + target))
+            assert (watch._inbox._doubt_at < math.inf) is doubted, (event, source, target)
+
+
+@linux
+@pytest.mark.guarantee("FW-4")
+def test_only_what_goes_raises_a_doubt(inbox: Path) -> None:
+    run(doubt_where_something_went, inbox)
+
+
+@linux
+@pytest.mark.twin("FW-4")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ('kind in {"moved", "deleted"} and source:\n            # P', "source:\n            # P"),
+        (
+            'kind in {"moved", "deleted"} and source:\n            # P',
+            'kind == "deleted" and source:\n            # P',
+        ),
+    ],
+    ids=["whatever happens", "what is moved does not count"],
+)
+def test_a_doubt_too_many_or_too_few_is_caught(fault: tuple[str, str], inbox: Path) -> None:
+    catches(doubt_where_something_went, inbox, fault)
+
+
+def test_the_keeper_sleeps_until_the_next_scan(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, waits = Clock(), list[float | None]()
+    box = file_watch._Inbox(lambda: None, 0.0, 60.0, clock)
+    assert box.next_job() == ""
+
+    def wait(timeout: float | None) -> None:
+        waits.append(timeout)
+        clock.now += timeout or 0
+
+    monkeypatch.setattr(box._changed, "wait", wait)
+    for _ in range(2):
+        assert box.next_job() == ""
+    assert waits == [60.0, 60.0]
+
+
 def test_the_keeper_is_woken_once_for_a_burst_and_sleeps_when_it_has_looked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -2198,7 +2254,7 @@ def test_leaving_elsewhere_ends_the_threads_if_the_loop_is_closed(inbox: Path) -
     loop.close()
     assert watch._keeper is not None
     assert watch._keeper.is_alive()
-    with pytest.raises(RuntimeError, match="leave this watch on the loop that entered it"):
+    with pytest.raises(RuntimeError, match=r"^leave this watch on the loop that entered it$"):
         asyncio.run(watch.__aexit__())
     watch._keeper.join(PATIENCE)
     assert not watch._keeper.is_alive()
