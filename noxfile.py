@@ -129,7 +129,7 @@ def links(session: nox.Session) -> None:
     """Follow the external links of the built site."""
     _install(session, "site")
     _build(session)
-    session.run("python", "-m", "tests.support.links")
+    session.run("python", "-m", "site_build.links")
 
 
 @nox.session
@@ -145,7 +145,7 @@ def bench(session: nox.Session) -> None:
     """Measure the components, their floors and their peers, in one process each."""
     _install(session, "tests", "bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
-    session.run("python", "-m", "tests.support.evidence", "render")
+    session.run("python", "-m", "site_build.evidence", "render")
 
 
 @nox.session
@@ -166,7 +166,7 @@ def stress(session: nox.Session) -> None:
 def mutation(session: nox.Session) -> None:
     """Mutate the components; the tests should notice."""
     _install(session, "mutation")
-    session.run("python", "-m", "tests.support.mutation", *session.posargs)
+    session.run("python", "-m", "site_build.mutation", *session.posargs)
 
 
 @nox.session(
@@ -176,7 +176,7 @@ def mutation(session: nox.Session) -> None:
 def evidence(session: nox.Session) -> None:
     """Write docs/evidence from what the tests have just proved."""
     _install(session, "tests")
-    session.run("python", "-m", "tests.support.evidence")
+    session.run("python", "-m", "site_build.evidence")
 
 
 @nox.session

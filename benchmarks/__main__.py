@@ -28,7 +28,8 @@ from benchmarks import (
 )
 from benchmarks.harness import FULL, QUICK, Effort, Figures, Plan, measure
 from benchmarks.render import summary
-from tests.support import evidence, ledger
+from reference_impl import _copying
+from tests.kit import catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
 FAMILIES: dict[str, Callable[[Effort], list[Plan]]] = {
@@ -78,7 +79,7 @@ def run(plan: Plan, effort: Effort, command: str) -> Figures:
         tables.append(table)
     if _sources(plan.component) != sources:
         raise SystemExit(f"{plan.component} was changed while it was measured: run it again")
-    ours, _ = evidence.version(plan.component)
+    ours = _copying.components()[plan.component].version
     for case in itertools.chain.from_iterable(group["cases"] for group in groups):
         if case["ours"]:
             case["version"] = ours
@@ -86,7 +87,7 @@ def run(plan: Plan, effort: Effort, command: str) -> Figures:
         "component": plan.component,
         "date": datetime.now(UTC).date().isoformat(),
         "command": command,
-        "python": ledger.python_build(),
+        "python": catalogue.python_build(),
         "machine": {
             "processors": os.cpu_count() or 0,
             "platform": f"{platform.system()} {platform.machine()}",
@@ -98,9 +99,7 @@ def run(plan: Plan, effort: Effort, command: str) -> Figures:
 
 
 def _sources(component: str) -> dict[str, str]:
-    return {
-        path.relative_to(ROOT).as_posix(): ledger.digest(path) for path in ledger.closure(component)
-    }
+    return catalogue.digests(component)
 
 
 class _Options(argparse.Namespace):

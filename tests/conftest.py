@@ -5,13 +5,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 
-from tests.support.explore import Interleavings, Schedules
-
-# Threads share two noisy cores: an example's duration says nothing, so no deadline.
-settings.register_profile("suite", deadline=None, print_blob=True)
-settings.load_profile("suite")
+from tests.kit.explore import Interleavings, Schedules
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -21,8 +21,8 @@ import pytest
 
 from reference_impl.bridges import async_runner
 from reference_impl.bridges.async_runner import AsyncRunner
-from tests.support.process import run_python
-from tests.support.twins import twin
+from tests.kit.process import run_python
+from tests.kit.twins import twin
 
 PATIENCE = 60.0  # a safety net against hangs, never a measurement
 FILE = "bridges/async_runner.py"

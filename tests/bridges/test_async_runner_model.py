@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 )
 
 from reference_impl.bridges import async_runner
-from tests.support.twins import twin
+from tests.kit.twins import twin
 
 PATIENCE = 60.0
 ERRORS: list[type[BaseException]] = [ValueError, TimeoutError, SystemExit, KeyboardInterrupt]

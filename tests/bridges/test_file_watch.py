@@ -28,8 +28,8 @@ from watchdog.utils import delayed_queue
 
 from reference_impl.bridges import file_watch
 from reference_impl.bridges.file_watch import DirectoryWatch
-from tests.support.process import run_python
-from tests.support.twins import twin
+from tests.kit.process import run_python
+from tests.kit.twins import twin
 
 FILE = "bridges/file_watch.py"
 PATIENCE = 60.0  # seconds: a net against hangs, far above what anything takes

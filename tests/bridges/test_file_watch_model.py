@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 )
 
 from reference_impl.bridges import file_watch
-from tests.support.twins import twin
+from tests.kit.twins import twin
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="events of closing, hard links")
 NAMES = st.sampled_from(["a", "b", "c", "c.part", ".hidden"])

@@ -32,8 +32,8 @@ import pytest
 
 from reference_impl.bridges import parallel_execute as module
 from reference_impl.bridges.parallel_execute import Failure, Success, parallel_execute, partition
-from tests.support.process import run_python
-from tests.support.twins import twin
+from tests.kit.process import run_python
+from tests.kit.twins import twin
 
 Check = Callable[[ModuleType], None]
 request_id = contextvars.ContextVar("request_id", default="none")

@@ -11,7 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from reference_impl.bridges import parallel_execute
-from tests.support.twins import twin
+from tests.kit.twins import twin
 
 
 class Inline(Executor):

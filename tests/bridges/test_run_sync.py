@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from reference_impl.bridges import run_sync as component
 from reference_impl.bridges.run_sync import run_sync
-from tests.support.process import run_python
-from tests.support.twins import twin
+from tests.kit.process import run_python
+from tests.kit.twins import twin
 
 FILE = "bridges/run_sync.py"
 Make = Callable[[], Coroutine[Any, Any, Any]]
@@ -259,7 +259,7 @@ def test_a_helper_that_is_given_to_two_callers_is_noticed() -> None:
     """The nested call waits for the thread that waits for it, as in a bounded pool."""
     code = """
         import asyncio, faulthandler
-        from tests.support.twins import twin
+        from tests.kit.twins import twin
 
         m = twin(
             "bridges/run_sync.py",
@@ -1285,7 +1285,7 @@ def test_a_fork_after_use_finds_nothing_open_and_both_go_on() -> None:
 
 def load_twin(*faults: tuple[str, str]) -> str:
     return (
-        "from tests.support.twins import twin\n"
+        "from tests.kit.twins import twin\n"
         f"    run_sync = twin('bridges/run_sync.py', *{faults!r}).run_sync"
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.support.site import SITE
+from tests.kit.site import SITE
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -4,8 +4,8 @@ import shutil
 
 from playwright.sync_api import sync_playwright
 
-from tests.support import ROOT
-from tests.support.site import SITE
+from tests.kit import ROOT
+from tests.kit.site import SITE
 
 
 def main() -> None:

@@ -8,11 +8,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
+from site_build.evidence import page_title
 from tests.browser.conftest import Visit
-from tests.support import COMPONENTS
-from tests.support.evidence import page_title
-from tests.support.ledger import closure, components, third_party
-from tests.support.site import SITE, pages
+from tests.kit import COMPONENTS
+from tests.kit.catalogue import closure, components, third_party
+from tests.kit.site import SITE, pages
 
 PAGES = [path.relative_to(SITE).as_posix() for path in pages() if path.name != "404.html"]
 every_page = pytest.mark.parametrize("path", PAGES)

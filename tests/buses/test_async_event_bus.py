@@ -27,8 +27,8 @@ from reference_impl.buses.event import (
     Subscription,
 )
 from tests.contracts import bus_contract
-from tests.support.process import run_python
-from tests.support.twins import twin
+from tests.kit.process import run_python
+from tests.kit.twins import twin
 
 if TYPE_CHECKING:
     from reference_impl.buses.async_event_bus import AsyncEventBus

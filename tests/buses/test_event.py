@@ -11,7 +11,7 @@ import pytest
 
 from reference_impl.buses import event as event_module
 from reference_impl.buses.event import ANY, BusStats, Event, EventType, Subscription
-from tests.support.twins import twin
+from tests.kit.twins import twin
 
 
 def test_an_event_is_made_with_an_identity_and_a_utc_time() -> None:

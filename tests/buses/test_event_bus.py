@@ -28,8 +28,8 @@ from reference_impl.buses.event import (
 )
 from reference_impl.buses.event_bus import EventBus
 from tests.contracts.bus_contract import PATIENCE, BusContract, Harness, numbered, payloads
-from tests.support.process import run_python
-from tests.support.twins import twin
+from tests.kit.process import run_python
+from tests.kit.twins import twin
 
 Check = Callable[[ModuleType], None]
 

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from reference_impl.buses import event_bus
 from reference_impl.buses.event import ANY, BusFull, BusStats, BusStopped, Event
 from tests.contracts.bus_contract import PATIENCE
-from tests.support.twins import twin
+from tests.kit.twins import twin
 
 MAX_QUEUE = 4
 topics = st.sampled_from(["a", "b"])

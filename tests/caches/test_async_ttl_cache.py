@@ -22,9 +22,9 @@ import reference_impl.caches.async_ttl_cache as ours
 from reference_impl.caches.async_ttl_cache import AsyncTTLCache
 from tests.caches.test_ttl_cache import steps
 from tests.contracts import cache_contract as contract
-from tests.support import COMPONENTS
-from tests.support.process import run_python
-from tests.support.twins import twin
+from tests.kit import COMPONENTS
+from tests.kit.process import run_python
+from tests.kit.twins import twin
 
 R = TypeVar("R")
 FILE = "caches/async_ttl_cache.py"

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 import reference_impl.caches.async_ttl_cache as ours
 from reference_impl.caches.async_ttl_cache import AsyncTTLCache
 from tests.contracts import cache_contract as contract
-from tests.support.twins import twin
+from tests.kit.twins import twin
 
 R = TypeVar("R")
 FILE = "caches/async_ttl_cache.py"

@@ -25,9 +25,9 @@ from tests.caches.test_ttl_cache import LONG, Gate, threads, until
 from tests.caches.test_ttl_cache_model import DEFAULT, Caches, Entry
 from tests.contracts import cache_contract as contract
 from tests.contracts.cache_contract import Clock
-from tests.support import ROOT
-from tests.support.process import run_python
-from tests.support.twins import twin
+from tests.kit import ROOT
+from tests.kit.process import run_python
+from tests.kit.twins import twin
 
 Check = Callable[[ModuleType], None]
 

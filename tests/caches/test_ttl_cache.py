@@ -21,8 +21,8 @@ from reference_impl.caches import ttl_cache
 from reference_impl.caches.ttl_cache import CacheStats, TTLCache
 from tests.contracts import cache_contract as contract
 from tests.contracts.cache_contract import Clock
-from tests.support.process import run_python
-from tests.support.twins import twin
+from tests.kit.process import run_python
+from tests.kit.twins import twin
 
 LONG = 60.0  # seconds; a safety net against a hang, never reached and never measured
 

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 
 from reference_impl.caches import ttl_cache
 from tests.contracts.cache_contract import Clock
-from tests.support.twins import twin
+from tests.kit.twins import twin
 
 KEYS = st.integers(0, 7)
 VALUES = st.none() | st.integers()

@@ -10,11 +10,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
-from tests.support import ROOT
-from tests.support.blocks import EXECUTED, Block, Executed, python_blocks, whole_files
-from tests.support.evidence import BLOCKS
-from tests.support.ledger import components
-from tests.support.site import SITE, pages, redirects
+from site_build.evidence import BLOCKS
+from tests.kit import ROOT
+from tests.kit.blocks import EXECUTED, Block, Executed, python_blocks, whole_files
+from tests.kit.catalogue import components
+from tests.kit.site import SITE, pages, redirects
 
 FOREIGN_URL = re.compile(r"(?:url\(|@import\s+)['\"]?((?:https?:)?//[^'\")]+)")
 # Python that the site shows and no test runs, as (page, why). Keep it empty.
@@ -76,7 +76,7 @@ def test_every_python_block_was_executed(
         file.write_text(json.dumps(counts) + "\n", encoding="utf-8")
     assert json.loads(BLOCKS.read_text(encoding="utf-8")) == counts, (
         f"run `nox -s docs -- --blocks-to={BLOCKS.relative_to(ROOT).as_posix()}`, "
-        "then `python -m tests.support.evidence render`"
+        "then `python -m site_build.evidence render`"
     )
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import COMPONENTS, ROOT
-from tests.support.ledger import components
+from tests.kit import COMPONENTS, ROOT
+from tests.kit.catalogue import components
 
 SECTIONS = [
     "Guarantees",

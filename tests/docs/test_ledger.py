@@ -1,6 +1,6 @@
 """The ledger: what the pages promise, what the tests prove, what the evidence says.
 
-That no test names an unknown guarantee is seen to at collection, by tests/support/ledger.py.
+That no test names an unknown guarantee is seen to at collection, by tests/kit/ledger.py.
 """
 
 import json
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import ROOT
-from tests.support.evidence import FIGURES, json_path, pages
-from tests.support.ledger import components, digests, promises
+from site_build.evidence import FIGURES, json_path, pages
+from tests.kit import ROOT
+from tests.kit.catalogue import components, digests, promises
 
 every_component = pytest.mark.parametrize("component", components())
 # What others import, and what therefore neither promises nor is measured by itself.
@@ -79,5 +79,5 @@ def test_generated_pages_are_as_generated() -> None:
     for path, text in pages().items():
         assert path.read_text(encoding="utf-8") == text, (
             f"{path.relative_to(ROOT)} differs from its results: "
-            "run `python -m tests.support.evidence render`"
+            "run `python -m site_build.evidence render`"
         )

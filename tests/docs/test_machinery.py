@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
-from tests.support.evidence import merge
-from tests.support.ledger import components, digests, promises
-from tests.support.process import run_python
-from tests.support.twins import twin
+from site_build.evidence import merge
+from tests.kit import ROOT
+from tests.kit.catalogue import components, digests, promises
+from tests.kit.process import run_python
+from tests.kit.twins import twin
 
 
 def run_pytest(code: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     file = folder / "test_sample.py"
     file.write_text(code, encoding="utf-8")
     settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder)]
-    plugins = ["-p", "tests.support.ledger", "-p", "no:cacheprovider"]
+    plugins = ["-p", "tests.kit.ledger", "-p", "no:cacheprovider"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *settings, *plugins, *options, str(file)],
         cwd=ROOT,

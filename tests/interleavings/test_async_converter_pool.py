@@ -19,8 +19,8 @@ import detangle
 import pytest
 
 import reference_impl.queues.async_converter_pool as ours
-from tests.support.explore import Interleavings, Schedules
-from tests.support.twins import twin
+from tests.kit.explore import Interleavings, Schedules
+from tests.kit.twins import twin
 
 FILE = "queues/async_converter_pool.py"
 Model = Callable[[], Coroutine[Any, Any, None]]

@@ -16,8 +16,8 @@ import pytest
 
 from reference_impl.buses import async_event_bus
 from reference_impl.buses.event import BusFull, BusStopped, Event
-from tests.support.explore import Interleavings, Schedules
-from tests.support.twins import twin
+from tests.kit.explore import Interleavings, Schedules
+from tests.kit.twins import twin
 
 FILE = "buses/async_event_bus.py"
 PLAIN = ("if sys.version_info >= (3, 12) else {}", "if False else {}")

@@ -16,9 +16,9 @@ import detangle
 import pytest
 
 from reference_impl.queues import async_pending_queue
-from tests.support.explore import Schedules
-from tests.support.pending_queue import PlainWatch, drop, files, unfinished
-from tests.support.twins import twin
+from tests.kit.explore import Schedules
+from tests.kit.twins import twin
+from tests.queues.pending_queue_crashes import PlainWatch, drop, files, unfinished
 
 FILE = "queues/async_pending_queue.py"
 Model = Callable[[], Coroutine[Any, Any, None]]

@@ -24,9 +24,9 @@ from unittest import mock
 import pytest
 
 from reference_impl.bridges import async_runner
-from tests.support.explore import Interleavings, Schedules
-from tests.support.proofs import Faults, Proof, each_proof, each_twin
-from tests.support.twins import twin
+from tests.kit.explore import Interleavings, Schedules
+from tests.kit.proofs_old import Faults, Proof, each_proof, each_twin
+from tests.kit.twins import twin
 
 FILE = "bridges/async_runner.py"
 

@@ -13,8 +13,8 @@ import detangle
 import pytest
 
 import reference_impl.caches.async_ttl_cache as ours
-from tests.support.explore import Schedules
-from tests.support.twins import twin
+from tests.kit.explore import Schedules
+from tests.kit.twins import twin
 
 FILE = "caches/async_ttl_cache.py"
 Model = Callable[[], Coroutine[Any, Any, None]]

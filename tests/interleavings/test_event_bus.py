@@ -11,8 +11,8 @@ import pytest
 
 from reference_impl.buses import event_bus
 from reference_impl.buses.event import BusFull, BusStopped, Event
-from tests.support.explore import Interleavings
-from tests.support.twins import twin
+from tests.kit.explore import Interleavings
+from tests.kit.twins import twin
 
 interleave_test = pytest.importorskip("interleave_test", reason="needs Python >= 3.12")
 

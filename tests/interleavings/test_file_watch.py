@@ -19,8 +19,8 @@ import detangle
 import pytest
 
 from reference_impl.bridges import file_watch
-from tests.support.explore import Interleavings, Schedules
-from tests.support.twins import twin
+from tests.kit.explore import Interleavings, Schedules
+from tests.kit.twins import twin
 
 FILE = "bridges/file_watch.py"
 Model = Callable[[ModuleType], None]

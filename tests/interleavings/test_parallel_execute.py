@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from reference_impl.bridges import parallel_execute
-from tests.support.explore import Interleavings
-from tests.support.proofs import Faults, Proof, each_proof, each_twin
-from tests.support.twins import twin
+from tests.kit.explore import Interleavings
+from tests.kit.proofs_old import Faults, Proof, each_proof, each_twin
+from tests.kit.twins import twin
 
 interleave_test = pytest.importorskip("interleave_test", reason="needs Python >= 3.12")
 

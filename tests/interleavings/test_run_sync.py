@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from reference_impl.bridges import run_sync as component
-from tests.support.explore import Interleavings, Schedules
-from tests.support.proofs import Faults, Proof, each_proof, each_twin
-from tests.support.twins import twin
+from tests.kit.explore import Interleavings, Schedules
+from tests.kit.proofs_old import Faults, Proof, each_proof, each_twin
+from tests.kit.twins import twin
 
 interleave_test = pytest.importorskip("interleave_test")
 spawn: Callable[..., Any] = interleave_test.spawn

@@ -11,7 +11,7 @@ from detangle.lin import Model, Operation
 from reference_impl.caches import sharded_cache
 from tests.caches.test_sharded_cache import broken, home, in_each, with_shards
 from tests.interleavings.test_ttl_cache import NO_LOCK, together
-from tests.support.explore import Interleavings
+from tests.kit.explore import Interleavings
 
 pytest.importorskip("interleave_test", reason="needs Python >= 3.12")
 

@@ -10,8 +10,8 @@ import pytest
 from detangle.lin import Model, Operation
 
 from reference_impl.caches import ttl_cache
-from tests.support.explore import Interleavings
-from tests.support.twins import twin
+from tests.kit.explore import Interleavings
+from tests.kit.twins import twin
 
 interleave_test = pytest.importorskip("interleave_test", reason="needs Python >= 3.12")
 

@@ -34,8 +34,8 @@ from hypothesis import strategies as st
 import reference_impl.queues.async_converter_pool as ours
 from reference_impl.bridges.file_watch import DirectoryWatch
 from reference_impl.queues.async_converter_pool import AsyncConverterPool, Converter
-from tests.support.process import run_python
-from tests.support.twins import twin
+from tests.kit.process import run_python
+from tests.kit.twins import twin
 
 FILE = "queues/async_converter_pool.py"
 DATA = Path(__file__).parent / "data"

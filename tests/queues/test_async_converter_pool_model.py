@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 import reference_impl.queues.async_converter_pool as ours
-from tests.support.twins import twin
+from tests.kit.twins import twin
 
 FILE = "queues/async_converter_pool.py"
 SAFETY_NET = 30.0

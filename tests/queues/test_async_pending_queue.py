@@ -31,9 +31,9 @@ from reference_impl.queues.async_pending_queue import (
     PendingStats,
     exponential_backoff,
 )
-from tests.support.pending_queue import PlainWatch, drop, files, hidden, unfinished
-from tests.support.process import run_python
-from tests.support.twins import twin
+from tests.kit.process import run_python
+from tests.kit.twins import twin
+from tests.queues.pending_queue_crashes import PlainWatch, drop, files, hidden, unfinished
 
 FILE = "queues/async_pending_queue.py"
 LOGGER = "reference_impl.queues.async_pending_queue"
@@ -774,7 +774,7 @@ def check_lock_and_fork(directory: Path, faults: list[tuple[str, str]]) -> None:
         f"""
         import asyncio, os, signal, sys, warnings
         from pathlib import Path
-        from tests.support.twins import twin
+        from tests.kit.twins import twin
         from reference_impl.queues import async_pending_queue as module
         if {faults!r}:
             module = twin({FILE!r}, *{faults!r})

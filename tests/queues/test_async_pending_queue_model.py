@@ -1,6 +1,6 @@
 """AsyncPendingQueue dies at each step, and by SIGKILL; and against a plain model of its files.
 
-What the deaths do and what is checked after each stands in tests/support/pending_queue.py.
+What the deaths do and what is checked after each stands in tests/queues/pending_queue_crashes.py.
 """
 
 import asyncio
@@ -24,16 +24,16 @@ from hypothesis.stateful import (
 )
 
 from reference_impl.queues import async_pending_queue
-from tests.support.pending_queue import PlainWatch, drop, files
-from tests.support.process import run_python
-from tests.support.twins import twin
+from tests.kit.process import run_python
+from tests.kit.twins import twin
+from tests.queues.pending_queue_crashes import PlainWatch, drop, files
 
 FILE = "queues/async_pending_queue.py"
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="the owners are forked")
 HARNESS = """
 from reference_impl.queues import async_pending_queue as ours
-from tests.support.pending_queue import crash_everywhere, kill_at_random
-from tests.support.twins import twin
+from tests.queues.pending_queue_crashes import crash_everywhere, kill_at_random
+from tests.kit.twins import twin
 """
 
 

@@ -26,8 +26,8 @@ from reference_impl.queues.memory_queue import (
     QueueStats,
     StaleItemError,
 )
-from tests.support.process import run_python
-from tests.support.twins import twin
+from tests.kit.process import run_python
+from tests.kit.twins import twin
 
 PENDING, PROCESSING, COMPLETED, FAILED, SUSPENDED = QueueItemStatus
 Check = Callable[[ModuleType], None]

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from reference_impl.queues import memory_queue
-from tests.support.twins import twin
+from tests.kit.twins import twin
 
 LIVE = ("pending", "processing", "failed", "suspended")
 PRIORITIES = st.integers(-1, 1)

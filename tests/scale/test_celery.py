@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT
+from tests.kit import ROOT
 
 pytestmark = pytest.mark.timeout(240)
 PATIENCE = 90.0  # seconds: a safety net, not a measurement

@@ -13,7 +13,7 @@ import pytest
 
 from reference_impl.bridges import parallel_execute as module
 from reference_impl.bridges.parallel_execute import parallel_execute
-from tests.support import ROOT
+from tests.kit import ROOT
 
 distributed = pytest.importorskip("distributed")
 dask = pytest.importorskip("dask")

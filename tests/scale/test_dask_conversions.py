@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from reference_impl.queues.async_converter_pool import AsyncConverterPool, Converter
+from tests.kit import ROOT
+from tests.kit.process import CTRL_C
 from tests.queues.test_async_converter_pool import DATA, SAFETY_NET, Site
-from tests.support import ROOT
-from tests.support.process import CTRL_C
 
 distributed = pytest.importorskip("distributed")
 

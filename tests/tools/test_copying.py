@@ -13,9 +13,9 @@ import pytest
 
 from reference_impl import _copying
 from reference_impl.__main__ import main
-from tests.support import COMPONENTS, ROOT
-from tests.support.ledger import closure, components
-from tests.support.process import run_python
+from tests.kit import COMPONENTS, ROOT
+from tests.kit.catalogue import closure, components
+from tests.kit.process import run_python
 
 every_component = pytest.mark.parametrize("component", components())
 HEADER = """\

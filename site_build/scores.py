@@ -1,6 +1,6 @@
 """Mutation scores as a page: docs/evidence/mutation/*.json, with an explanation of each survivor.
 
-`tests.support.mutation` writes the results. <name>.toml beside each is written by hand: its
+`site_build.mutation` writes the results. <name>.toml beside each is written by hand: its
 `[[explained]]` tables have a reason (`why`), and the `changes` that it is the reason for, each
 as its function, the line before and the line after. Those of a table with `equivalent = true`
 change nothing that anyone could observe: no test can fail, and the score leaves them out.
@@ -11,8 +11,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from tests.support import ROOT
-from tests.support.ledger import components, digests
+from tests.kit import ROOT
+from tests.kit.catalogue import components, digests
 
 RESULTS = ROOT / "docs" / "evidence" / "mutation"
 PAGE = ROOT / "docs" / "evidence" / "mutation.md"

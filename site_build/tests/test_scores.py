@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import scores
-from tests.support.evidence import page_title
-from tests.support.ledger import components, digests
+from site_build import scores
+from site_build.evidence import page_title
+from tests.kit.catalogue import components, digests
 
 COMPONENT = components()[0]
 CHANGE = ["Thing.get", "a < b", "a <= b"]

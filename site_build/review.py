@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.support import ROOT
-from tests.support.ledger import all_promises
+from tests.kit import ROOT
+from tests.kit.catalogue import all_promises
 
 REVIEW = ROOT / "docs" / "review"
 VERDICTS = {

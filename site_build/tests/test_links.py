@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import links
-from tests.support.links import external_links, follow
+from site_build import links
+from site_build.links import external_links, follow
 
 
 class Server(ThreadingHTTPServer):

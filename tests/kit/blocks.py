@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import COMPONENTS
+from tests.kit import COMPONENTS
 
 EXECUTED = pytest.StashKey["Executed"]()
 

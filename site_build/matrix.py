@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support import ROOT
-from tests.support.ledger import components, promises
+from tests.kit import ROOT
+from tests.kit.catalogue import components, promises
 
 if TYPE_CHECKING:
     from benchmarks.harness import Figures

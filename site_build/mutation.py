@@ -1,9 +1,9 @@
-"""Mutation scores: `python -m tests.support.mutation [NAME …]` mutates components one by one.
+"""Mutation scores: `python -m site_build.mutation [NAME …]` mutates components one by one.
 
 mutmut works on a copy of the project below build/, so that the tree stays as it is. What it
 finds of a component goes to docs/evidence/mutation/<name>.json as soon as it is through with
 it, with each survivor as the lines that it changes. <name>.toml beside it, written by hand,
-says why they may survive; `tests.support.evidence` renders both.
+says why they may survive; `site_build.evidence` renders both.
 """
 
 import json
@@ -20,13 +20,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.support import ROOT
-from tests.support.ledger import components, digests, python_build
-from tests.support.scores import RESULTS
+from site_build.scores import RESULTS
+from tests.kit import ROOT
+from tests.kit.catalogue import components, digests, python_build
 
 _WORK = ROOT / "build" / "mutation"
 _COPIED = ("reference_impl", "tests", "docs", "benchmarks", "conftest.py", "pyproject.toml")
-_PLUGIN = '\npytest_plugins.append("tests.support.mutants")\n'
+_PLUGIN = '\npytest_plugins.append("tests.kit.mutants")\n'
 # What mutmut keeps of each mutant is the code that its process ended with: pytest's own, 255
 # where pytest raised (an unraisable exception does it, at the end), or minus a signal.
 _KILLED = (1, 2, 3, 255)

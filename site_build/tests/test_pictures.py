@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import charts, matrix, sequence, states
-from tests.support.evidence import FIGURES, json_path, page_title
-from tests.support.ledger import components, promises
+from site_build import charts, matrix, sequence, states
+from site_build.evidence import FIGURES, json_path, page_title
+from tests.kit.catalogue import components, promises
 
 if TYPE_CHECKING:
     from benchmarks.harness import GroupFigures

@@ -1,7 +1,7 @@
 """What the tests of AsyncPendingQueue share: a watch without threads, and deaths at each step.
 
 `crash_everywhere` and `kill_at_random` fork, so they want a process of their own without
-threads (tests.support.process.run_python). A child runs the queue and ends in the middle of
+threads (tests.kit.process.run_python). A child runs the queue and ends in the middle of
 it; the parent then looks at the directory and runs the queue again.
 """
 

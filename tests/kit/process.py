@@ -4,10 +4,12 @@ import subprocess
 import sys
 import textwrap
 
-from tests.support import ROOT
+from tests.kit import ROOT
 
 # A job that a script put into the background ignores Ctrl-C, and its children do by default.
 CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+_COPIES = "import tests.kit.copies; tests.kit.copies.install()\n"
 
 
 def run_python(
@@ -18,7 +20,7 @@ def run_python(
     `deadline` (seconds) is a safety net against a hang, not a measurement: reaching it
     fails the test. `expect` is the exit code asked for; None takes any.
     """
-    code = CTRL_C + textwrap.dedent(code)
+    code = CTRL_C + _COPIES + textwrap.dedent(code)
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-W", "error", "-c", code],
         cwd=ROOT,

@@ -15,10 +15,10 @@ from reference_impl.bridges.parallel_execute import parallel_execute
 from reference_impl.caches.async_ttl_cache import AsyncTTLCache
 from reference_impl.caches.ttl_cache import TTLCache
 from reference_impl.queues.memory_queue import MemoryQueue
-from tests.support import COMPONENTS, ROOT
-from tests.support.evidence import FIGURES
-from tests.support.ledger import all_promises, components
-from tests.support.review import VERDICTS, data
+from site_build.evidence import FIGURES
+from site_build.review import VERDICTS, data
+from tests.kit import COMPONENTS, ROOT
+from tests.kit.catalogue import all_promises, components
 
 ENTRIES: list[dict[str, Any]] = [*data()["finding"], *data()["item"]]
 

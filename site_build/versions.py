@@ -1,6 +1,6 @@
 """Keep reference_impl/versions.json: the digest of every version that anybody may have copied.
 
-`python -m tests.support.versions` writes it, and the feed of changes, from CHANGELOG.md and the
+`python -m site_build.versions` writes it, and the feed of changes, from CHANGELOG.md and the
 headers of the components. Earlier versions stay for ever, so that `check` knows an old copy. A
 component that has changed under an unchanged version is refused, but with `--unpublished`, which
 is for as long as nobody can have copied that version.
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reference_impl._copying import Component, Entry, components
-from tests.support import COMPONENTS, ROOT
+from tests.kit import COMPONENTS, ROOT
 
 VERSIONS = COMPONENTS / "versions.json"
 CHANGELOG = ROOT / "CHANGELOG.md"

@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 from http.client import HTTPException
 from pathlib import Path
 
-from tests.support.site import SITE
+from tests.kit.site import SITE
 
 AGENT = "Mozilla/5.0 (compatible; link check of a documentation site)"
 HOSTS_AT_A_TIME = 8

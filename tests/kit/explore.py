@@ -2,7 +2,8 @@
 
 Both classes say three things of a model: `prove` (exhausted up to a bound, and clean),
 `sample` (so many schedules drawn, and clean), `catch` (a broken twin's fault is found).
-What they explored goes to the evidence of the test that asked.
+What they explored goes to the evidence of the test that asked. Where a model does not say by
+what its threads are switched, it is by line in the quick profile and by opcode in the full one.
 """
 
 import linecache
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.support import COMPONENTS
+from tests.kit.copies import explored_paths
+from tests.kit.profile import budget
+from tests.kit.twins import Twin, judge
 
 EXPLORED = pytest.StashKey[list[dict[str, Any]]]()
 
@@ -37,10 +40,11 @@ class Interleavings(_Explorer):
         model: Callable[[], object],
         *,
         preemptions: int = 1,
-        granularity: str = "opcode",
+        granularity: str | None = None,
         limit: int = 200_000,
     ) -> int:
         """Run every schedule with at most `preemptions`; returns how many there were."""
+        granularity = granularity or budget("line", "opcode")
         result = self._explore(
             model,
             strategy="dfs",
@@ -62,10 +66,15 @@ class Interleavings(_Explorer):
         model: Callable[[], object],
         *,
         schedules: int,
-        granularity: str = "opcode",
+        granularity: str | None = None,
         seed: int = 0,
     ) -> None:
-        """Run `schedules` schedules drawn by PCT (random priorities, few demotions)."""
+        """Run `schedules` schedules drawn by PCT (random priorities, few demotions).
+
+        The quick profile draws a fifth of them.
+        """
+        granularity = granularity or budget("line", "opcode")
+        schedules = budget(-(-schedules // 5), schedules)
         self._explore(
             model, strategy="pct", granularity=granularity, iterations=schedules, seed=seed
         )
@@ -76,15 +85,18 @@ class Interleavings(_Explorer):
         self,
         model: Callable[[], object],
         *,
+        twin: Twin | None = None,
         preemptions: int = 1,
-        granularity: str = "opcode",
+        granularity: str | None = None,
         limit: int = 200_000,
         diagram: str | None = None,
     ) -> Any:
         """Find the fault of a broken twin by the same search; returns the failure.
 
-        With `diagram` (a title) the losing interleaving is drawn on the evidence page.
+        It must be the failure that the twin states. With `diagram` (a title) the losing
+        interleaving is drawn on the evidence page.
         """
+        granularity = granularity or budget("line", "opcode")
         result = self._explore(
             model,
             strategy="dfs",
@@ -94,8 +106,12 @@ class Interleavings(_Explorer):
             raise_on_failure=False,
         )
         assert result.failure is not None, (
-            f"the broken twin survived {result.schedules_run} schedules: the check proves nothing"
+            f"the twin that {twin.name if twin else 'is broken'} survived {result.schedules_run} "
+            f"schedules by {granularity}: the check proves nothing"
         )
+        error = result.failure.exception
+        if twin is not None:
+            judge(twin, error or f"{result.failure.kind}: {result.failure.details}")
         trace = _trace(result.failure)
         record: dict[str, Any] = {"kind": "caught", "schedules": result.schedules_run}
         record["failure"] = f"{trace['outcome']}: {trace['details']}".partition("\n")[0]
@@ -109,7 +125,7 @@ class Interleavings(_Explorer):
         import interleave_test  # pyright: ignore[reportMissingImports]  # not on Python 3.11
 
         options.setdefault("seed", 0)
-        return interleave_test.explore(model, include=[COMPONENTS], **options)
+        return interleave_test.explore(model, include=explored_paths(), **options)
 
 
 class Schedules(_Explorer):
@@ -140,8 +156,13 @@ class Schedules(_Explorer):
     def sample(
         self, model: Callable[[], Coroutine[Any, Any, object]], *, schedules: int, seed: int = 0
     ) -> None:
-        """Run `schedules` schedules of detangle's portfolio (PCT, random walks, delays)."""
+        """Run `schedules` schedules of detangle's portfolio (PCT, random walks, delays).
+
+        The quick profile draws a fifth of them.
+        """
         import detangle
+
+        schedules = budget(-(-schedules // 5), schedules)
 
         detangle.explore(model, runs=schedules, seed=seed, database=False)
         self._record(kind="asyncio", exhausted=False, bound="portfolio", schedules=schedules)
@@ -150,6 +171,7 @@ class Schedules(_Explorer):
         self,
         model: Callable[[], Coroutine[Any, Any, object]],
         *,
+        twin: Twin | None = None,
         schedules: int = 10_000,
         seed: int = 0,
         diagram: str | None = None,
@@ -157,14 +179,18 @@ class Schedules(_Explorer):
     ) -> Any:
         """Find the fault of a broken twin; returns detangle's report.
 
-        With `diagram` (a title) the losing schedule is drawn on the evidence page: a lane
-        for each task, or only for those whose names hold one of `lanes`.
+        It must be the failure that the twin states. With `diagram` (a title) the losing
+        schedule is drawn on the evidence page: a lane for each task, or only for those whose
+        names hold one of `lanes`.
         """
         import detangle
 
         with pytest.raises(detangle.BugFound) as caught:
             detangle.explore(model, runs=schedules, seed=seed, database=False)
         report = caught.value.report
+        if twin is not None:
+            failure = report.failure
+            judge(twin, failure.exception or f"{failure.kind}: {failure.message}")
         details = str(report.failure.message).partition("\n")[0]
         record: dict[str, Any] = {"kind": "caught", "schedules": report.runs, "failure": details}
         if diagram is not None:

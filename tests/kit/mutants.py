@@ -1,4 +1,4 @@
-"""How the tests run on a mutant: a pytest plugin that `tests.support.mutation` adds to its copy.
+"""How the tests run on a mutant: a pytest plugin that `site_build.mutation` adds to its copy.
 
 Each test has a limit of its own, drawn from its time on the sound code; a test that takes
 longer ends the process by SIGALRM, which nothing can hold up, so that a mutant that hangs is

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.support import ROOT
+from tests.kit import ROOT
 
 SITE = ROOT / "site"
 _LEADS_ON = re.compile(r'<meta http-equiv="refresh" content="0; url=([^"]+)">')

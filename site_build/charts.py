@@ -10,8 +10,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support import ROOT
-from tests.support.ledger import components
+from tests.kit import ROOT
+from tests.kit.catalogue import components
 
 if TYPE_CHECKING:
     from benchmarks.harness import CaseFigures, Figures, GroupFigures

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from reference_impl._copying import Component, Entry
-from tests.support import ROOT
-from tests.support.versions import ATOM, feed, generated, main, merge, read_changelog
+from site_build.versions import ATOM, feed, generated, main, merge, read_changelog
+from tests.kit import ROOT
 
 CHANGELOG = """\
 # Changes
@@ -45,7 +45,7 @@ DIGEST = hashlib.sha256(STORE.source).hexdigest()
 def test_generated_files_are_as_generated() -> None:
     for path, text in generated().items():
         assert path.read_text(encoding="utf-8") == text, (
-            f"{path.relative_to(ROOT)} is stale: run `python -m tests.support.versions`"
+            f"{path.relative_to(ROOT)} is stale: run `python -m site_build.versions`"
         )
 
 

@@ -1,8 +1,8 @@
 """Merge what the sessions proved into docs/evidence, and render it.
 
-`python -m tests.support.evidence` reads build/evidence/*.json (written by the `tests` and
+`python -m site_build.evidence` reads build/evidence/*.json (written by the `tests` and
 `interleavings` sessions), refuses what was proved on other sources than today's, and writes
-docs/evidence/<component>.json. `python -m tests.support.evidence render` only renders the
+docs/evidence/<component>.json. `python -m site_build.evidence render` only renders the
 pages again, after a change of the figures or of a page.
 """
 
@@ -18,18 +18,9 @@ from typing import Any
 
 from benchmarks.render import render as render_figures
 from reference_impl import _copying
-from tests.support import (
-    COMPONENTS,
-    ROOT,
-    charts,
-    matrix,
-    review,
-    scores,
-    sequence,
-    states,
-    versions,
-)
-from tests.support.ledger import components, digests, promises
+from site_build import charts, matrix, review, scores, sequence, states, versions
+from tests.kit import COMPONENTS, ROOT
+from tests.kit.catalogue import components, digests, promises
 
 EVIDENCE = ROOT / "docs" / "evidence"
 FIGURES = EVIDENCE / "figures"

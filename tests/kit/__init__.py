@@ -1,4 +1,4 @@
-"""What the tests share: the ledger, the explorers, the broken twins, subprocesses."""
+"""What proofs are written with: explorers, broken twins, fakes, subprocesses, the ledger."""
 
 from pathlib import Path
 

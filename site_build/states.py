@@ -11,8 +11,8 @@ import re
 import tomllib
 from typing import TypedDict
 
-from tests.support import ROOT
-from tests.support.ledger import closure
+from tests.kit import ROOT
+from tests.kit.catalogue import closure
 
 SOURCE = ROOT / "docs" / "assets" / "states.toml"
 DRAWN = ROOT / "docs" / "assets" / "states.inc"

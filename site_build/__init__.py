@@ -1,0 +1,1 @@
+"""What turns evidence, figures, traces and changes into pages; nothing in tests imports it."""

@@ -1,0 +1,127 @@
+"""The components and what they promise, read from the files; the standard library only.
+
+Everything that must agree on what a component consists of asks here: the ledger, the evidence,
+the benchmarks, the mutation runs and `nox -s verify`, which runs before anything is installed.
+"""
+
+import hashlib
+import platform
+import re
+import sysconfig
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from reference_impl import _copying
+from tests.kit import COMPONENTS, ROOT
+
+_ROW = re.compile(r"^\|[^|]*\b([A-Z]{2}-\d+)\b[^|]*\|(.*)\|\s*$")
+
+
+def components() -> list[str]:
+    """Every component as its path without suffix: "caches/ttl_cache", sorted."""
+    files = COMPONENTS.glob("*/*.py")
+    return sorted(
+        file.relative_to(COMPONENTS).with_suffix("").as_posix()
+        for file in files
+        if file.stem != "__init__"
+    )
+
+
+def promises(component: str) -> dict[str, str]:
+    """The guarantees in the component's page, by ID, in the page's order."""
+    page = ROOT / "docs" / f"{component}.md"
+    rows = (_ROW.match(line) for line in page.read_text(encoding="utf-8").splitlines())
+    return {row[1]: row[2].strip() for row in rows if row}
+
+
+def all_promises() -> dict[str, str]:
+    """Every guarantee ID, with the component that promises it."""
+    return {
+        identifier: component
+        for component in components()
+        if (ROOT / "docs" / f"{component}.md").exists()
+        for identifier in promises(component)
+    }
+
+
+def closure(component: str) -> list[Path]:
+    """What a reader copies: the component's file, its siblings, and theirs."""
+    parts = _copying.closure(_copying.components()[component])
+    return [COMPONENTS / f"{part.path}.py" for part in parts]
+
+
+def third_party(component: str) -> list[str]:
+    """The packages outside the standard library that the closure imports."""
+    return _copying.third_party(_copying.closure(_copying.components()[component]))
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def digests(component: str) -> dict[str, str]:
+    """The SHA-256 of each file that a reader copies, by its path from the project's root."""
+    return {path.relative_to(ROOT).as_posix(): digest(path) for path in closure(component)}
+
+
+def python_build() -> str:
+    """This interpreter in words: "CPython 3.13.0, with the GIL, Linux"."""
+    free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+    gil = "free-threaded" if free_threaded else "with the GIL"
+    return (
+        f"{platform.python_implementation()} {platform.python_version()}, "
+        f"{gil}, {platform.system()}"
+    )
+
+
+def proof_places(component: str) -> list[Path]:
+    """Where a component's tests are: files and folders that its name leads to."""
+    family, name = component.split("/")
+    tests = ROOT / "tests"
+    places = [tests / family / name, tests / "interleavings" / name]
+    places += (tests / family / f"test_{name}{part}.py" for part in ("", "_model"))
+    places.append(tests / "interleavings" / f"test_{name}.py")
+    return [place for place in places if place.exists()]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What somebody asked to have proved: whole components, or some of their guarantees."""
+
+    components: list[str]
+    guarantees: list[str]  # empty: all of the components'
+
+
+def select(names: Iterable[str]) -> Selection:
+    """What these names mean: components, classes, paths, guarantee IDs.
+
+    Raises:
+        ValueError: a name is unknown; the message says what there is.
+    """
+    chosen, guarantees = list[str](), list[str]()
+    known = all_promises()
+    for name in names:
+        identifier = name.upper()
+        if re.fullmatch(r"[A-Z]{2}-\d+", identifier):
+            if identifier not in known:
+                first = identifier[:3]
+                there = [each for each in known if each.startswith(first)] or sorted(
+                    {each.partition("-")[0] + "-1 …" for each in known}
+                )
+                raise ValueError(f"no page promises {identifier}: there is {', '.join(there)}")
+            guarantees.append(identifier)
+            chosen.append(known[identifier])
+            continue
+        path = re.sub(r"^.*?(?=(queues|caches|buses|bridges)/)", "", name.replace("\\", "/"))
+        path = path.replace("/test_", "/").removesuffix(".md")
+        try:
+            chosen.append(_copying.find(path).path)
+        except _copying.CopyError as error:
+            names_all = ", ".join(each.partition("/")[2] for each in components())
+            reason = str(error).partition(": `list`")[0]
+            raise ValueError(f"{reason}; name one or more of {names_all}, or a guarantee") from None
+    if guarantees and {known[each] for each in guarantees} != set(chosen):
+        raise ValueError("name either components or guarantees, not both")
+    return Selection(list(dict.fromkeys(chosen)), list(dict.fromkeys(guarantees)))

@@ -1,0 +1,333 @@
+"""Faults of locks and wake-ups, and the view of who waits, without a look inside.
+
+A component makes its locks from the `threading` that its module imported. Here that name is
+bound to a stand-in, so that its locks can be broken (`unlocked`, `silent`, `wakes_one`) and its
+waits be watched (`watched`), whatever the component calls them and wherever it keeps them.
+"""
+
+import _thread
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from tests.kit.twins import Fault, override, patch
+
+_Local = _thread._local  # of the system's threads: explorers replace threading.local
+
+
+class _Namespace:
+    """`threading` with some names replaced; the rest is looked up at each use."""
+
+    def __init__(self, **names: Any) -> None:
+        self.__dict__.update(names)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(threading, name)
+
+
+def rebind(module: ModuleType, **names: Any) -> Callable[[], None]:
+    """Give the module other primitives than threading's; returns what takes that back."""
+    before = dict(vars(module))
+    for name, value in before.items():
+        if value is threading or isinstance(value, _Namespace):
+            kept = {} if value is threading else dict(vars(value))
+            vars(module)[name] = _Namespace(**(kept | names))
+        for primitive, ours in names.items():
+            if value is getattr(threading, primitive):
+                vars(module)[name] = ours
+
+    def undo() -> None:
+        vars(module).update(before)
+
+    return undo
+
+
+# Faults.
+
+
+def _during(method: str | None, off: Any) -> Fault:
+    """While the method runs, `off.on` is set in its thread; without a method it always is."""
+
+    def make(original: Any) -> Any:
+        if isinstance(original, property):
+            assert original.fget is not None
+            return property(make(original.fget))
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            before = getattr(off, "on", False)
+            off.on = True
+            try:
+                return original(*arguments, **options)
+            finally:
+                off.on = before
+
+        return call
+
+    return Fault() if method is None else override(method, make)
+
+
+class _Lock:
+    """A lock that excludes nobody while `is_off()`."""
+
+    def __init__(self, inner: Any, is_off: Callable[[], bool]) -> None:
+        self.inner, self._is_off = inner, is_off
+        self._skipped = _Local()
+
+    def acquire(self, *arguments: Any, **options: Any) -> bool:
+        if self._is_off():
+            self._skipped.times = getattr(self._skipped, "times", 0) + 1
+            return True
+        return bool(self.inner.acquire(*arguments, **options))
+
+    def release(self) -> None:
+        if times := getattr(self._skipped, "times", 0):
+            self._skipped.times = times - 1
+        else:
+            self.inner.release()
+
+    def locked(self) -> bool:
+        return bool(self.inner.locked())
+
+    def __enter__(self) -> "_Lock":
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class _Condition(_Lock):
+    """A condition over such a lock: its waits and notifies take the lock where nobody has."""
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        if getattr(self._skipped, "times", 0) or self._is_off():
+            with self.inner:
+                yield
+        else:
+            yield
+
+    def wait(self, timeout: float | None = None) -> bool:
+        with self._held():
+            return bool(self.inner.wait(timeout))
+
+    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+        with self._held():
+            return self.inner.wait_for(predicate, timeout)
+
+    def notify(self, n: int = 1) -> None:
+        with self._held():
+            self.inner.notify(n)
+
+    def notify_all(self) -> None:
+        with self._held():
+            self.inner.notify_all()
+
+
+def unlocked(*methods: str) -> Fault:
+    """No lock excludes while one of these public methods runs; without any, never.
+
+    ("MemoryQueue.update", "MemoryQueue.stats"): properties are methods, too.
+    """
+    off = _Local()
+
+    def is_off() -> bool:
+        return not methods or getattr(off, "on", False)
+
+    def condition(lock: Any = None) -> _Condition:
+        inner = lock.inner if isinstance(lock, _Lock) else lock
+        made = _Condition(threading.Condition(inner), is_off)
+        if isinstance(lock, _Lock):
+            made._skipped = lock._skipped  # one lock under two names
+        return made
+
+    def change(module: ModuleType) -> None:
+        rebind(
+            module,
+            Lock=lambda: _Lock(threading.Lock(), is_off),
+            RLock=lambda: _Lock(threading.RLock(), is_off),
+            Condition=condition,
+        )
+
+    fault = patch(change)
+    for method in methods:
+        fault += _during(method, off)
+    return fault
+
+
+class _Notifies:
+    """A condition or event whose wake-ups go astray while `is_off()`."""
+
+    def __init__(self, inner: Any, is_off: Callable[[], bool], most: int) -> None:
+        self._inner, self._is_off, self._most = inner, is_off, most
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __enter__(self) -> Any:
+        return self._inner.__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        return self._inner.__exit__(*error)
+
+    def notify(self, n: int = 1) -> None:
+        self._inner.notify(min(n, self._most) if self._is_off() else n)
+
+    def notify_all(self) -> None:
+        if self._is_off():
+            self._inner.notify(self._most)
+        else:
+            self._inner.notify_all()
+
+    def set(self) -> None:
+        if self._most or not self._is_off():
+            self._inner.set()
+
+
+def _astray(most: int, methods: tuple[str, ...]) -> Fault:
+    off = _Local()
+
+    def is_off() -> bool:
+        return not methods or getattr(off, "on", False)
+
+    def change(module: ModuleType) -> None:
+        rebind(
+            module,
+            Condition=lambda lock=None: _Notifies(threading.Condition(lock), is_off, most),
+            Event=lambda: _Notifies(threading.Event(), is_off, most),
+        )
+
+    fault = patch(change)
+    for method in methods:
+        fault += _during(method, off)
+    return fault
+
+
+def silent(*methods: str) -> Fault:
+    """While one of these methods runs, no condition is notified and no event set.
+
+    Without any, none ever is.
+    """
+    return _astray(0, methods)
+
+
+def wakes_one(*methods: str) -> Fault:
+    """Where all who wait should be woken, one is."""
+    return _astray(1, methods)
+
+
+# Who waits, and who holds a lock.
+
+
+class Waits:
+    """Tells of each wait on a condition or event that a watched module made, and of its locks."""
+
+    def __init__(self) -> None:
+        self.timeouts: list[float | None] = []
+        self.notified = 0
+        self.held = 0  # locks that somebody holds now
+        self._begun = threading.Semaphore(0)
+
+    def begin(self, timeout: float | None) -> None:
+        """A wait begins; of a condition's, its lock is still held."""
+        self.timeouts.append(timeout)
+        self._begun.release()
+
+    def await_waiting(self, threads: int = 1, patience: float = 60.0) -> None:
+        """Return once so many more waits have begun.
+
+        Whoever then gets the condition's lock finds them asleep.
+        """
+        for _ in range(threads):
+            assert self._begun.acquire(timeout=patience), "nobody waits"
+
+
+class _Tracked:
+    """A lock that counts in `waits.held` while it is held; a condition can be made of it."""
+
+    def __init__(self, inner: Any, waits: Waits) -> None:
+        self._inner, self._waits, self._depth = inner, waits, 0
+
+    def acquire(self, *arguments: Any, **options: Any) -> bool:
+        if not self._inner.acquire(*arguments, **options):
+            return False
+        self._count(+1)
+        return True
+
+    def release(self) -> None:
+        self._count(-1)
+        self._inner.release()
+
+    def locked(self) -> bool:
+        return self._depth > 0
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _count(self, step: int) -> None:  # with the lock held
+        self._waits.held += (self._depth + step > 0) - (self._depth > 0)
+        self._depth += step
+
+    # What threading.Condition asks of its lock.
+
+    def _is_owned(self) -> bool:
+        if hasattr(self._inner, "_is_owned"):
+            return bool(self._inner._is_owned())
+        return self._depth > 0
+
+    def _release_save(self) -> tuple[Any, int]:
+        depth = self._depth
+        self._count(-depth)
+        if hasattr(self._inner, "_release_save"):
+            return self._inner._release_save(), depth
+        self._inner.release()
+        return None, depth
+
+    def _acquire_restore(self, saved: tuple[Any, int]) -> None:
+        state, depth = saved
+        if hasattr(self._inner, "_acquire_restore"):
+            self._inner._acquire_restore(state)
+        else:
+            self._inner.acquire()
+        self._count(depth)
+
+
+@contextmanager
+def watched(module: ModuleType) -> Iterator[Waits]:
+    """Watch the waits and the locks of what this module makes within the block."""
+    waits = Waits()
+
+    def lock() -> _Tracked:
+        return _Tracked(threading.Lock(), waits)
+
+    def rlock() -> _Tracked:
+        return _Tracked(threading.RLock(), waits)
+
+    class Condition(threading.Condition):
+        def __init__(self, lock: Any = None) -> None:
+            super().__init__(rlock() if lock is None else lock)  # type: ignore[arg-type]
+
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.begin(timeout)
+            return super().wait(timeout)
+
+        def notify(self, n: int = 1) -> None:
+            waits.notified += 1
+            super().notify(n)
+
+    class Event(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if not self.is_set():
+                waits.begin(timeout)
+            return super().wait(timeout)
+
+    undo = rebind(module, Lock=lock, RLock=rlock, Condition=Condition, Event=Event)
+    try:
+        yield waits
+    finally:
+        undo()

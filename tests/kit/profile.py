@@ -1,0 +1,44 @@
+"""How much is explored: `quick` for each run of nox and verify, `full` for the evidence.
+
+Every guarantee has its checks in both. What is small is exhausted in both; what is large is
+searched by line instead of by opcode, or with fewer examples, kills or drawn schedules.
+"""
+
+from typing import TypeVar
+
+import pytest
+from hypothesis import settings
+
+T = TypeVar("T")
+PROFILES = ("quick", "full")
+_current = "quick"
+
+
+def name() -> str:
+    """The profile of this run."""
+    return _current
+
+
+def budget(quick: T, full: T) -> T:
+    """The one that this run can afford. Test modules may ask on import."""
+    return full if _current == "full" else quick
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--profile",
+        choices=PROFILES,
+        default="quick",
+        help="how much to explore: quick (the default), or full as for the evidence",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    global _current
+    _current = config.getoption("--profile")
+    # Threads share two noisy cores: an example's duration says nothing, so no deadline.
+    for profile, examples in (("quick", 50), ("full", 100)):
+        settings.register_profile(profile, deadline=None, print_blob=True, max_examples=examples)
+    if config.getoption("--hypothesis-profile", None) is None:
+        settings.load_profile(_current)

@@ -1,0 +1,109 @@
+"""Proofs as tables: a check, the guarantee that it proves, and the twins that it must catch."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.kit.explore import Interleavings
+from tests.kit.fakes import PATIENCE, run
+from tests.kit.twins import Twin, build, must_fail
+
+
+@dataclass
+class Proof:
+    """One row: the check holds for the component, and fails for each twin as that states.
+
+    The check takes the module that it examines, and what the test gives it besides (a folder);
+    it may be a coroutine function, which then runs on a loop of its own. Where it is explored,
+    `preemptions` and `granularity` say how far; without a granularity the profile says it
+    (line, or opcode).
+    """
+
+    guarantee: str
+    check: Callable[..., object]
+    twins: list[Twin] = field(default_factory=list)
+    preemptions: int = 1
+    granularity: str | None = None
+    diagram: str | None = None  # the title of the losing interleaving of the first twin
+
+    @property
+    def name(self) -> str:
+        """The check's name in words that pytest can print."""
+        return getattr(self.check, "__name__", "check").removeprefix("check_")
+
+    @property
+    def search(self) -> dict[str, Any]:
+        """How deep to look, as Interleavings takes it."""
+        return {"granularity": self.granularity, "preemptions": self.preemptions}
+
+    def explore(self, module: ModuleType, interleavings: Interleavings) -> None:
+        """Every schedule of the check on the component."""
+        interleavings.prove(lambda: self.check(module), **self.search)
+
+    def catch(self, twin: Twin, component: str, interleavings: Interleavings) -> None:
+        """The same search finds the twin's fault."""
+        broken = build(component, twin.fault)
+        diagram = self.diagram if twin is self.twins[0] else None
+        interleavings.catch(lambda: self.check(broken), twin=twin, diagram=diagram, **self.search)
+
+    def hold(self, module: ModuleType, *arguments: Any) -> None:
+        """The check, run once, holds."""
+        _run(self.check(module, *arguments))
+
+    def must_fail(self, twin: Twin, component: str, *arguments: Any) -> None:
+        """The check, run once on the twin, fails as the twin says."""
+        broken = build(component, twin.fault)
+        patience = HANG if twin.fails == "hang" else PATIENCE
+        must_fail(twin, lambda: _run(self.check(broken, *arguments), patience))
+
+
+# Seconds after which a coroutine check of a twin that should hang is taken to hang. It can
+# only let a twin pass wrongly, never fail wrongly.
+HANG = 0.5
+
+
+def _run(result: object, patience: float = PATIENCE) -> None:
+    if not inspect.iscoroutine(result):
+        return
+    try:
+        run(result, patience=patience)
+    except TimeoutError as error:
+        if patience == HANG:
+            raise Hang from error
+        raise
+
+
+class Hang(Exception):
+    """A check that did not end; a twin states it as "hang"."""
+
+
+def each_proof(proofs: Iterable[Proof]) -> pytest.MarkDecorator:
+    """Give the test each `proof` in turn, marked with its guarantee."""
+    return pytest.mark.parametrize(
+        "proof",
+        [
+            pytest.param(proof, id=proof.name, marks=pytest.mark.guarantee(proof.guarantee))
+            for proof in proofs
+        ],
+    )
+
+
+def each_twin(proofs: Iterable[Proof]) -> pytest.MarkDecorator:
+    """Give the test each `proof` with each `twin` of it."""
+    return pytest.mark.parametrize(
+        ("proof", "twin"),
+        [
+            pytest.param(
+                proof,
+                twin,
+                id=f"{proof.name}-{twin.name}",
+                marks=pytest.mark.twin(proof.guarantee, fault=twin.name, fails=twin.ends),
+            )
+            for proof in proofs
+            for twin in proof.twins
+        ],
+    )
