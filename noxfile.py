@@ -1,18 +1,26 @@
 """The sessions: `nox` proves everything, `nox -s serve` shows the site, `nox -l` lists them."""
 
+import functools
+import json
 import os
 import shutil
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nox
+
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT))
+from tests.kit import catalogue  # noqa: E402  # the standard library only
 
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "tests", "interleavings", "docs"]
+nox.options.reuse_venv = "yes"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 MATRIX: list[str] = PYPROJECT["tool"]["executable-guarantees"]["pythons"]
@@ -29,23 +37,56 @@ if not INSTALLED:
 # interleave-test schedules threads by sys.monitoring, which Python 3.11 does not have.
 MONITORED = [python for python in MATRIX if python != "3.11"]
 NEWEST = max(INSTALLED, key=lambda python: (not python.endswith("t"), MATRIX.index(python)))
+nox.options.sessions = ["lint", "types", f"tests-{NEWEST}", "docs"]
+if NEWEST in MONITORED:
+    nox.options.sessions.insert(3, f"interleavings-{NEWEST}")
+
+PARALLEL = ("-n", "auto", "--dist", "worksteal")
+UNITS = [*("tests", "reference_impl", "docs", "README.md", "CONTRIBUTING.md", "--markdown-docs")]
+UNITS += [f"--ignore=tests/{name}" for name in ("interleavings", "docs", "browser", "scale")]
 
 
-def _install(session: nox.Session, *groups: str) -> None:
+def timed(function: Callable[[nox.Session], None]) -> Callable[[nox.Session], None]:
+    """Note what the session takes, once its environment is there, for the evidence page."""
+
+    @functools.wraps(function)
+    def session_(session: nox.Session) -> None:
+        began = time.monotonic()
+        function(session)
+        if not session.posargs:
+            kept = ROOT / "build" / "sessions" / f"{session.name}.json"
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            seconds = round(time.monotonic() - began, 1)
+            machine = f"{os.cpu_count()} processors, {sys.platform}"
+            kept.write_text(json.dumps({"seconds": seconds, "machine": machine}))
+
+    return session_
+
+
+def install(session: nox.Session, *groups: str) -> None:
     """Install dependency groups in their locked versions."""
     wanted = nox.project.dependency_groups(PYPROJECT, *groups)
-    session.install(*wanted, "--constraint", "requirements.lock")
+    session.install("--quiet", *wanted, "--constraint", "requirements.lock")
 
 
-def _build(session: nox.Session) -> None:
+def build(session: nox.Session) -> None:
+    """Render the generated pages, build strictly, add what is for machines."""
+    session.run("python", "-m", "site_build", "render")
     # Not --quiet: strict mode refuses only the warnings that are not silenced.
     session.run("mkdocs", "build", "--clean")
+    session.run("python", "-m", "site_build", "finish")
+
+
+def raw(session: nox.Session) -> str:
+    """Where a session writes what it proved."""
+    return f"--evidence-to=build/evidence/{session.name}.json"
 
 
 @nox.session
+@timed
 def lint(session: nox.Session) -> None:
     """Style, spelling, import contracts, and the validity of the settings."""
-    _install(session, "lint")
+    install(session, "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("codespell")
@@ -56,131 +97,169 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+@timed
 def types(session: nox.Session) -> None:
     """Mypy --strict and pyright."""
-    _install(session, "types")
+    install(session, "types")
     session.run("mypy")
     session.run("pyright")
 
 
 @nox.session(python=MATRIX)
+@timed
 def tests(session: nox.Session) -> None:
-    """Unit, model, contract and doctests, and every fence of the documentation."""
-    _install(session, "docs")
-    where = ["tests", "reference_impl", "docs", "README.md", "CONTRIBUTING.md"]
-    others = [f"--ignore=tests/{name}" for name in ("interleavings", "docs", "browser", "scale")]
-    raw = f"--evidence-to=build/evidence/tests-{session.python}.json"
-    session.run("pytest", *where, *others, "--markdown-docs", raw, *session.posargs)
+    """Unit, model, contract and doctests, and every fence of the documentation; quick."""
+    install(session, "docs")
+    session.run("pytest", *PARALLEL, *UNITS, raw(session), *session.posargs)
 
 
 @nox.session(python=MONITORED)
+@timed
 def interleavings(session: nox.Session) -> None:
-    """Every thread interleaving and asyncio schedule up to the bounds that the tests state."""
-    _install(session, "tests")
-    raw = f"--evidence-to=build/evidence/interleavings-{session.python}.json"
-    session.run("pytest", "tests/interleavings", raw, *session.posargs)
-
-
-@nox.session(python=NEWEST)
-def verify(session: nox.Session) -> None:
-    """Prove one component: nox -s verify -- ttl_cache."""
-    names = [name.rpartition("/")[2].removesuffix(".py") for name in session.posargs]
-    patterns = "reference_impl/*/{}.py docs/*/{}.md tests/*/test_{}.py tests/*/test_{}_model.py"
-    files = [
-        path.as_posix()
-        for name in names
-        for pattern in patterns.split()
-        for path in sorted(Path().glob(pattern.replace("{}", name)))
-        if NEWEST in MONITORED or "interleavings" not in path.parts
-    ]
-    known = sorted(path.stem for path in Path("reference_impl").glob("*/[!_]*.py"))
-    if not names or not set(names) <= set(known):
-        session.error(f"Name what to verify after --, one or more of: {', '.join(known)}")
-    _install(session, "docs")
-    session.run("pytest", *files, "--markdown-docs")
+    """Every thread interleaving and asyncio schedule up to the stated bounds; quick."""
+    install(session, "tests")
+    session.run("pytest", *PARALLEL, "tests/interleavings", raw(session), *session.posargs)
 
 
 @nox.session
+@timed
+def copies(session: nox.Session) -> None:
+    """The guarantees' tests on copies with another layout and other private names."""
+    install(session, "tests")
+    options = session.run("python", "-m", "tests.kit.renamed", "build/copies", silent=True)
+    where = ("tests", "-m", "guarantee", "--ignore=tests/docs", "--ignore=tests/browser")
+    session.run("pytest", *PARALLEL, *where, "--ignore=tests/scale", *str(options).split())
+
+
+@nox.session(python=False)
+def verify(session: nox.Session) -> None:
+    """Prove components or guarantees: nox -s verify -- ttl_cache, or TTLCache, or TC-6."""
+    try:
+        selection = catalogue.select(session.posargs)
+    except ValueError as error:
+        session.error(str(error))
+    if not selection.components:
+        names = ", ".join(name.partition("/")[2] for name in catalogue.components())
+        session.error(f"Name what to prove after --: a guarantee such as TC-6, or of {names}")
+    session.notify(f"verification-{NEWEST}", [*selection.components, *selection.guarantees])
+
+
+@nox.session(python=NEWEST, default=False)
+def verification(session: nox.Session) -> None:
+    """What `verify` runs once it knows that it can."""
+    install(session, "docs")
+    session.run("python", "-m", "tests.kit.verify", *session.posargs)
+
+
+@nox.session
+@timed
 def docs(session: nox.Session) -> None:
-    """Build the site strictly, then hold the built pages against what was executed."""
-    _install(session, "docs")
-    _build(session)
-    where = ("docs", "README.md", "reference_impl", "tests/docs", "--markdown-docs")
-    session.run("pytest", *where, *session.posargs)
+    """Build the site strictly, execute what it shows, and hold the one against the other."""
+    install(session, "docs")
+    build(session)
+    shown = ("docs", "README.md", "CONTRIBUTING.md", "reference_impl", "--markdown-docs")
+    session.run("pytest", *PARALLEL, *shown, "--executed-to=build/executed.json")
+    session.run("pytest", *PARALLEL, "tests/docs", "site_build", *session.posargs)
 
 
 @nox.session
 def serve(session: nox.Session) -> None:
     """Serve the site at http://localhost:8000, reloading on changes."""
-    _install(session, "site")
+    install(session, "site")
+    session.run("python", "-m", "site_build", "render")
     session.run("mkdocs", "serve", *(session.posargs or ["--dev-addr", "localhost:8000"]))
 
 
 @nox.session
+@timed
 def browser(session: nox.Session) -> None:
     """Walk the built site in a real Chromium."""
-    _install(session, "site", "tests", "browser")
-    _build(session)
-    session.run("pytest", "tests/browser", *session.posargs)
+    install(session, "site", "tests", "browser")
+    build(session)
+    session.run("pytest", *PARALLEL, "tests/browser", *session.posargs)
 
 
 @nox.session
-def links(session: nox.Session) -> None:
-    """Follow the external links of the built site."""
-    _install(session, "site")
-    _build(session)
-    session.run("python", "-m", "site_build.links")
-
-
-@nox.session
-def screenshot(session: nox.Session) -> None:
-    """Take the README's screenshot again."""
-    _install(session, "site", "browser")
-    _build(session)
-    session.run("python", "-m", "tests.browser.screenshot")
-
-
-@nox.session
-def bench(session: nox.Session) -> None:
-    """Measure the components, their floors and their peers, in one process each."""
-    _install(session, "tests", "bench")
-    session.run("python", "-m", "benchmarks", *session.posargs)
-    session.run("python", "-m", "site_build.evidence", "render")
-
-
-@nox.session
+@timed
 def scale(session: nox.Session) -> None:
     """Past one process: the examples on Dask, and on Celery with a real redis-server."""
-    _install(session, "tests", "scale")
+    install(session, "tests", "scale")
     session.run("pytest", "tests/scale", *session.posargs)
 
 
 @nox.session(python=MATRIX)
-def stress(session: nox.Session) -> None:
-    """Real threads for a while: what no scheduler model covers."""
-    _install(session, "tests")
-    session.run("pytest", "tests", "-m", "stress", *session.posargs)
+@timed
+def full(session: nox.Session) -> None:
+    """Everything again with the large budgets: by opcode, more examples, hundreds of kills."""
+    install(session, "docs")
+    where = [*UNITS, *(["tests/interleavings"] if session.python in MONITORED else [])]
+    where.remove("--ignore=tests/interleavings")
+    if session.python not in MONITORED:
+        where.append("--ignore=tests/interleavings")
+    limits = ("--profile=full", "--timeout=1800")
+    session.run("pytest", *PARALLEL, *where, *limits, raw(session), *session.posargs)
+
+
+@nox.session(requires=[f"full-{python}" for python in INSTALLED])
+def evidence(session: nox.Session) -> None:
+    """Record in docs/evidence what the sessions have just proved."""
+    install(session, "site", "tests")
+    session.run("python", "-m", "site_build.evidence")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Record which lines and branches of each component the tests run."""
+    install(session, "docs", "coverage")
+    where = ("tests", "--ignore=tests/interleavings", "--ignore=tests/docs")
+    where += ("--ignore=tests/browser", "--ignore=tests/scale", "--ignore=tests/tools")
+    session.run("coverage", "run", "-m", "pytest", *where, "-m", "not twin and not stress", "-q")
+    session.run("coverage", "json", "-o", "build/coverage.json", "-q")
+    session.run("python", "-m", "site_build.evidence")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure the components, their baselines and their peers, in one process each."""
+    install(session, "tests", "site", "bench")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+    session.run("python", "-m", "site_build.evidence")
 
 
 @nox.session
 def mutation(session: nox.Session) -> None:
     """Mutate the components; the tests should notice."""
-    _install(session, "mutation")
+    install(session, "site", "mutation")
     session.run("python", "-m", "site_build.mutation", *session.posargs)
 
 
-@nox.session(
-    requires=[f"tests-{p}" for p in INSTALLED]
-    + [f"interleavings-{p}" for p in INSTALLED if p in MONITORED]
-)
-def evidence(session: nox.Session) -> None:
-    """Write docs/evidence from what the tests have just proved."""
-    _install(session, "tests")
-    session.run("python", "-m", "site_build.evidence")
+@nox.session(python=MATRIX)
+def stress(session: nox.Session) -> None:
+    """Real threads for a while: what no scheduler model covers."""
+    install(session, "tests")
+    session.run("pytest", "tests", "-m", "stress", *session.posargs)
 
 
 @nox.session
+def links(session: nox.Session) -> None:
+    """Follow the external links of the built site."""
+    install(session, "site", "links")
+    build(session)
+    session.run("linkchecker", "--check-extern", "--no-warnings", "site/index.html")
+
+
+@nox.session
+def screenshot(session: nox.Session) -> None:
+    """Take the README's screenshot again."""
+    install(session, "site", "browser")
+    build(session)
+    session.run("python", "-m", "tests.browser.screenshot")
+
+
+@nox.session
+@timed
 def zensical(session: nox.Session) -> None:
-    """Advisory: the same mkdocs.yml, built by Material's successor."""
-    _install(session, "zensical")
-    session.run("zensical", "build", "--clean")
+    """Build the same mkdocs.yml by Material's successor."""
+    install(session, "site", "zensical")
+    session.run("python", "-m", "site_build", "render")
+    session.run("zensical", "build", "--clean", "--strict")

@@ -5,19 +5,17 @@ colours, light or dark, and its width, down to a phone's. The text alternative s
 """
 
 import html
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.kit import ROOT
+from site_build.records import EVIDENCE, figures_of
 from tests.kit.catalogue import components
 
 if TYPE_CHECKING:
-    from benchmarks.harness import CaseFigures, Figures, GroupFigures
+    from benchmarks.harness import CaseFigures, GroupFigures
 
-CHARTS = ROOT / "docs" / "evidence" / "charts.md"
-_FIGURES = ROOT / "docs" / "evidence" / "figures"
+PAGE = EVIDENCE / "charts.md"
 _WIDTH, _ROW, _LEFT, _RIGHT = 480, 38, 8, 472
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -33,11 +31,8 @@ def page(titles: dict[str, str]) -> str:
         "stand on the page of the component, under *Tuning*.",
     ]
     for component in components():
-        path = _FIGURES / f"{Path(component).name}.json"
-        if not path.is_file():
-            continue
-        figures: Figures = json.loads(path.read_text(encoding="utf-8"))
-        if figures["groups"]:
+        figures = figures_of(component)
+        if figures is not None and figures["groups"]:
             name = Path(component).name
             charts = "\n\n".join(chart(group) for group in figures["groups"])
             parts.append(f"## [{titles[component]}](../{component}.md#tuning) {{ #{name} }}")

@@ -1,105 +1,122 @@
-"""Merge what the sessions proved into docs/evidence, and render it.
+"""Merge what the sessions proved into docs/evidence, and render the pages that show it.
 
-`python -m site_build.evidence` reads build/evidence/*.json (written by the `tests` and
-`interleavings` sessions), refuses what was proved on other sources than today's, and writes
-docs/evidence/<component>.json. `python -m site_build.evidence render` only renders the
-pages again, after a change of the figures or of a page.
+`python -m site_build.evidence` reads build/evidence/*.json (written by the sessions `tests` and
+`interleavings`), build/figures, build/coverage.json and build/sessions, and updates the records
+of what ran; the rest stays as it was. What was proved on other sources than today's is refused.
 """
 
+import ast
 import json
-import re
 import sys
-import tomllib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.render import render as render_figures
-from reference_impl import _copying
-from site_build import charts, matrix, review, scores, sequence, states, versions
-from tests.kit import COMPONENTS, ROOT
-from tests.kit.catalogue import components, digests, promises
+from site_build import records
+from tests.kit import ROOT
+from tests.kit.catalogue import all_promises, components, digests, is_of, promises
 
-EVIDENCE = ROOT / "docs" / "evidence"
-FIGURES = EVIDENCE / "figures"
 RAW = ROOT / "build" / "evidence"
-BLOCKS = EVIDENCE / "blocks.json"
+FIGURES = ROOT / "build" / "figures"
+COVERAGE = ROOT / "build" / "coverage.json"
+SESSIONS = ROOT / "build" / "sessions"
+_SHOWN = 8  # lines of a thread's run in a trace: those before its switch matter
 
 
 def main(arguments: list[str]) -> None:
-    """Merge and render, or (with "render") render only."""
-    if arguments != ["render"]:
-        raws = [json.loads(file.read_text(encoding="utf-8")) for file in RAW.glob("*.json")]
-        if not raws:
-            raise SystemExit(f"{RAW} is empty: run `nox -s tests interleavings` first")
-        for component in components():
-            _write(json_path(component), json.dumps(merge(component, raws), indent=1) + "\n")
-    for path, text in pages().items():
-        _write(path, text)
+    """Merge whatever lies below build/."""
+    if arguments:
+        raise SystemExit(f"unknown: {' '.join(arguments)}; there are no options")
+    raws = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RAW.glob("*.json"))]
+    found = list(FIGURES.glob("*.json"))
+    if not raws and not found and not COVERAGE.is_file():
+        raise SystemExit(f"{RAW} is empty: run `nox -s tests interleavings` first")
+    for component in components():
+        record = records.read(component)
+        merge(record, raws)
+        figures = FIGURES / f"{Path(component).name}.json"
+        if figures.is_file():
+            record["figures"] = records.pack(json.loads(figures.read_text(encoding="utf-8")))
+        if COVERAGE.is_file():
+            merge_coverage(record, json.loads(COVERAGE.read_text(encoding="utf-8")))
+        written = records.write(record)
+        print(f"{component}: {'updated' if written else 'as it was'}{told(record)}")
+    merge_sessions(SESSIONS)
 
 
-def json_path(component: str) -> Path:
-    """Where the evidence of a component is kept."""
-    return EVIDENCE / f"{Path(component).name}.json"
+def told(record: dict[str, Any]) -> str:
+    """What of a record is old, in words; nothing where all is of today's files."""
+    entries = [*checks(record).values(), *twins(record).values()]
+    old = sum(entry.get("old", False) for entry in entries)
+    parts = [f"{old} of {len(entries)} tests are of an earlier version"] if old else []
+    parts += [
+        f"{part} are of an earlier version"
+        for part in ("figures", "mutation", "coverage")
+        if part in record and not records.is_current(record[part], record["component"])
+    ]
+    return f"; {', '.join(parts)}: run their sessions again" if parts else ""
 
 
-def pages() -> dict[Path, str]:
-    """Every generated page, as it should read."""
-    evidence = {
-        component: json.loads(json_path(component).read_text(encoding="utf-8"))
-        for component in components()
-    }
-    result = {
-        json_path(component).with_suffix(".md"): render(record)
-        for component, record in evidence.items()
-    }
-    result[EVIDENCE / "index.md"] = render_index(evidence)
-    titles = {component: page_title(component) for component in evidence}
-    result[matrix.HOME] = matrix.home(evidence, titles)
-    result[charts.CHARTS] = charts.page(titles)
-    result[states.DRAWN] = states.page()
-    result[scores.PAGE] = scores.page(titles)
-    return result | review.pages()
+# What was proved.
 
 
-def merge(component: str, raws: list[dict[str, Any]]) -> dict[str, Any]:
-    """The evidence of one component: per guarantee its tests, twins and explorations."""
+def checks(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The tests that prove a guarantee, by their node ID."""
+    found: dict[str, dict[str, Any]] = record.get("proved", {}).get("checks", {})
+    return found
+
+
+def twins(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The tests that show that a check can fail, by their node ID."""
+    found: dict[str, dict[str, Any]] = record.get("proved", {}).get("twins", {})
+    return found
+
+
+def merge(record: dict[str, Any], raws: Iterable[dict[str, Any]]) -> None:
+    """Put what these runs proved of one component into its record; keep what did not run.
+
+    What was proved of an earlier version of the files stays, marked as old, until it runs
+    again. A result of the full profile is not replaced by one of the quick profile.
+    """
+    component = record["component"]
+    wanted = promises(component)
+    fresh = [raw for raw in raws if wanted.keys() & _named_in(raw)]
+    if not fresh:
+        return
     files = digests(component)
-    identifiers = set(promises(component))
-    fresh = [raw for raw in raws if identifiers & _named_in(raw)]
-    for raw in fresh:
+    proved = record.setdefault("proved", {"files": files, "builds": []})
+    if proved["files"] != files:
+        for entry in (*checks(record).values(), *twins(record).values()):
+            entry["old"] = True
+    proved["files"] = files
+    proved["date"] = datetime.now(UTC).date().isoformat()
+    seconds: dict[str, float] = {}
+    for raw in sorted(fresh, key=lambda raw: (raw["profile"] == "full", raw["version"])):
         if any(raw["sources"].get(name) != sha for name, sha in files.items()):
             raise SystemExit(
                 f"{component} has changed since {raw['python']} proved it: "
-                "run `nox -s evidence` again"
+                "run its sessions again, or remove build/evidence"
             )
-    fresh.sort(key=lambda raw: raw["version"])
-    rows: dict[str, dict[str, Any]] = {
-        identifier: {"tests": {}, "twins": {}, "pythons": []} for identifier in promises(component)
-    }
-    diagrams: dict[str, Any] = {}
-    for raw in fresh:
+        if raw["python"] not in proved["builds"]:
+            proved["builds"].append(raw["python"])
+        key = f"{raw['profile']} {raw['version'][0]}.{raw['version'][1]}"
         for result in raw["results"]:
-            if result["outcome"] == "skipped":
+            named = wanted.keys() & {*result["guarantees"], *result["twins"]}
+            if not named or result["outcome"] == "skipped":
                 continue
             if result["outcome"] != "passed":
                 raise SystemExit(f"{result['test']} {result['outcome']} on {raw['python']}")
-            for record in result["explored"]:
-                if "diagram" in record and rows.keys() & result["twins"]:
-                    diagrams[record["diagram"]["title"]] = record["diagram"]
-            for kind, key in (("guarantees", "tests"), ("twins", "twins")):
-                for identifier in rows.keys() & result[kind]:
-                    _add(rows[identifier], key, result, raw["python"])
-    return {
-        "component": component,
-        "date": datetime.now(UTC).date().isoformat(),
-        "files": files,
-        "pythons": list(dict.fromkeys(raw["python"] for raw in fresh)),
-        "guarantees": rows,
-        "diagrams": list(diagrams.values()),
-    }
+            _keep(proved, result, raw, sorted(named))
+        took = sum(s for file, s in raw["files"].items() if is_of(file, component))
+        seconds[key] = seconds.get(key, 0.0) + took
+    proved["seconds"] = proved.get("seconds", {}) | {k: round(s, 1) for k, s in seconds.items()}
+    for kind in ("checks", "twins"):
+        there = {test: entry for test, entry in proved[kind].items() if exists(test)}
+        proved[kind] = dict(sorted(there.items()))
+    titles = {diagram["test"] for diagram in proved.get("diagrams", [])} & proved["twins"].keys()
+    proved["diagrams"] = [d for d in proved.get("diagrams", []) if d["test"] in titles]
 
 
 def _named_in(raw: dict[str, Any]) -> set[str]:
@@ -107,282 +124,172 @@ def _named_in(raw: dict[str, Any]) -> set[str]:
     return {name for result in raw["results"] for name in result["guarantees"] + result["twins"]}
 
 
-def _add(row: dict[str, Any], key: str, result: dict[str, Any], python: str) -> None:
+def _keep(
+    proved: dict[str, Any], result: dict[str, Any], raw: dict[str, Any], ids: list[str]
+) -> None:
+    kind = "checks" if result["guarantees"] else "twins"
+    entries: dict[str, dict[str, Any]] = proved.setdefault(kind, {})
+    proved.setdefault("twins", {})
+    before = entries.get(result["test"], {"old": True})
+    build = proved["builds"].index(raw["python"])
+    if not before.get("old") and before["profile"] == "full" and raw["profile"] == "quick":
+        return
+    builds = {build}
+    if not before.get("old") and before["profile"] == raw["profile"]:
+        builds |= set(before["on"])
+    entry: dict[str, Any] = {"ids": ids, "profile": raw["profile"], "on": sorted(builds)}
+    if result["source"] is not None:
+        entry["at"] = _place(result)
     explored = [
-        {name: record[name] for name in ("kind", "bound", "exhausted", "schedules")}
-        for record in result["explored"]
-        if record["kind"] != "caught"
+        [each["kind"], each["told"], int(each["exhausted"]), each["schedules"]]
+        for each in result["explored"]
+        if each["kind"] != "caught"
     ]
-    # The newest interpreter's counts stand: the raws come in the order of their versions.
-    row[key][result["test"]] = {"explored": explored, "examples": result["examples"]}
-    if python not in row["pythons"]:
-        row["pythons"].append(python)
+    caught = [each for each in result["explored"] if each["kind"] == "caught"]
+    entry |= {"explored": explored} if explored else {}
+    entry |= {"examples": result["examples"]} if result["examples"] else {}
+    entry |= {key: result[key] for key in ("fault", "fails") if key in result}
+    if caught:
+        entry["schedule"] = caught[-1]["schedules"]
+    entries[result["test"]] = entry
+    for each in caught:
+        if "diagram" in each:
+            _draw(proved, result["test"], ids, each["diagram"])
 
 
-def render(record: dict[str, Any]) -> str:
-    """The evidence page of one component; its sections are included in the component's."""
-    component = record["component"]
-    title = page_title(component)
-    parts = [
-        f"---\ntitle: {title}\ndescription: What was run to prove the guarantees of {title}.\n---",
-        f"# Evidence: {title}",
-        "Generated by `nox -s evidence` and `nox -s bench`; a test compares this page with the\n"
-        "recorded results, and the results with the source's SHA-256.",
-        "## The file verified",
-        _section("file", _file(record)),
-        "## Guarantees",
-        _section("summary", _summary(record)),
-        _guarantee_table(record),
-        *filter(None, [scores.summary(component)]),
-        "## Losing interleavings",
-        _section("diagrams", _diagrams(record)),
-        "## Figures",
-        _section("figures", _figures(component)),
-        "## Changes",
-        _section("changes", _changes(component)),
-        "## Tests by guarantee",
-        *_test_lists(record),
-    ]
-    return "\n\n".join(parts) + "\n"
+def _place(result: dict[str, Any]) -> str:
+    """The function that a reader should see: "file.py:name", the file where it is another."""
+    file, first, _ = result["source"]
+    name = next(name for name, (start, _) in functions(file).items() if start == first)
+    return name if result["test"].startswith(f"{file}::") else f"{file}:{name}"
 
 
-def page_title(component: str) -> str:
-    """The component's name, as its page's heading gives it."""
-    text = (ROOT / "docs" / f"{component}.md").read_text(encoding="utf-8")
-    match = re.search(r"^# (.+)$", text, re.MULTILINE)
-    assert match is not None, f"docs/{component}.md has no heading"
-    return match[1].strip()
+def _draw(proved: dict[str, Any], test: str, ids: list[str], diagram: dict[str, Any]) -> None:
+    runs: list[list[Any]] = []
+    for step in diagram["steps"]:
+        if not step["code"]:
+            continue
+        if not runs or runs[-1][0] != step["thread"]:
+            runs.append([step["thread"], []])
+        if not runs[-1][1] or runs[-1][1][-1] != step["code"]:
+            runs[-1][1].append(step["code"])
+    kept = []
+    for number, (thread, codes) in enumerate(runs):
+        later = next((after for other, after in runs[number + 1 :] if other == thread), [""])
+        torn = int(later[0] == codes[-1])  # it goes on with the line that it left
+        kept.append([thread, ["…"] * (len(codes) > _SHOWN) + codes[-_SHOWN:], torn])
+    drawn = {"title": diagram["title"], "test": test, "id": ids[0], "runs": kept}
+    drawn |= {key: diagram[key] for key in ("outcome", "details")}
+    others = [d for d in proved.get("diagrams", []) if d["title"] != diagram["title"]]
+    proved["diagrams"] = sorted([*others, drawn], key=lambda each: (each["id"], each["title"]))
 
 
-def version(component: str) -> tuple[str, str]:
-    """The component's version and the date of its last change, from the file's header."""
-    text = (COMPONENTS / f"{component}.py").read_text(encoding="utf-8")
-    match = re.search(r"^# Version (\S+) \(([\d-]+)\)", text, re.MULTILINE)
-    assert match is not None, f"{component}.py has no version in its header"
-    return match[1], match[2]
+def explored(record: dict[str, Any]) -> dict[str, int]:
+    """What the checks of a component ran: the one place that counts it."""
+    entries = [each for entry in checks(record).values() for each in entry.get("explored", [])]
+    count = {
+        "threads": sum(n for kind, _, _, n in entries if kind == "threads"),
+        "asyncio": sum(n for kind, _, _, n in entries if kind == "asyncio"),
+        "exhausted": sum(exhausted for _, _, exhausted, _ in entries),
+        "examples": sum(entry.get("examples", 0) for entry in checks(record).values()),
+    }
+    return count | {"all": count["threads"] + count["asyncio"] + count["examples"]}
 
 
-def _section(name: str, text: str) -> str:
-    return f"<!-- --8<-- [start:{name}] -->\n{text}\n<!-- --8<-- [end:{name}] -->"
+# Sources of tests.
 
 
-def _file(record: dict[str, Any]) -> str:
-    """How to copy a component, and what it is that one copies."""
-    component = record["component"]
-    number, date = version(component)
-    changes = f"../changes.md#{component.replace('/', '')}"  # the anchor that Markdown makes
-    lines = [
-        "The [copy tool](../guides/copying.md) writes it into a package of yours, "
-        "with whatever it needs:",
-        "",
-        "```shell",
-        f"python -m reference_impl copy {Path(component).name} your_package",
-        "```",
-        "",
-        "To see its tests, its interleavings and the examples of this page pass on your machine, "
-        "in a checkout:",
-        "",
-        "```shell",
-        f"python -m pip install nox && nox -s verify -- {Path(component).name}",
-        "```",
-        "",
-        f"| Version | {number}, last changed on {date} |",
-        "|---|---|",
-        f"| Changes | [version by version]({changes}) |",
-    ]
-    for name, sha in record["files"].items():
-        path = ROOT / name
-        source = path.read_bytes()
-        length = len(source.splitlines())
-        # HTML, not Markdown: Zensical does not follow the link docs/src, and would complain.
-        raw = f'<a href="../src/{path.relative_to(COMPONENTS).as_posix()}" download>'
-        lines += [
-            f"| File | {raw}<code>{name}</code></a>, {length} lines, {len(source) / 1000:.1f} kB |",
-            f"| SHA-256 | <code>{sha[:32]}<wbr>{sha[32:]}</code> |",
-        ]
-    siblings = [f"`{name}`" for name in list(record["files"])[1:]]
-    parts = _copying.closure(_copying.components()[component])
-    packages = [f"the package `{name}`" for name in _copying.third_party(parts)]
-    lines.append(f"| Needs | {' and '.join(['the standard library', *siblings, *packages])} |")
-    # HTML again: MkDocs would make it a link to the page.
-    lines.append(f'| For machines | <a href="../{component}.md">its page as Markdown</a> |')
-    return "\n".join(lines)
+@cache
+def functions(file: str) -> dict[str, tuple[int, int]]:
+    """The first and last line of each function of a file, by its qualified name."""
+    found: dict[str, tuple[int, int]] = {}
+
+    def walk(node: ast.AST, prefix: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                first = min([child.lineno, *(d.lineno for d in child.decorator_list)])
+                found[prefix + child.name] = first, child.end_lineno or child.lineno
+                walk(child, f"{prefix}{child.name}.")
+            else:
+                walk(child, prefix)
+
+    path = ROOT / file
+    if path.is_file():
+        walk(ast.parse(path.read_text(encoding="utf-8")), "")
+    return found
 
 
-def totals(record: dict[str, Any]) -> dict[str, int]:
-    """Distinct tests and twins of a component, and what they explored."""
-    tests: dict[str, Any] = {}
-    twins: set[str] = set()
-    for row in record["guarantees"].values():
-        tests |= row["tests"]
-        twins |= row["twins"].keys()
-    explored = [entry for test in tests.values() for entry in test["explored"]]
-    return {
-        "guarantees": len(record["guarantees"]),
-        "tests": len(tests),
-        "twins": len(twins),
-        "threads": sum(e["schedules"] for e in explored if e["kind"] == "threads"),
-        "asyncio": sum(e["schedules"] for e in explored if e["kind"] == "asyncio"),
-        "exhausted": sum(e["exhausted"] for e in explored),
-        "examples": sum(test["examples"] for test in tests.values()),
+def exists(test: str) -> bool:
+    """Whether a test of this node ID can still be there."""
+    file, _, name = test.partition("::")
+    function = name.partition("[")[0].rpartition("::")[2]
+    if not (ROOT / file).is_file():
+        return False
+    if function == "runTest":
+        return True
+    last = {each.rpartition(".")[2] for each in functions(file)}
+    contracts = (ROOT / "tests" / "contracts").glob("*.py")
+    return function in last or any(
+        function
+        in {each.rpartition(".")[2] for each in functions(path.relative_to(ROOT).as_posix())}
+        for path in contracts
+    )
+
+
+def source(test: str, entry: dict[str, Any]) -> tuple[str, str] | None:
+    """The source of a check and where it is; None where it is gone."""
+    if "at" not in entry:
+        return None
+    file, _, name = entry["at"].rpartition(":")
+    file = file or test.partition("::")[0]
+    if name not in functions(file):
+        return None
+    first, last = functions(file)[name]
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()[first - 1 : last]
+    return file, "\n".join(lines)
+
+
+# Coverage and the sessions.
+
+
+def merge_coverage(record: dict[str, Any], report: dict[str, Any]) -> None:
+    """What coverage.py saw of a component's own file."""
+    file = f"reference_impl/{record['component']}.py"
+    if file not in report["files"]:
+        return
+    summary = report["files"][file]["summary"]
+    record["coverage"] = {
+        "files": digests(record["component"]),
+        "date": report["meta"]["timestamp"][:10],
+        "tool": f"coverage.py {report['meta']['version']}",
+        "lines": [summary["covered_lines"], summary["num_statements"]],
+        "branches": [summary["covered_branches"], summary["num_branches"]],
     }
 
 
-def _summary(record: dict[str, Any]) -> str:
-    count = totals(record)
-    if not record["guarantees"]:
-        return (
-            "It promises nothing by itself: its guarantees are those of the files that import it."
-        )
-    explored = [
-        f"{count[kind]:,} {name}"
-        for kind, name in (
-            ("threads", "thread interleavings"),
-            ("asyncio", "asyncio schedules"),
-            ("examples", "Hypothesis examples"),
-        )
-        if count[kind]
-    ]
-    return (
-        f"On {record['date']}, {count['guarantees']} guarantees were proved by "
-        f"{count['tests']} tests, and {count['twins']} tests on broken twins showed that those "
-        f"checks can fail. They ran {', '.join(explored) or 'no exploration'}; "
-        f"{count['exhausted']} searches were exhaustive up to their stated bound.\n\n"
-        f"Builds: {'; '.join(record['pythons'])}."
-    )
+def merge_sessions(folder: Path) -> None:
+    """What each session took, as it said itself; those that did not run are kept."""
+    kept: dict[str, Any] = {}
+    if records.SESSIONS.is_file():
+        kept = json.loads(records.SESSIONS.read_text(encoding="utf-8"))
+    fresh = {
+        file.stem: json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))
+    }
+    if fresh:
+        text = records.dumps(dict(sorted((kept | fresh).items())), depth=1)
+        records.SESSIONS.write_text(text, encoding="utf-8")
 
 
-def _guarantee_table(record: dict[str, Any]) -> str:
-    component = record["component"]
-    lines = [
-        "| ID | Tests | Broken twins | Explored | Hypothesis examples | Builds |",
-        "|---|---|---|---|---|---|",
-    ]
-    for identifier, row in record["guarantees"].items():
-        anchor = identifier.lower()
-        explored = _merged(entry for test in row["tests"].values() for entry in test["explored"])
-        examples = sum(test["examples"] for test in row["tests"].values())
-        lines.append(
-            f"| [{identifier}](../{component}.md#{anchor}){{ #{anchor} }} "
-            f"| {len(row['tests'])} | {len(row['twins'])} | {'; '.join(explored) or '–'} "
-            f"| {examples or '–'} | {_short(row['pythons'])} |"
-        )
-    return "\n".join(lines)
-
-
-def _merged(entries: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Explorations of the same kind and bound as one: "1,204 schedules, exhaustive: ..."."""
-    sums: dict[tuple[str, str, bool], int] = defaultdict(int)
-    for entry in entries:
-        sums[entry["kind"], entry["bound"], entry["exhausted"]] += entry["schedules"]
-    for (_kind, bound, exhausted), schedules in sums.items():
-        yield f"{schedules:,} {'exhausting' if exhausted else 'drawn:'} {bound}"
-
-
-def _short(pythons: list[str]) -> str:
-    return ", ".join(
-        python.split(",")[0].removeprefix("CPython ") + ("t" if "free-threaded" in python else "")
-        for python in pythons
-    )
-
-
-def _test_lists(record: dict[str, Any]) -> Iterator[str]:
-    for identifier, row in record["guarantees"].items():
-        proves = [f"- `{name}`" for name in row["tests"]]
-        twins = [f"- `{name}` (broken twin)" for name in row["twins"]]
-        yield f"### Tests of {identifier}\n\n" + "\n".join(proves + twins)
-
-
-def _figures(component: str) -> str:
-    path = FIGURES / f"{Path(component).name}.json"
-    if not path.exists():
-        return "It is measured with the components that import it."
-    return render_figures(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _diagrams(record: dict[str, Any]) -> str:
-    return "\n\n".join(map(sequence.draw, record["diagrams"])) or "None is drawn."
-
-
-def _changes(component: str) -> str:
-    """What somebody lacks who has copied it before, the newest version first."""
-    text = versions.CHANGELOG.read_text(encoding="utf-8")
-    *later, (first, (date, _)) = versions.read_changelog(text)[component].items()
-    parts = [
-        f"If you copied it before {day}, you lack {number}:\n\n{changes}"
-        for number, (day, changes) in later
-    ]
-    return "\n\n".join([*parts, f"{first} of {date} is the first version."])
-
-
-def render_index(evidence: dict[str, dict[str, Any]]) -> str:
-    """The ledger of all components."""
-    lines = [
-        "| Component | Guarantees | Tests | Broken twins | Interleavings and schedules "
-        "| Exhaustive searches | Verified |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for component, record in evidence.items():
-        count = totals(record)
-        if not count["guarantees"]:
-            continue
-        name = Path(component).name
-        lines.append(
-            f"| [{page_title(component)}]({name}.md) | {count['guarantees']} "
-            f"| {count['tests']} | {count['twins']} | {count['threads'] + count['asyncio']:,} "
-            f"| {count['exhausted']} | <time>{record['date']}</time> |"
-        )
-    run = sorted({python for record in evidence.values() for python in record["pythons"]})
-    blocks = json.loads(BLOCKS.read_text(encoding="utf-8"))
-    share = 100 * blocks["executed"] / blocks["shown"]
-    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    matrix = ", ".join(pyproject["tool"]["executable-guarantees"]["pythons"])
-    return f"""---
-title: Evidence
-description: Which test proves which guarantee, what was explored, and on which builds.
----
-# Evidence
-
-Each guarantee on this site has an ID, and each ID has tests that prove it and broken twins that
-show that those tests can fail. No figure on these pages is typed by hand: `nox -s evidence`,
-`bench` and `mutation` write them, and a test fails where a component's SHA-256 is not the one
-that was verified.
-
-## The ledger
-
-{chr(10).join(lines)}
-
-## Where it was run
-
-{chr(10).join(f"- {python}" for python in run)}
-
-The matrix of the hosted workflow is {matrix}, on Linux, macOS and Windows.
-What is not in the list above was not run for these pages.
-Correctness does not rest on the GIL in any component. Builds that could not be had were not run:
-for them the exploration is an argument, not a run. It covers every switch between two steps of
-Python, and takes for granted that one operation of a lock, dict, list, deque or OrderedDict is
-one step there, too, as CPython promises.
-
-## How much the tests notice
-
-Small faults put into the components one at a time: the [mutation scores](mutation.md) say how
-many of them the tests notice, and list those that they do not.
-
-## Code on the site
-
-{blocks["executed"]} of the {blocks["shown"]} Python blocks on the built site were executed:
-{share:.0f} %. Listed exceptions: {blocks["exceptions"]}.
-The signatures in the API references are not counted: mkdocstrings writes them from the source.
-
-## Check it yourself
-
-`nox` proves everything again, and `nox -s evidence` writes these pages anew.
-"""
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+def unproved() -> list[str]:
+    """Guarantees without a check or without a twin that was run on today's files."""
+    found = []
+    for identifier, component in all_promises().items():
+        record = records.read(component)
+        for name, entries in (("check", checks(record)), ("twin", twins(record))):
+            current = [entry for entry in entries.values() if not entry.get("old")]
+            if not any(identifier in entry["ids"] for entry in current):
+                found.append(f"{identifier} has no {name} that was run: run `nox -s evidence`")
+    return found
 
 
 if __name__ == "__main__":

@@ -1,19 +1,14 @@
 """The home page's matrix: who promises what, with links to the proofs, and one figure each."""
 
-import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from site_build.evidence import explored
+from site_build.records import figures_of
 from tests.kit import ROOT
 from tests.kit.catalogue import components, promises
 
-if TYPE_CHECKING:
-    from benchmarks.harness import Figures
-
-HOME = ROOT / "docs" / "index.md"
-_FIGURES = ROOT / "docs" / "evidence" / "figures"
-_MARKED = re.compile(r"(<!-- generated: matrix -->\n).*?(\n<!-- end of matrix -->)", re.DOTALL)
 # The fixed rows of a component's first table, and what they are called in a narrow column.
 _COLUMNS = {
     "Threads": "Threads",
@@ -28,14 +23,8 @@ _COLUMNS = {
 }
 
 
-def home(evidence: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
-    """The home page with its matrix as it should read."""
-    text = HOME.read_text(encoding="utf-8")
-    assert _MARKED.search(text), "docs/index.md has lost the markers of its matrix"
-    return _MARKED.sub(lambda marks: marks[1] + _matrix(evidence, titles) + marks[2], text)
-
-
-def _matrix(evidence: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
+def render(found: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
+    """The matrix as a Markdown table."""
     lines = [
         f"| Component | {' | '.join(_COLUMNS.values())} | Explored | One figure |",
         "|---|" + "---|" * len(_COLUMNS) + "--:|---|",
@@ -44,7 +33,7 @@ def _matrix(evidence: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
         if not promises(component):
             continue
         cells = " | ".join(_proofs(component, aspect) for aspect in _COLUMNS)
-        count = explored(evidence[component])
+        count = explored(found[component])["all"]
         lines.append(
             f"| [{titles[component]}]({component}.md) | {cells} "
             f"| [{count:,}](evidence/{Path(component).name}.md) | {_figure(component)} |"
@@ -61,23 +50,11 @@ def _proofs(component: str, aspect: str) -> str:
     return " ".join(f"[{name}]({component}.md#{name.lower()})" for name in found) or "–"
 
 
-def explored(record: dict[str, Any]) -> int:
-    """How many interleavings, schedules and examples its distinct tests ran."""
-    tests: dict[str, Any] = {}
-    for row in record["guarantees"].values():
-        tests |= row["tests"]
-    return sum(
-        test["examples"] + sum(entry["schedules"] for entry in test["explored"])
-        for test in tests.values()
-    )
-
-
 def _figure(component: str) -> str:
     """The first thing that its benchmark measures, in words."""
-    path = _FIGURES / f"{Path(component).name}.json"
-    if not path.is_file():
+    figures = figures_of(component)
+    if figures is None:
         return "–"
-    figures: Figures = json.loads(path.read_text(encoding="utf-8"))
     where = f"{component}.md#tuning"
     for group in figures["groups"]:
         for case in group["cases"]:

@@ -20,12 +20,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from site_build.scores import RESULTS
+from site_build import records
 from tests.kit import ROOT
-from tests.kit.catalogue import components, digests, python_build
+from tests.kit.catalogue import components, digests, proof_places, python_build
 
 _WORK = ROOT / "build" / "mutation"
-_COPIED = ("reference_impl", "tests", "docs", "benchmarks", "conftest.py", "pyproject.toml")
+_COPIED = ("reference_impl", "tests", "docs", "conftest.py", "pyproject.toml")
 _PLUGIN = '\npytest_plugins.append("tests.kit.mutants")\n'
 # What mutmut keeps of each mutant is the code that its process ended with: pytest's own, 255
 # where pytest raised (an unraisable exception does it, at the end), or minus a signal.
@@ -49,9 +49,9 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(f"no component {', '.join(sorted(unknown))}: choose from {names}")
     for component in wanted:
         record = run(component)
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        path = RESULTS / f"{Path(component).name}.json"
-        path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        kept = records.read(component)
+        kept["mutation"] = {key: value for key, value in record.items() if key != "component"}
+        records.write(kept)
         killed = record["killed"] + record["timeouts"]
         print(f"{component}: {killed} of {record['mutants']} mutants killed", flush=True)
 
@@ -97,10 +97,9 @@ def run(component: str) -> dict[str, Any]:
 
 
 def _tests(component: str) -> list[str]:
-    """The component's own test files."""
-    family, name = component.split("/")
-    files = (ROOT / "tests" / family / f"test_{name}{part}.py" for part in ("", "_model"))
-    return [file.relative_to(ROOT).as_posix() for file in files if file.is_file()]
+    """The component's own test files, without what is explored."""
+    places = [place.relative_to(ROOT).as_posix() for place in proof_places(component)]
+    return [place for place in places if not place.startswith("tests/interleavings")]
 
 
 def _copy(work: Path, component: str, tests: list[str], without: list[str]) -> None:

@@ -90,7 +90,7 @@ def _proof(proof: str) -> str:
     if proof.startswith("figures:"):
         name = proof.removeprefix("figures:")
         return f"[figures](../evidence/{name}.md#figures)"
-    if proof.startswith("tests/"):
+    if proof.startswith(("tests/", "site_build/")):
         path, _, name = proof.partition("::")
         # A long name may be broken, or the table's other columns would be a word wide.
         name = name.replace("_", "_<wbr>")

@@ -1,42 +1,46 @@
-"""Mutation scores as a page: docs/evidence/mutation/*.json, with an explanation of each survivor.
+"""Mutation scores as a page, with an explanation of each survivor.
 
-`site_build.mutation` writes the results. <name>.toml beside each is written by hand: its
+`site_build.mutation` puts the results into the records. docs/evidence/mutation/<name>.toml is
+written by hand: its
 `[[explained]]` tables have a reason (`why`), and the `changes` that it is the reason for, each
 as its function, the line before and the line after. Those of a table with `equivalent = true`
 change nothing that anyone could observe: no test can fail, and the score leaves them out.
 """
 
-import json
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from tests.kit import ROOT
-from tests.kit.catalogue import components, digests
+from site_build.records import EVIDENCE, read_all
+from tests.kit.catalogue import digests
 
-RESULTS = ROOT / "docs" / "evidence" / "mutation"
-PAGE = ROOT / "docs" / "evidence" / "mutation.md"
+EXPLAINED = EVIDENCE / "mutation"
+PAGE = EVIDENCE / "mutation.md"
 NOT_EXPLAINED = "Not explained."
 _Explained = dict[tuple[str, str, str], tuple[str, bool]]
 
 
-def results(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
+def results() -> dict[str, dict[str, Any]]:
     """What the runs found, by component; a result that cannot be right is refused."""
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        component = record["component"]
-        if component not in components():
-            raise ValueError(f"{path.name} is of {component}, which is no component: remove it")
-        ends = [record[name] for name in ("killed", "timeouts", "survived", "no_tests")]
-        survivors = len(record["survivors"])
-        if sum(ends) != record["mutants"] or survivors != record["survived"] + record["no_tests"]:
-            raise ValueError(f"{path.name} does not add up: run the session `mutation` again")
-        found[component] = record
+    for component, record in read_all().items():
+        if "mutation" in record:
+            found[component] = checked({"component": component, **record["mutation"]})
     return found
 
 
-def explanations(component: str, folder: Path = RESULTS) -> _Explained:
+def checked(record: dict[str, Any]) -> dict[str, Any]:
+    """The same result, if it adds up."""
+    ends = [record[name] for name in ("killed", "timeouts", "survived", "no_tests")]
+    survivors = len(record["survivors"])
+    if sum(ends) != record["mutants"] or survivors != record["survived"] + record["no_tests"]:
+        raise ValueError(
+            f"the mutants of {record['component']} do not add up: run the session `mutation` again"
+        )
+    return record
+
+
+def explanations(component: str, folder: Path = EXPLAINED) -> _Explained:
     """Why a mutant may survive, and whether no test could tell it from the sound code.
 
     By its function, the line before and the line after.
@@ -56,13 +60,13 @@ def change(mutant: dict[str, str]) -> tuple[str, str, str]:
     return mutant["function"], mutant["before"], mutant["after"]
 
 
-def equivalents(record: dict[str, Any], folder: Path = RESULTS) -> int:
+def equivalents(record: dict[str, Any], folder: Path = EXPLAINED) -> int:
     """How many of the survivors no test could notice."""
     why = explanations(record["component"], folder)
     return sum(why.get(change(mutant), ("", False))[1] for mutant in record["survivors"])
 
 
-def score(record: dict[str, Any], folder: Path = RESULTS) -> str:
+def score(record: dict[str, Any], folder: Path = EXPLAINED) -> str:
     """The share of the mutants that the tests noticed, of those that can be noticed."""
     found = record["killed"] + record["timeouts"]
     return f"{100 * found / (record['mutants'] - equivalents(record, folder)):.1f} %"
@@ -73,9 +77,13 @@ def is_current(record: dict[str, Any]) -> bool:
     return bool(record["files"] == digests(record["component"]))
 
 
-def page(titles: dict[str, str], folder: Path = RESULTS) -> str:
+def page(
+    titles: dict[str, str],
+    found: dict[str, dict[str, Any]] | None = None,
+    folder: Path = EXPLAINED,
+) -> str:
     """The page of all scores."""
-    found = results(folder)
+    found = results() if found is None else found
     missing = [titles[component] for component in titles if component not in found]
     parts = [
         "---\ntitle: Mutation scores\ndescription: How many small faults, put into each "
@@ -100,16 +108,28 @@ def page(titles: dict[str, str], folder: Path = RESULTS) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def summary(component: str, folder: Path = RESULTS) -> str:
+def summary(component: str, folder: Path = EXPLAINED) -> str:
     """The score in a sentence for the component's evidence page; empty if there is none."""
-    record = results(folder).get(component)
-    if record is None:
-        return ""
+    record = results().get(component)
+    return "" if record is None else sentence(record, folder)
+
+
+def sentence(record: dict[str, Any], folder: Path = EXPLAINED) -> str:
+    """The score of one result in a sentence."""
     version = "" if is_current(record) else " (of an earlier version)"
+    name = Path(record["component"]).name
     return (
-        f"[Mutation score](mutation.md#{Path(component).name}){version}: the tests notice "
+        f"[Mutation score](mutation.md#{name}){version}: the tests notice "
         f"{score(record, folder)} of {record['mutants'] - equivalents(record, folder)} faults."
     )
+
+
+def cell(component: str) -> str:
+    """The score for a table of all components."""
+    record = results().get(component)
+    if record is None:
+        return "–"
+    return score(record) + ("" if is_current(record) else " (of an earlier version)")
 
 
 def _table(found: dict[str, dict[str, Any]], titles: dict[str, str], folder: Path) -> str:

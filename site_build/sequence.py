@@ -8,19 +8,20 @@ it is read at a phone's width, where lanes with the code inside them would be to
 import html
 import re
 import textwrap
-from collections.abc import Iterator
 from typing import Any
 
-_SHOWN = 8  # lines of a thread's run: those before its switch matter
 _WIDTH, _LANE, _FIRST, _LINE = 420, 20, 12, 15
 _LETTER, _BOLD = 6.3, 7.5  # how wide: code, and what is set in bold
+
+# A thread, the lines that it executes until another takes over, and whether it leaves the last
+# one in the middle.
+_Run = tuple[str, list[str], bool]
 
 
 def draw(diagram: dict[str, Any]) -> str:
     """The figure of one trace: title, picture, and the same as a table."""
-    steps = [step for step in diagram["steps"] if step["code"]]
-    lanes = list(dict.fromkeys(step["thread"] for step in steps))
-    runs = list(_runs(steps))
+    runs: list[_Run] = [(thread, codes, bool(torn)) for thread, codes, torn in diagram["runs"]]
+    lanes = list(dict.fromkeys(thread for thread, _, _ in runs))
     return "\n".join(
         [
             '<figure class="sequence" markdown="0">',
@@ -37,9 +38,7 @@ def draw(diagram: dict[str, Any]) -> str:
 class _Picture:
     """Time runs downwards; each call adds below what is drawn."""
 
-    def __init__(
-        self, lanes: list[str], runs: list[tuple[str, list[str]]], diagram: dict[str, Any]
-    ) -> None:
+    def __init__(self, lanes: list[str], runs: list[_Run], diagram: dict[str, Any]) -> None:
         self._lanes, self._runs, self._diagram = lanes, runs, diagram
         self._y = 4
         self._parts: list[str] = []
@@ -51,7 +50,7 @@ class _Picture:
     def svg(self) -> str:
         spans: dict[str, tuple[int, int]] = {}
         before: tuple[int, int] | None = None
-        for number, (thread, codes) in enumerate(self._runs):
+        for number, (thread, codes, is_torn) in enumerate(self._runs):
             x = self._x(thread)
             top = self._y
             if before is not None:
@@ -59,15 +58,14 @@ class _Picture:
             self._write([thread], "name")
             later = [run for run in self._runs[number + 1 :] if run[0] == thread]
             stuck = not later and thread.split()[0] in self._blocked
-            for place, code in enumerate(_shown(codes)):
-                is_last = place == len(_shown(codes)) - 1
-                # It goes on with the line that it left: the switch came in the middle of it.
-                torn = is_last and bool(later) and later[0][1][0] == code
+            for place, code in enumerate(codes):
+                is_last = place == len(codes) - 1
+                torn = is_last and is_torn
                 self._write([code], "torn" if torn else "stuck" if is_last and stuck else "code")
                 if torn:
                     self._write(["left in the middle of it"], "note")
                 if is_last and stuck:
-                    self._write(["blocked for ever from here"], "note")
+                    self._write(["blocked forever from here"], "note")
             bottom = self._y - 4
             self._parts.append(
                 f'<rect class="bar" x="{x - 4}" y="{top + 1}" width="8" '
@@ -121,15 +119,15 @@ class _Picture:
         self._y += 2
 
 
-def _table(lanes: list[str], runs: list[tuple[str, list[str]]], diagram: dict[str, Any]) -> str:
+def _table(lanes: list[str], runs: list[_Run], diagram: dict[str, Any]) -> str:
     lines = [
         f"<table><caption>{html.escape(diagram['title'])}</caption>",
         "<thead><tr>"
         + "".join(f'<th scope="col">{html.escape(lane)}</th>' for lane in lanes)
         + "</tr></thead><tbody>",
     ]
-    for thread, codes in runs:
-        cell = "<br>".join(f"<code>{html.escape(code)}</code>" for code in _shown(codes))
+    for thread, codes, _ in runs:
+        cell = "<br>".join(f"<code>{html.escape(code)}</code>" for code in codes)
         cells = (f"<td>{cell}</td>" if lane == thread else "<td></td>" for lane in lanes)
         lines.append("<tr>" + "".join(cells) + "</tr>")
     outcome = html.escape(_outcome(diagram))
@@ -140,25 +138,7 @@ def _table(lanes: list[str], runs: list[tuple[str, list[str]]], diagram: dict[st
     return "\n".join(lines)
 
 
-def _shown(codes: list[str]) -> list[str]:
-    return ["…"] * (len(codes) > _SHOWN) + codes[-_SHOWN:]
-
-
 def _outcome(diagram: dict[str, Any]) -> str:
     if diagram["outcome"] == "deadlock":
-        return "Deadlock: what has not ended is blocked for ever."
+        return "Deadlock: what has not ended is blocked forever."
     return f"The check fails: {diagram['details']}" if diagram["details"] else "The check fails."
-
-
-def _runs(steps: list[dict[str, str]]) -> Iterator[tuple[str, list[str]]]:
-    """What one thread executes until another one takes over."""
-    thread, codes = "", list[str]()
-    for step in steps:
-        if step["thread"] != thread and codes:
-            yield thread, codes
-            codes = []
-        thread = step["thread"]
-        if not codes or codes[-1] != step["code"]:
-            codes.append(step["code"])
-    if codes:
-        yield thread, codes

@@ -1,7 +1,7 @@
 """State diagrams, drawn from docs/assets/states.toml: a lane for each state, a row for each step.
 
 Inline SVG in the page's colours, with the steps as a table for its text alternative. The pages
-include the sections of docs/assets/states.inc, which is generated and no page itself.
+include the sections of docs/evidence/states.inc, which is generated and no page itself.
 """
 
 import ast
@@ -15,7 +15,7 @@ from tests.kit import ROOT
 from tests.kit.catalogue import closure
 
 SOURCE = ROOT / "docs" / "assets" / "states.toml"
-DRAWN = ROOT / "docs" / "assets" / "states.inc"
+DRAWN = ROOT / "docs" / "evidence" / "states.inc"
 _WIDTH, _HEAD, _ROW = 420, 26, 34
 _LETTER = 6.5  # about what a wide font takes on average
 

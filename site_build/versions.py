@@ -1,9 +1,9 @@
 """Keep reference_impl/versions.json: the digest of every version that anybody may have copied.
 
-`python -m site_build.versions` writes it, and the feed of changes, from CHANGELOG.md and the
-headers of the components. Earlier versions stay for ever, so that `check` knows an old copy. A
-component that has changed under an unchanged version is refused, but with `--unpublished`, which
-is for as long as nobody can have copied that version.
+`python -m site_build.versions` writes it from CHANGELOG.md and the headers of the components.
+Earlier versions stay, so that `check` knows an old copy. A component that has changed under an
+unchanged version is refused, but with `--unpublished`, which is for as long as nobody can have
+copied that version.
 """
 
 import hashlib
@@ -12,14 +12,13 @@ import re
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
-from pathlib import Path
 
 from reference_impl._copying import Component, Entry, components
 from tests.kit import COMPONENTS, ROOT
 
 VERSIONS = COMPONENTS / "versions.json"
 CHANGELOG = ROOT / "CHANGELOG.md"
-FEED = ROOT / "docs" / "changes.xml"
+FEED = ROOT / "docs" / "changes.xml"  # rendered with the pages, not committed
 SITE = "https://executable-guarantees.example/"
 ATOM = "{http://www.w3.org/2005/Atom}"
 
@@ -27,22 +26,29 @@ Versions = dict[str, dict[str, Entry]]
 
 
 def main(arguments: list[str]) -> None:
-    """Write both files anew."""
+    """Write the file."""
     if arguments not in ([], ["--unpublished"]):
         raise SystemExit(f"unknown: {' '.join(arguments)}; the only option is --unpublished")
-    for path, text in generated(unpublished=bool(arguments)).items():
-        path.write_text(text, encoding="utf-8")
+    VERSIONS.write_text(written(current(unpublished=bool(arguments))), encoding="utf-8")
 
 
-def generated(*, unpublished: bool = False) -> dict[Path, str]:
-    """Both files, as they should read."""
+def current(*, unpublished: bool = False) -> Versions:
+    """What the file should hold."""
     recorded: Versions = {}
     if VERSIONS.exists():
         recorded = json.loads(VERSIONS.read_text(encoding="utf-8"))
     changelog = read_changelog(CHANGELOG.read_text(encoding="utf-8"))
-    versions = merge(recorded, changelog, components(), unpublished=unpublished)
-    text = json.dumps(versions, indent=1, ensure_ascii=False) + "\n"
-    return {VERSIONS: text, FEED: feed(versions)}
+    return merge(recorded, changelog, components(), unpublished=unpublished)
+
+
+def written(versions: Versions) -> str:
+    """The file's text."""
+    return json.dumps(versions, indent=1, ensure_ascii=False) + "\n"
+
+
+def current_feed() -> str:
+    """The feed of changes, as it should read."""
+    return feed(current())
 
 
 def read_changelog(text: str) -> dict[str, dict[str, tuple[str, str]]]:

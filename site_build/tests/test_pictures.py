@@ -1,14 +1,14 @@
 """The generated charts and the home page's matrix say what their data say."""
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from site_build import charts, matrix, sequence, states
-from site_build.evidence import FIGURES, json_path, page_title
-from tests.kit.catalogue import components, promises
+from site_build import charts, matrix, records, sequence, states
+from site_build.evidence import explored
+from tests.kit import ROOT
+from tests.kit.catalogue import components, promises, title
 
 if TYPE_CHECKING:
     from benchmarks.harness import GroupFigures
@@ -44,34 +44,37 @@ def test_a_chart_places_what_is_slower_further_to_the_right() -> None:
 
 
 def test_every_group_is_drawn() -> None:
-    drawn = charts.CHARTS.read_text(encoding="utf-8")
-    groups = [
-        entry
-        for path in FIGURES.glob("*.json")
-        for entry in json.loads(path.read_text(encoding="utf-8"))["groups"]
-    ]
+    drawn = charts.page({component: title(component) for component in components()})
+    measured = [figures for each in components() if (figures := records.figures_of(each))]
+    groups = [group for figures in measured for group in figures["groups"]]
     assert drawn.count("<svg ") == len(groups) > 0
+
+
+def test_figures_survive_their_compact_form() -> None:
+    for component in components():
+        figures = records.figures_of(component)
+        if figures is not None:
+            assert records.unpack(component, records.pack(figures)) == figures
 
 
 @pytest.mark.parametrize("component", [name for name in components() if promises(name)])
 def test_the_matrix_has_a_row_that_is_the_components(component: str) -> None:
-    home = matrix.HOME.read_text(encoding="utf-8")
-    rows = [line for line in home.splitlines() if line.startswith(f"| [{page_title(component)}](")]
+    found = records.read_all()
+    text = matrix.render(found, {each: title(each) for each in found})
+    rows = [line for line in text.splitlines() if line.startswith(f"| [{title(component)}](")]
     assert len(rows) == 1
     assert set(re.findall(r"\[([A-Z]{2}-\d+)\]", rows[0])) <= set(promises(component))
-    record = json.loads(json_path(component).read_text(encoding="utf-8"))
-    assert f"[{matrix.explored(record):,}](" in rows[0]
+    assert f"[{explored(found[component])['all']:,}](" in rows[0]
 
 
 TRACE = {
     "title": "lost & found",
     "outcome": "exception",
     "details": "AssertionError: 1 < 2",
-    "steps": [
-        {"thread": "T1 a", "code": "seen = self._n"},
-        {"thread": "T2 b", "code": "self._n += 1"},
-        {"thread": "T1 a", "code": "seen = self._n"},
-        {"thread": "T1 a", "code": "self._n = seen + 1  # " + "a long remark " * 5},
+    "runs": [
+        ["T1 a", ["seen = self._n"], 1],
+        ["T2 b", ["self._n += 1"], 0],
+        ["T1 a", ["seen = self._n", "self._n = seen + 1  # " + "a long remark " * 5], 0],
     ],
 }
 
@@ -131,5 +134,5 @@ def test_each_step_of_a_state_diagram_is_a_row_and_an_arrow() -> None:
 
 def test_every_state_diagram_is_on_a_page_of_its_component() -> None:
     for name, life in states.lives().items():
-        page = (matrix.HOME.parent / f"{life['component']}.md").read_text(encoding="utf-8")
-        assert f'--8<-- "docs/assets/states.inc:{name}"' in page
+        page = (ROOT / "docs" / f"{life['component']}.md").read_text(encoding="utf-8")
+        assert f'--8<-- "docs/evidence/states.inc:{name}"' in page

@@ -1,20 +1,18 @@
 """The mutation scores: the page shows every result, and refuses what cannot be right."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from site_build import scores
-from site_build.evidence import page_title
-from tests.kit.catalogue import components, digests
+from tests.kit.catalogue import components, digests, title
 
 COMPONENT = components()[0]
 CHANGE = ["Thing.get", "a < b", "a <= b"]
 
 
-def write(folder: Path, **changed: Any) -> None:
+def result(**changed: Any) -> dict[str, Any]:
     survivor = {"status": "survived"} | dict(
         zip(("function", "before", "after"), CHANGE, strict=True)
     )
@@ -32,7 +30,7 @@ def write(folder: Path, **changed: Any) -> None:
         "no_tests": 0,
         "survivors": [survivor],
     }
-    (folder / "result.json").write_text(json.dumps(record | changed), encoding="utf-8")
+    return scores.checked(record | changed)
 
 
 def explain(folder: Path, *more: str) -> None:
@@ -41,21 +39,20 @@ def explain(folder: Path, *more: str) -> None:
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
-def page(folder: Path) -> str:
-    return scores.page({component: page_title(component) for component in components()}, folder)
+def page(folder: Path, **changed: Any) -> str:
+    titles = {component: title(component) for component in components()}
+    return scores.page(titles, {COMPONENT: result(**changed)}, folder)
 
 
 def test_the_page_shows_the_score_and_each_survivor(tmp_path: Path) -> None:
-    write(tmp_path)
     text = page(tmp_path)
     assert "| 8 | 5 | 2 | 0 | 1 | 0 | 87.5 % |" in text
     assert "- a < b\n+ a <= b" in text
     assert scores.NOT_EXPLAINED in text
-    assert "earlier version" not in text + scores.summary(COMPONENT, tmp_path)
+    assert "earlier version" not in text
 
 
-def test_an_explanation_stands_beside_its_survivor(tmp_path: Path) -> None:
-    write(tmp_path)
+def test_an_explanation_is_beside_its_survivor(tmp_path: Path) -> None:
     explain(tmp_path)
     text = page(tmp_path)
     assert "| 8 | 5 | 2 | 0 | 1 | 0 | 87.5 % |" in text
@@ -64,32 +61,20 @@ def test_an_explanation_stands_beside_its_survivor(tmp_path: Path) -> None:
 
 
 def test_a_mutant_that_no_test_could_notice_is_not_in_the_score(tmp_path: Path) -> None:
-    write(tmp_path)
     explain(tmp_path, "equivalent = true")
     assert "| 8 | 5 | 2 | 1 | 0 | 0 | 100.0 % |" in page(tmp_path)
-    assert "100.0 % of 7 faults" in scores.summary(COMPONENT, tmp_path)
+    assert "notice 100.0 % of 7 faults" in scores.sentence(result(), tmp_path)
 
 
 def test_a_score_of_other_sources_is_said_to_be_old(tmp_path: Path) -> None:
-    write(tmp_path, files={})
-    assert "| 2026-01-02, of an earlier version |" in page(tmp_path)
-    assert "(of an earlier version)" in scores.summary(COMPONENT, tmp_path)
+    assert "| 2026-01-02, of an earlier version |" in page(tmp_path, files={})
+    assert "(of an earlier version)" in scores.sentence(result(files={}), tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"component": "caches/gone"}, "caches/gone, which is no component"),
-        ({"killed": 6}, "does not add up"),
-        ({"survivors": []}, "does not add up"),
-    ],
-)
-def test_a_result_that_cannot_be_right_is_refused(
-    tmp_path: Path, changed: dict[str, Any], words: str
-) -> None:
-    write(tmp_path, **changed)
-    with pytest.raises(ValueError, match=words):
-        page(tmp_path)
+@pytest.mark.parametrize("changed", [{"killed": 6}, {"survivors": []}])
+def test_a_result_that_cannot_be_right_is_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="do not add up"):
+        result(**changed)
 
 
 @pytest.mark.parametrize("component", scores.results())

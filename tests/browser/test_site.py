@@ -8,10 +8,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from site_build.evidence import page_title
 from tests.browser.conftest import Visit
 from tests.kit import COMPONENTS
-from tests.kit.catalogue import closure, components, third_party
+from tests.kit.catalogue import closure, components, third_party, title
 from tests.kit.site import SITE, pages
 
 PAGES = [path.relative_to(SITE).as_posix() for path in pages() if path.name != "404.html"]
@@ -96,7 +95,7 @@ def test_copied_file_is_the_source_and_works_alone(
 def test_search_finds_the_component(visit: Visit, component: str) -> None:
     page = visit.open("index.html")
     page.locator("[data-md-component=search-query]").click()
-    page.keyboard.type(page_title(component))
+    page.keyboard.type(title(component))
     link = page.locator(f".md-search-result__link[href*='{component}.html']").first
     expect(link).to_be_visible()
     assert not visit.problems
@@ -217,7 +216,7 @@ def test_a_page_reads_from_disk_without_javascript(chromium: Browser, component:
     with chromium.new_context(java_script_enabled=False, offline=True) as context:
         page = context.new_page()
         page.goto((SITE / f"{component}.html").as_uri())
-        expect(page.locator("h1")).to_contain_text(page_title(component))
+        expect(page.locator("h1")).to_contain_text(title(component))
         expect(page.get_by_text("Is this the one?")).to_be_visible()
         expect(page.locator(".whole-file code").first).to_contain_text("SPDX-License-Identifier")
         page.locator(".md-footer__link--next").click()

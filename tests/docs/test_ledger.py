@@ -1,29 +1,40 @@
-"""The ledger: what the pages promise, what the tests prove, what the evidence says.
+"""The ledger: each promise of a page has a check and a broken twin, each test one promise.
 
 That no test names an unknown guarantee is seen to at collection, by tests/kit/ledger.py.
 """
 
+import ast
 import json
-from datetime import date
+import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from site_build.evidence import FIGURES, json_path, pages
 from tests.kit import ROOT
-from tests.kit.catalogue import components, digests, promises
+from tests.kit.catalogue import all_promises, closure, components, promises, proof_places
 
 every_component = pytest.mark.parametrize("component", components())
-# What others import, and what therefore neither promises nor is measured by itself.
+# What others import, and what therefore promises nothing by itself.
 SHARED = {"buses/event"}
 
 
-def evidence(component: str) -> dict[str, Any]:
-    path = json_path(component)
-    assert path.is_file(), f"{component} has no evidence: run `nox -s evidence`"
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
+Marked = list[tuple[str, list[str], list[str]]]
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Marked:
+    """Each collected test with the guarantees that it proves, and those that it is a twin of."""
+    file = tmp_path_factory.mktemp("marked") / "marked.json"
+    others = [f"--ignore=tests/{name}" for name in ("browser", "docs", "scale")]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests", *others]
+    command += [f"--evidence-to={file}", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    found: Marked = json.loads(file.read_text("utf-8"))["marked"]
+    return found
 
 
 @every_component
@@ -31,53 +42,59 @@ def test_page_promises_something(component: str) -> None:
     assert bool(promises(component)) is (component not in SHARED)
 
 
-@every_component
-def test_evidence_is_of_this_source(component: str) -> None:
-    assert evidence(component)["files"] == digests(component), (
-        f"{component} changed after it was proved: run `nox -s evidence`"
+def test_each_promise_has_a_check_and_a_twin(marked: Marked) -> None:
+    proved = {identifier for _, guarantees, _ in marked for identifier in guarantees}
+    caught = {identifier for _, _, twins in marked for identifier in twins}
+    for identifier, component in all_promises().items():
+        assert identifier in proved, f"nothing proves {identifier}: write a test in {component}'s"
+        assert identifier in caught, f"{identifier} has no broken twin: write one in {component}'s"
+
+
+def test_each_test_belongs_to_one_promise(marked: Marked) -> None:
+    several = [
+        f"{test}: {', '.join(guarantees + twins)}"
+        for test, guarantees, twins in marked
+        if len(guarantees + twins) > 1
+    ]
+    assert not several, "the blame is spread; name the one it is about:\n" + "\n".join(several)
+
+
+def test_each_twin_says_what_is_broken_and_how_it_fails() -> None:
+    """Every twin's mark names its fault, by a table of proofs or by hand."""
+    silent = []
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) != "pytest.mark.twin":
+                continue
+            if not {"fault", "fails"} <= {keyword.arg for keyword in node.keywords}:
+                silent.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert not silent, "twins that do not say how they fail:\n" + "\n".join(silent)
+
+
+@cache
+def private_names(component: str) -> frozenset[str]:
+    """What a component calls by a leading underscore in its own files."""
+    found = set[str]()
+    for file in closure(component):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            name: Any = getattr(node, "attr", None) or getattr(node, "name", None)
+            if isinstance(name, str) and name.startswith("_") and not name.startswith("__"):
+                found.add(name)
+    return frozenset(found)
+
+
+def looks_inside(file: Path, component: str) -> list[str]:
+    """The private names of the component that a test file reads."""
+    hidden = private_names(component)
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return sorted(
+        f"{file.relative_to(ROOT).as_posix()}:{node.lineno} {node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in hidden
     )
 
 
-@every_component
-def test_evidence_covers_each_promise(component: str) -> None:
-    rows = evidence(component)["guarantees"]
-    assert list(rows) == list(promises(component))
-    for identifier, row in rows.items():
-        assert row["tests"], f"{identifier} has no passing test: run `nox -s evidence`"
-        assert row["twins"], f"{identifier} has no broken twin that is caught"
-
-
-@every_component
-def test_evidence_names_tests_that_exist(component: str) -> None:
-    for row in evidence(component)["guarantees"].values():
-        for name in [*row["tests"], *row["twins"]]:
-            path, _, test = name.partition("::")
-            function = test.split("::")[-1].split("[")[0]
-            assert function in (ROOT / path).read_text(encoding="utf-8") or _inherited(function), (
-                f"{name} is gone: run `nox -s evidence`"
-            )
-
-
-def _inherited(function: str) -> bool:
-    """Whether a contract class or a state machine gives this file the test."""
-    contracts = (ROOT / "tests" / "contracts").glob("*.py")
-    return function == "runTest" or any(
-        f"def {function}" in contract.read_text(encoding="utf-8") for contract in contracts
-    )
-
-
-@pytest.mark.parametrize("component", sorted(set(components()) - SHARED))
-def test_figures_are_of_this_source(component: str) -> None:
-    path = FIGURES / f"{Path(component).name}.json"
-    assert path.is_file(), f"{component} has no figures: run `nox -s bench`"
-    figures = json.loads(path.read_text(encoding="utf-8"))
-    assert figures["sources"] == digests(component), f"{component} changed: run `nox -s bench`"
-    assert date.fromisoformat(figures["date"])
-
-
-def test_generated_pages_are_as_generated() -> None:
-    for path, text in pages().items():
-        assert path.read_text(encoding="utf-8") == text, (
-            f"{path.relative_to(ROOT)} differs from its results: "
-            "run `python -m site_build.evidence render`"
-        )
+def files(component: str) -> list[Path]:
+    """All test files of a component."""
+    places = proof_places(component)
+    return [f for p in places for f in ([p] if p.is_file() else sorted(p.rglob("*.py")))]

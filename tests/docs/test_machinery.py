@@ -3,14 +3,19 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-from site_build.evidence import merge
-from tests.kit import ROOT
-from tests.kit.catalogue import components, digests, promises
+from reference_impl.caches import ttl_cache
+from tests.kit import ROOT, renamed
+from tests.kit.catalogue import Selection, select
 from tests.kit.process import run_python
-from tests.kit.twins import twin
+from tests.kit.proofs import Proof
+from tests.kit.twins import Fault, Twin, build, edit, override, patch
+
+COMPONENT = "caches/ttl_cache"
 
 
 def run_pytest(code: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -35,38 +40,168 @@ def test_a_test_that_names_an_unknown_guarantee_fails_the_run(tmp_path: Path) ->
     assert "names ZZ-9, which no page promises" in done.stdout + done.stderr
 
 
-def test_evidence_of_another_source_is_refused() -> None:
-    component = components()[0]
-    proved = {"guarantees": list(promises(component))[:1], "twins": []}
-    stale = {"python": "CPython", "sources": {}, "results": [proved]}
-    with pytest.raises(SystemExit, match="has changed since"):
-        merge(component, [stale])
-
-
-def test_evidence_with_a_failed_test_is_refused() -> None:
-    component = components()[0]
-    failed = {"test": "test_x", "outcome": "failed", "explored": [], "examples": 0}
-    failed |= {"guarantees": list(promises(component))[:1], "twins": []}
-    sources = digests(component)
-    raw = {"python": "CPython", "version": [3], "sources": sources, "results": [failed]}
-    with pytest.raises(SystemExit, match="test_x failed"):
-        merge(component, [raw])
-
-
 def test_a_twin_that_would_be_the_original_is_refused() -> None:
     with pytest.raises(AssertionError, match="mend the twin"):
-        twin("caches/ttl_cache.py", ("this text is nowhere in the file", "x"))
-    with pytest.raises(AssertionError, match="by itself"):
-        twin("caches/ttl_cache.py", ("import", "import"))
+        build(COMPONENT, edit("TTLCache.get", "nothing_of_the_kind()", "pass"))
+    with pytest.raises(AssertionError, match="mend the twin"):
+        build(COMPONENT, edit("TTLCache.no_such_method", "pass", "raise OSError"))
+    with pytest.raises(AssertionError, match="changes nothing"):
+        build(COMPONENT, edit("", "import time", "import time"))
 
 
 def test_a_twin_is_a_module_of_its_own() -> None:
-    import reference_impl.caches.ttl_cache as original
+    broken = build(COMPONENT, override("TTLCache.get", lambda original: lambda *_: "broken"))
+    assert broken.TTLCache(1).get("key") == "broken"
+    assert ttl_cache.TTLCache[str, int](1).get("key") is None
+    assert broken.TTLCache is not ttl_cache.TTLCache
 
-    broken = twin("caches/ttl_cache.py", ("__all__ = [", '__all__ = ["Broken", '))
-    assert "Broken" in broken.__all__
-    assert "Broken" not in original.__all__
-    assert broken.TTLCache is not original.TTLCache
+
+def check_len(module: ModuleType) -> None:
+    cache = module.TTLCache(1)
+    cache.set("key", 1)
+    assert len(cache) == 1, "an entry is missing"
+
+
+def raising(error: Exception) -> Fault:
+    def make(original: object) -> Any:
+        def broken(*_: object) -> None:
+            raise error
+
+        return broken
+
+    return override("TTLCache.set", make)
+
+
+FORGETS = override("TTLCache.set", lambda original: lambda *_: None)
+
+
+def test_a_twin_that_fails_as_it_says_is_caught() -> None:
+    proof = Proof("TC-1", check_len, [Twin("forgets", FORGETS, "AssertionError: is missing")])
+    proof.must_fail(proof.twins[0], COMPONENT)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (raising(NameError("name 'x' is not defined")), "but failed with\n  NameError: name 'x'"),
+        (raising(AttributeError("no such thing")), "but failed with\n  AttributeError"),
+        (patch(lambda module: None), "survived: the check proves nothing"),
+        (override("TTLCache.__len__", lambda original: lambda self: 2), "should fail with"),
+    ],
+    ids=["NameError", "AttributeError", "it behaves rightly", "another failure"],
+)
+def test_a_twin_that_fails_otherwise_or_not_at_all_is_refused(fault: Fault, words: str) -> None:
+    twin = Twin("is broken otherwise", fault, "AssertionError: 0 == 1")
+    with pytest.raises(AssertionError) as caught:
+        Proof("TC-1", check_len).must_fail(twin, COMPONENT)
+    assert words in str(caught.value)
+
+
+def test_a_twin_that_does_not_import_is_refused() -> None:
+    broken = edit("", "import time", "import no_such_module_anywhere")
+    with pytest.raises(ModuleNotFoundError):
+        Proof("TC-1", check_len).must_fail(Twin("is gone", broken, "KeyError"), COMPONENT)
+
+
+@pytest.mark.parametrize("fails", ["NameError", "AssertionError", "SyntaxError: x", "it fails"])
+def test_a_twin_must_say_how_it_fails(fails: str) -> None:
+    with pytest.raises(ValueError, match="must"):
+        Twin("is vague", FORGETS, fails)
+
+
+def test_a_fault_binds_to_no_private_name() -> None:
+    with pytest.raises(AssertionError, match="override what a reader can see"):
+        build(COMPONENT, override("TTLCache._drop", lambda original: original))
+
+
+def test_an_edit_sees_the_syntax_and_not_the_layout(tmp_path: Path) -> None:
+    file = tmp_path / "laid_out.py"
+    file.write_text(
+        "class Thing:\n"
+        "    def work(self, n):  # a comment\n"
+        "        with self.lock:\n"
+        "            total = (n +\n"
+        "                     1)  # another\n"
+        "            return total\n"
+    )
+    before = file.read_text()
+    fault = edit("Thing.work", "n + 1", "n + 2") + edit(
+        "Thing.work", "with self.lock: ...", "if True:\n    ..."
+    )
+    changed = before
+    for part in fault.parts():
+        assert part.source is not None
+        changed = part.source(changed)
+    names: dict[str, Any] = {}
+    exec(changed, names)
+    assert names["Thing"]().work(1) == 3
+    assert "# a comment" in changed
+
+
+def test_a_disfigured_copy_is_what_the_tests_run_on(tmp_path: Path) -> None:
+    """Other layout, no comments, other private names: and a fault in the copy is noticed."""
+    (option,) = renamed.write(tmp_path, COMPONENT)
+    file = Path(option.partition("=")[2].partition("=")[2])
+    copy = file.read_text(encoding="utf-8")
+    assert "_entries" not in copy
+    assert "#" not in copy.partition('"""')[0]
+    test = tmp_path / "test_copy.py"
+    test.write_text(
+        "from reference_impl.caches import ttl_cache\n"
+        f"def test_it(): assert ttl_cache.__file__ == {str(file)!r}\n"
+    )
+    settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
+    settings += ["-p", "no:cacheprovider", "--confcutdir", str(ROOT)]
+    command = [sys.executable, "-m", "pytest", *settings, option, str(test)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_copy_that_is_not_there_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--copy=caches/ttl_cache=/no/such/file.py", "README.md"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "--copy: there is no file '/no/such/file.py'" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "components", "guarantees"),
+    [
+        (["ttl_cache"], ["caches/ttl_cache"], []),
+        (["TTLCache"], ["caches/ttl_cache"], []),
+        (["reference_impl/caches/ttl_cache.py"], ["caches/ttl_cache"], []),
+        (["tests/caches/test_ttl_cache.py"], ["caches/ttl_cache"], []),
+        (
+            ["docs/queues/memory_queue.md", "Event"],
+            ["queues/memory_queue", "buses/event"],
+            [],
+        ),
+        (["tc-6", "TC-7"], ["caches/ttl_cache"], ["TC-6", "TC-7"]),
+    ],
+)
+def test_verify_takes_any_name(
+    names: list[str], components: list[str], guarantees: list[str]
+) -> None:
+    assert select(names) == Selection(components, guarantees)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["TC-99"], "no page promises TC-99: there is TC-1, TC-2"),
+        (["XX-1"], "there is AB-1 …"),
+        (["ttl_cash"], "did you mean ttl_cache"),
+        (["EB-1", "ttl_cache"], "not both"),
+    ],
+)
+def test_verify_refuses_what_is_not_there(names: list[str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        select(names)
 
 
 def test_a_subprocess_that_fails_or_warns_fails_the_test() -> None:

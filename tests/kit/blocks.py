@@ -1,11 +1,12 @@
 """Which Python the site shows, and which of it was executed.
 
-A pytest plugin that keeps the source of each fence and doctest that passed in this run, and
-the reader of the built HTML that is held against it.
+A pytest plugin that keeps the source of each fence and doctest that passed, in a file that
+`--executed-to` names, and the reader of the built HTML that is held against it.
 """
 
 import doctest
-from collections.abc import Generator, Iterator
+import json
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 
 from tests.kit import COMPONENTS
+from tests.kit.catalogue import components, digests
 
-EXECUTED = pytest.StashKey["Executed"]()
+_EXECUTED = pytest.StashKey["Executed"]()
 
 
 class Executed:
@@ -23,14 +25,32 @@ class Executed:
     def __init__(self) -> None:
         self.fences: set[str] = set()
         self.examples: set[tuple[str, str]] = set()
+        self.sources: dict[str, str] = {}  # the digests of the components that it ran on
 
-    def add(self, item: pytest.Item) -> None:
-        """Remember what this passed test executed, if it was a fence or a doctest."""
-        if isinstance(item, pytest.DoctestItem):
-            assert item.dtest is not None
-            self.examples |= {(e.source, e.want) for e in item.dtest.examples}
-        elif (code := getattr(item, "code", None)) is not None:
-            self.fences.add(normal(code))
+    def add(self, fences: Iterable[str], examples: Iterable[Sequence[str]]) -> None:
+        """Remember what a passed test executed."""
+        self.fences.update(fences)
+        self.examples.update((source, want) for source, want in examples)
+
+    def write(self, path: Path) -> None:
+        """Keep it for the gate, which runs when the site is built."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record = {
+            "fences": sorted(self.fences),
+            "examples": sorted(self.examples),
+            "sources": _sources(),
+        }
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> "Executed":
+        """What a session has written; empty where none did, or it ran on other components."""
+        executed = cls()
+        if path.is_file():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["sources"] == _sources():
+                executed.add(record["fences"], record["examples"])
+        return executed
 
     def covers(self, block: "Block") -> bool:
         """Whether all of the block was executed."""
@@ -80,17 +100,26 @@ def whole_files() -> dict[str, str]:
     }
 
 
+def _sources() -> dict[str, str]:
+    return {name: sha for component in components() for name, sha in digests(component).items()}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--blocks-to",
+        "--executed-to",
         type=Path,
         default=None,
-        help="write how many Python blocks of the built site were executed to this JSON file",
+        help="write the Python of pages and docstrings that was executed to this JSON file",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[EXECUTED] = Executed()
+    global _executed
+    _executed = config.stash[_EXECUTED] = Executed()
+
+
+# pytest_runtest_logreport is not told of its config.
+_executed: Executed | None = None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -99,5 +128,20 @@ def pytest_runtest_makereport(
 ) -> Generator[None, Any, Any]:
     report = yield
     if report.when == "call" and report.passed:
-        item.config.stash[EXECUTED].add(item)
+        if isinstance(item, pytest.DoctestItem):
+            assert item.dtest is not None
+            report.executed = [[], [[e.source, e.want] for e in item.dtest.examples]]
+        elif (code := getattr(item, "code", None)) is not None:
+            report.executed = [[normal(code)], []]
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if (found := getattr(report, "executed", None)) is not None and _executed is not None:
+        _executed.add(*found)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    target: Path | None = session.config.getoption("--executed-to")
+    if target is not None and not hasattr(session.config, "workerinput"):
+        session.config.stash[_EXECUTED].write(target)

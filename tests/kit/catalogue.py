@@ -86,6 +86,22 @@ def proof_places(component: str) -> list[Path]:
     return [place for place in places if place.exists()]
 
 
+def is_of(file: str, component: str) -> bool:
+    """Whether a file of tests or examples, as a path from the root, is about this component."""
+    if file in {f"docs/{component}.md", f"reference_impl/{component}.py"}:
+        return True
+    return any((ROOT / file).is_relative_to(place) for place in proof_places(component))
+
+
+def title(component: str) -> str:
+    """The component's name, as its page's heading gives it."""
+    page = ROOT / "docs" / f"{component}.md"
+    found = re.search(r"^# (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    if found is None:
+        raise ValueError(f"{page.relative_to(ROOT)} has no heading")
+    return found[1].strip()
+
+
 @dataclass(frozen=True)
 class Selection:
     """What somebody asked to have proved: whole components, or some of their guarantees."""

@@ -58,7 +58,8 @@ class Interleavings(_Explorer):
         )
         plural = "" if preemptions == 1 else "s"
         bound = f"at most {preemptions} preemption{plural}, by {granularity}"
-        self._record(kind="threads", exhausted=True, bound=bound, schedules=result.schedules_run)
+        told = f"every interleaving of {self._threads} threads with {bound}"
+        self._record(kind="threads", exhausted=True, told=told, schedules=result.schedules_run)
         return int(result.schedules_run)
 
     def sample(
@@ -78,8 +79,8 @@ class Interleavings(_Explorer):
         self._explore(
             model, strategy="pct", granularity=granularity, iterations=schedules, seed=seed
         )
-        bound = f"PCT, by {granularity}"
-        self._record(kind="threads", exhausted=False, bound=bound, schedules=schedules)
+        told = f"interleavings of {self._threads} threads drawn by PCT, by {granularity}"
+        self._record(kind="threads", exhausted=False, told=told, schedules=schedules)
 
     def catch(
         self,
@@ -120,12 +121,22 @@ class Interleavings(_Explorer):
         self._record(**record)
         return result.failure
 
-    @staticmethod
-    def _explore(model: Callable[[], object], **options: Any) -> Any:
-        import interleave_test  # pyright: ignore[reportMissingImports]  # not on Python 3.11
+    def _explore(self, model: Callable[[], object], **options: Any) -> Any:
+        # Neither is there on Python 3.11.
+        import interleave_test  # pyright: ignore[reportMissingImports]
+        from interleave_test import _scheduler  # pyright: ignore[reportMissingImports]
+
+        self._threads = 0
+
+        def counted() -> None:
+            try:
+                model()
+            finally:
+                scheduler: Any = _scheduler.current_scheduler()
+                self._threads = max(self._threads, len(scheduler._recs))
 
         options.setdefault("seed", 0)
-        return interleave_test.explore(model, include=explored_paths(), **options)
+        return interleave_test.explore(counted, include=explored_paths(), **options)
 
 
 class Schedules(_Explorer):
@@ -149,8 +160,9 @@ class Schedules(_Explorer):
             model, strategy=detangle.DFS(max_delays=delays), runs=limit, database=False
         )
         assert stats.exhausted, f"{limit} schedules did not exhaust {delays} delays"
-        bound = f"at most {delays} delay{'' if delays == 1 else 's'}"
-        self._record(kind="asyncio", exhausted=True, bound=bound, schedules=stats.runs)
+        plural = "" if delays == 1 else "s"
+        told = f"every schedule with at most {delays} step{plural} out of asyncio's order"
+        self._record(kind="asyncio", exhausted=True, told=told, schedules=stats.runs)
         return int(stats.runs)
 
     def sample(
@@ -165,7 +177,8 @@ class Schedules(_Explorer):
         schedules = budget(-(-schedules // 5), schedules)
 
         detangle.explore(model, runs=schedules, seed=seed, database=False)
-        self._record(kind="asyncio", exhausted=False, bound="portfolio", schedules=schedules)
+        told = "asyncio schedules drawn by PCT, random walks and delays"
+        self._record(kind="asyncio", exhausted=False, told=told, schedules=schedules)
 
     def catch(
         self,

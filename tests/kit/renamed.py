@@ -1,8 +1,8 @@
 """Disfigure a component as strangers do: other layout, no comments, other private names.
 
-`python -m tests.kit.renamed caches/ttl_cache FOLDER` writes its whole closure below FOLDER as
-the copy tool lays it out in a package, and prints the options that prove it there:
-`pytest --copy caches/ttl_cache=FOLDER/caches/ttl_cache.py ...`
+`python -m tests.kit.renamed FOLDER [caches/ttl_cache …]` writes components, or all of them, with
+their closures below FOLDER as the copy tool lays them out in a package, and prints the options
+that prove them there: `pytest --copy caches/ttl_cache=FOLDER/caches/ttl_cache.py ...`
 """
 
 import ast
@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.kit import COMPONENTS
-from tests.kit.catalogue import closure
+from tests.kit.catalogue import closure, components
 
 
-def write(component: str, folder: Path) -> list[str]:
-    """Write the disfigured closure; returns the `--copy` options that bind it."""
-    sources = {path: ast.parse(path.read_text(encoding="utf-8")) for path in closure(component)}
+def write(folder: Path, *wanted: str) -> list[str]:
+    """Write the disfigured closures; returns the `--copy` options that bind them."""
+    files = dict.fromkeys(path for component in wanted for path in closure(component))
+    sources = {path: ast.parse(path.read_text(encoding="utf-8")) for path in files}
     private = {name for tree in sources.values() for name in _defined(tree)}
     names = {name: f"_p{number}_renamed" for number, name in enumerate(sorted(private), start=1)}
     options, written = [], []
@@ -76,4 +77,4 @@ class _Renamed(ast.NodeTransformer):
 
 
 if __name__ == "__main__":
-    print(*write(sys.argv[1], Path(sys.argv[2])))
+    print(*write(Path(sys.argv[1]), *(sys.argv[2:] or components())))

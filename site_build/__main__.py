@@ -1,0 +1,21 @@
+"""`python -m site_build render` before a build of the site, `finish` after it."""
+
+import sys
+
+
+def main(arguments: list[str]) -> None:
+    """Do one of the two steps."""
+    if arguments == ["render"]:
+        from site_build import pages
+
+        pages.render()
+    elif arguments == ["finish"]:
+        from site_build import machines
+
+        machines.finish()
+    else:
+        raise SystemExit("usage: python -m site_build render|finish")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,29 @@
+"""How long a verification will take, from what the last recorded one took."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.kit import ROOT
+
+START = 8.0  # seconds, until the workers have collected
+
+
+def seconds(components: Iterable[str], guarantees: Iterable[str] = ()) -> float:
+    """Expected seconds of waiting on this machine; 0 where nothing was recorded."""
+    total = 0.0
+    wanted = set(guarantees)
+    for component in components:
+        path = ROOT / "docs" / "evidence" / f"{Path(component).name}.json"
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        proved = record.get("proved", {})
+        quick = [s for key, s in proved.get("seconds", {}).items() if key.startswith("quick")]
+        if not quick:
+            return 0.0
+        share = 1.0
+        if wanted:
+            tests = [*proved["checks"].values(), *proved["twins"].values()]
+            share = sum(bool(wanted & set(test["ids"])) for test in tests) / max(len(tests), 1)
+        total += share * max(quick)
+    return START + total / (os.cpu_count() or 1)
