@@ -77,12 +77,6 @@ def scheme(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=[1280, 390], ids=["desktop", "phone"])
-def width(request: pytest.FixtureRequest) -> int:
-    """The window's width in CSS pixels."""
-    return int(request.param)
-
-
 @pytest.fixture
 def visit(chromium: Browser, address: str) -> Iterator[Visit]:
     """A desktop window with access to the clipboard."""

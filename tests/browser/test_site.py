@@ -17,6 +17,9 @@ PAGES = [path.relative_to(SITE).as_posix() for path in pages() if path.name != "
 every_page = pytest.mark.parametrize("path", PAGES)
 every_component = pytest.mark.parametrize("component", components())
 
+DESKTOP = ViewportSize(width=1280, height=900)
+PHONE = ViewportSize(width=390, height=900)
+PAPER = ViewportSize(width=680, height=1000)
 CLIPBOARD = "navigator.clipboard.readText()"
 
 
@@ -32,22 +35,79 @@ def test_a_section_without_a_page_leads_to_the_picker(visit: Visit) -> None:
 
 
 @every_page
-def test_page_loads_without_error_or_foreign_request(visit: Visit, path: str) -> None:
-    page = visit.open(path)
-    expect(page.locator("h1")).to_be_visible()
-    assert not visit.problems
+def test_a_page_is_whole_in_each_scheme_and_width(
+    chromium: Browser, address: str, path: str, scheme: str
+) -> None:
+    """One load, and all that is to be seen on it: on a desktop, on a phone, on paper."""
+    faults: list[str] = []
+    dark = scheme == "dark"
+    with chromium.new_context(
+        viewport=DESKTOP, color_scheme="dark" if dark else "light"
+    ) as context:
+        context.grant_permissions(["clipboard-read", "clipboard-write"])
+        visit = Visit(context.new_page(), address)
+        page = visit.open(path)
+        expect(page.locator("h1")).to_be_visible()
+        faults += [f"desktop: {fault}" for fault in violations(page)]
+        page.set_viewport_size(PHONE)
+        faults += [f"phone: {fault}" for fault in violations(page) + too_wide(page)]
+        if not dark:
+            faults += miscopied(page)
+        else:  # a reader whose screen is dark prints, on A4 less its margins
+            page.set_viewport_size(PAPER)
+            assert unprintable(page), "a screen shows what paper should not"
+            page.emulate_media(media="print")
+            faults += [f"paper: {fault}" for fault in unprintable(page)]
+        faults += visit.problems
+    assert not faults, "\n".join(faults)
 
 
-@every_page
-def test_each_copy_button_gives_its_block_exactly(visit: Visit, path: str) -> None:
-    page = visit.open(path)
-    for button in page.locator("[data-clipboard-target]").all():
-        target = button.get_attribute("data-clipboard-target")
-        assert target is not None
-        button.dispatch_event("click")
-        shown = page.locator(target).evaluate("code => code.textContent")
-        assert page.evaluate(CLIPBOARD) == shown
-    assert not visit.problems
+def miscopied(page: Page) -> list[str]:
+    """The blocks whose copy button gives anything but the block, byte for byte."""
+    found: list[str] = page.evaluate(
+        """async () => {
+        const faults = []
+        document.querySelector(".md-container").hidden = true  // or each copy lays out the page
+        for (const button of document.querySelectorAll("[data-clipboard-target]")) {
+          const block = document.querySelector(button.dataset.clipboardTarget)
+          button.click()
+          const copied = await navigator.clipboard.readText()
+          if (copied !== block.textContent) faults.push(`miscopied: ${block.textContent}`)
+        }
+        return faults
+        }"""
+    )
+    return found
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds that is serious for readers with other eyes, ears or hands."""
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{rule['id']}: {rule['help']}: {node['html'][:200]}"
+        for rule in found
+        if rule["impact"] in {"serious", "critical"}
+        for node in rule["nodes"]
+    ]
+
+
+def too_wide(page: Page) -> list[str]:
+    """What makes a phone scroll sideways, and words drawn beyond their picture's edge."""
+    found: list[str] = page.evaluate(
+        """() => {
+        const faults = []
+        const width = document.documentElement.scrollWidth
+        if (width > innerWidth) faults.push(`the page scrolls sideways: ${width} px`)
+        for (const e of document.querySelectorAll(".md-content svg[viewBox] text")) {
+          const box = e.getBoundingClientRect()
+          const around = e.ownerSVGElement.getBoundingClientRect()
+          if (box.left < around.left - 1 || box.right > around.right + 1)
+            faults.push(`drawn beyond the picture's edge: ${e.textContent}`)
+        }
+        return faults
+        }"""
+    )
+    return found
 
 
 def copied(visit: Visit, component: str) -> str:
@@ -101,25 +161,6 @@ def test_search_finds_the_component(visit: Visit, component: str) -> None:
     assert not visit.problems
 
 
-@every_page
-def test_axe_finds_no_serious_violation(
-    chromium: Browser, address: str, path: str, scheme: str, width: int
-) -> None:
-    with chromium.new_context(
-        viewport={"width": width, "height": 900},
-        color_scheme="dark" if scheme == "dark" else "light",
-    ) as context:
-        page = Visit(context.new_page(), address).open(path)
-        found = Axe().run(page).response["violations"]
-        serious = [
-            f"{rule['id']}: {rule['help']}: {node['html'][:200]}"
-            for rule in found
-            if rule["impact"] in {"serious", "critical"}
-            for node in rule["nodes"]
-        ]
-    assert not serious, "\n".join(serious)
-
-
 def unprintable(page: Page) -> list[str]:
     """What print shows that serves nobody, and what it cuts off at the sheet's edge."""
     found: list[str] = page.evaluate(
@@ -146,34 +187,6 @@ def unprintable(page: Page) -> list[str]:
     return found if back == "rgb(255, 255, 255)" else [*found, f"on {back}"]
 
 
-@every_page
-def test_page_prints_whole_and_black_on_white(chromium: Browser, address: str, path: str) -> None:
-    """A4 less its margins, for a reader whose screen is dark."""
-    size = ViewportSize(width=680, height=1000)
-    with chromium.new_context(viewport=size, color_scheme="dark") as context:
-        page = Visit(context.new_page(), address).open(path)
-        assert unprintable(page), "a screen shows what paper should not"
-        page.emulate_media(media="print")
-        assert not unprintable(page)
-
-
-@every_page
-def test_pictures_hold_their_words_and_a_phone_scrolls_no_page_sideways(
-    chromium: Browser, address: str, path: str
-) -> None:
-    with chromium.new_context(viewport={"width": 390, "height": 900}) as context:
-        page = Visit(context.new_page(), address).open(path)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        outside = page.evaluate(
-            """() => [...document.querySelectorAll(".md-content svg[viewBox] text")].filter(e => {
-            const box = e.getBoundingClientRect()
-            const around = e.ownerSVGElement.getBoundingClientRect()
-            return box.left < around.left - 1 || box.right > around.right + 1
-            }).map(e => e.textContent)"""
-        )
-    assert not outside, "drawn beyond the picture's edge"
-
-
 def test_dark_mode_is_a_button_and_is_remembered(visit: Visit) -> None:
     page = visit.open("index.html")
     body = page.locator("body")
@@ -186,7 +199,7 @@ def test_dark_mode_is_a_button_and_is_remembered(visit: Visit) -> None:
 
 
 def test_a_phone_navigates_to_a_component(chromium: Browser, address: str) -> None:
-    with chromium.new_context(viewport={"width": 390, "height": 900}) as context:
+    with chromium.new_context(viewport=PHONE) as context:
         visit = Visit(context.new_page(), address)
         page = visit.open("index.html")
         drawer = page.locator(".md-sidebar--primary")

@@ -39,7 +39,9 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Marked:
 
 @every_component
 def test_page_promises_something(component: str) -> None:
-    assert bool(promises(component)) is (component not in SHARED)
+    assert bool(promises(component)) is (component not in SHARED), (
+        f"write docs/{component}.md with a table of guarantees"
+    )
 
 
 def test_each_promise_has_a_check_and_a_twin(marked: Marked) -> None:
