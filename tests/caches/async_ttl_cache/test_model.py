@@ -1,10 +1,12 @@
-"""AsyncTTLCache against the cases of all caches, and against a plain model."""
+"""AsyncTTLCache as a mapping: against the cases of all caches, and against a plain model."""
 
 import asyncio
+import heapq
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 from hypothesis import Phase, settings
@@ -17,41 +19,36 @@ from hypothesis.stateful import (
 )
 
 import reference_impl.caches.async_ttl_cache as ours
-from reference_impl.caches.async_ttl_cache import AsyncTTLCache
+from tests.caches.async_ttl_cache import faults
+from tests.caches.async_ttl_cache.helpers import COMPONENT, step, weight
 from tests.contracts import cache_contract as contract
-from tests.kit.twins import twin
+from tests.kit.fakes import Clock
+from tests.kit.profile import budget
+from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.twins import Twin, build, must_fail
 
 R = TypeVar("R")
-FILE = "caches/async_ttl_cache.py"
-LOOP = asyncio.new_event_loop()  # on which the synchronous cases run
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _close_the_loop() -> Iterator[None]:
+def _a_loop() -> Iterator[None]:
+    Adapter.loop = asyncio.new_event_loop()
     yield
-    LOOP.close()
-
-
-def step(coroutine: Coroutine[Any, Any, R]) -> R:
-    """Run a coroutine that does not suspend."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
-    coroutine.close()
-    raise AssertionError("it suspended")
+    Adapter.loop.close()
 
 
 class Adapter:
     """Lets the cases of all caches call an AsyncTTLCache."""
 
-    def __init__(self, cache: AsyncTTLCache[Any, Any]) -> None:
+    loop: ClassVar[asyncio.AbstractEventLoop]
+
+    def __init__(self, cache: Any) -> None:
         self.cache = cache
 
     def call(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        if LOOP.is_running():  # a loader calls
+        if self.loop.is_running():  # a loader calls
             return step(coroutine)
-        return LOOP.run_until_complete(coroutine)
+        return self.loop.run_until_complete(coroutine)
 
     def get(self, key: Any, default: Any = None) -> Any:
         return self.call(self.cache.get(key, default))
@@ -82,12 +79,13 @@ class Adapter:
         return self.call(self.cache.items())
 
     @property
-    def stats(self) -> ours.CacheStats:
-        return self.cache.stats
+    def stats(self) -> contract.Stats:
+        stats: contract.Stats = self.cache.stats
+        return stats
 
     @property
     def size(self) -> int:
-        return self.cache.size
+        return int(self.cache.size)
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -139,56 +137,68 @@ class TestBadInput(Adapted, contract.BadInputCases):
         assert repr(bad) in str(caught.value)
 
 
-BROKEN: dict[str, tuple[Callable[[Any], None], tuple[str, str]]] = {
-    "alive for a moment too long": (
-        TestExpiry.test_an_entry_lives_for_its_time_and_not_a_moment_longer,
-        ("entry[1] > self._clock()", "entry[1] >= self._clock()"),
+class Everything(  # that can be broken
+    TestExpiry, TestBound, TestEviction, TestStats, TestInvalidation, TestNone
+):
+    __test__ = False
+
+
+CASES: list[tuple[Callable[[Everything], None], Twin]] = [
+    (
+        Everything.test_an_entry_lives_for_its_time_and_not_a_moment_longer,
+        Twin(
+            "lets entries live a little longer",
+            faults.made_with(lambda given: {"default_ttl": given["default_ttl"] + 0.0625}),
+            "AssertionError: gone",
+        ),
     ),
-    "dead entries are counted": (
-        lambda cases: cases.test_no_view_shows_an_expired_entry("len"),
-        ("self._expire(self._clock(), math.inf)", "None"),
+    (
+        Everything.test_the_bound_is_kept,
+        Twin(
+            "keeps one entry too many",
+            faults.made_with(lambda given: {"max_size": given["max_size"] + 1}),
+            "AssertionError: <= 3",
+        ),
     ),
-    "one entry too many": (
-        TestBound.test_the_bound_is_kept,
-        ("len(self._entries) > self._max_size", "len(self._entries) > self._max_size + 1"),
+    (
+        Everything.test_the_least_recently_used_entry_makes_room_not_the_oldest_write,
+        Twin("evicts the oldest write", faults.evicts_the_oldest_write, 'AssertionError: "new"'),
     ),
-    "the oldest write makes room": (
-        TestEviction.test_the_least_recently_used_entry_makes_room_not_the_oldest_write,
-        ("self._entries.move_to_end(key)", "pass"),
-    ),
-    "a live entry makes room for a dead one": (
-        TestEviction.test_an_expired_entry_makes_room_before_any_live_one,
-        ("self._expire(now, 2)", "[]"),
-    ),
-    "a replaced dead entry is not counted": (
+    (
         lambda cases: cases.test_removing_an_expired_entry_is_an_expiration_whoever_does_it("set"),
-        ("expired=old[1] <= now", "expired=False"),
+        Twin("counts no expiration", faults.counts_no_expiration, "AssertionError: (1, 0)"),
     ),
-    "a load undoes a set": (
-        TestInvalidation.test_a_set_during_the_load_stays,
-        ("if self._loads.get(key) is load:", "if True:\n            self._loads[key] = load"),
+    (
+        Everything.test_a_set_during_the_load_stays,
+        Twin(
+            "stores what it loaded whatever has happened",
+            faults.stores_whatever_has_happened,
+            'AssertionError: "set"',
+        ),
     ),
-    "a load undoes a clear": (
-        TestInvalidation.test_a_clear_during_the_load_stays,
-        ("OrderedDict(), {}, [], {}\n", "OrderedDict(), {}, [], self._loads\n"),
+    (
+        Everything.test_none_is_stored_found_and_counted,
+        Twin("takes None for no value", faults.none_is_no_value, "AssertionError: default"),
     ),
-    "None is no value": (
-        TestNone.test_none_is_stored_found_and_counted,
-        ("return entry[0]\n", "return default if entry[0] is None else entry[0]\n"),
-    ),
-}
+]
 
 
-@pytest.mark.twin("AC-1")
-@pytest.mark.parametrize("name", BROKEN)
-def test_the_cases_catch(name: str) -> None:
-    case, fault = BROKEN[name]
-
-    class Cases(TestExpiry, TestBound, TestEviction, TestStats, TestInvalidation, TestNone):
-        module = twin(FILE, fault)
-
-    with pytest.raises((AssertionError, KeyError)):
-        case(Cases())
+@pytest.mark.parametrize(
+    ("case", "twin"),
+    [
+        pytest.param(
+            case,
+            twin,
+            id=twin.name,
+            marks=pytest.mark.twin("AC-1", fault=twin.name, fails=twin.ends),
+        )
+        for case, twin in CASES
+    ],
+)
+def test_the_cases_catch(case: Callable[[Everything], None], twin: Twin) -> None:
+    cases = Everything()
+    cases.module = build(COMPONENT, twin.fault)
+    must_fail(twin, lambda: case(cases))
 
 
 class Model(RuleBasedStateMachine):
@@ -200,7 +210,7 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = contract.Clock()
+        self.clock = Clock()
         self.cache = Adapter(
             self.module.AsyncTTLCache(2.0, 3, clock=self.clock, cleanup_interval=1.0)
         )
@@ -280,60 +290,64 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = pytest.mark.guarantee("AC-1")(Model.TestCase)
-TestModel.settings = settings(max_examples=60, stateful_step_count=40)
+TestModel.settings = settings(max_examples=budget(60, 300), stateful_step_count=40)
 
 
-@pytest.mark.twin("AC-1")
+OUT_OF_ORDER = Twin(
+    "evicts the oldest write",
+    faults.evicts_the_oldest_write,
+    "AssertionError: self.cache.items() ==",
+)
+
+
+@pytest.mark.twin("AC-1", fault=OUT_OF_ORDER.name, fails=OUT_OF_ORDER.ends)
 def test_the_model_catches_an_eviction_out_of_order() -> None:
     class Broken(Model):
-        module = twin(FILE, ("self._entries.move_to_end(key)", "pass"))
+        module = build(COMPONENT, OUT_OF_ORDER.fault)
 
-    with pytest.raises(AssertionError):
-        run_state_machine_as_test(
-            Broken,
-            settings=settings(  # the same examples each time
-                max_examples=1000, database=None, phases=[Phase.generate], derandomize=True
-            ),
-        )
+    always_the_same = settings(
+        max_examples=1000, database=None, phases=[Phase.generate], derandomize=True
+    )
+    must_fail(OUT_OF_ORDER, lambda: run_state_machine_as_test(Broken, settings=always_the_same))
 
 
 # What the cases above leave out.
 
 
-def check_many_times_to_live(module: Any) -> None:
-    """Each entry has a time to live of its own, as with "until midnight"."""
-    clock = contract.Clock()
-    cache = Adapter(module.AsyncTTLCache(10.0, 40, clock=clock))
-    lives = [1.0 + (number * 7919) % 5003 for number in range(3000)]
+def check_records_of_expiry_do_not_pile_up(m: ModuleType) -> None:
+    """Each entry has a time to live of its own, as with "until midnight".
+
+    What a record weighs is seen in caches of 40 entries with one such time, and with 40.
+    """
+
+    def weight_of(lives: list[float]) -> int:
+        cache = Adapter(m.AsyncTTLCache(10.0, 40, clock=Clock()))
+        most = 0
+        for number, ttl in enumerate(lives):
+            cache.set(number, number, ttl)
+            most = max(most, weight(cache.cache))
+        return most
+
+    alone, each = weight_of([1.0] * 40), weight_of([1.0 + number for number in range(40)])
+    record = (each - alone) // 39
+    piled = weight_of([1.0 + number * 7919 % 5003 for number in range(500)])
+    assert (piled - alone) // record <= 2 * 40 + 64, "they pile up"
+
+
+def check_records_of_expiry_do_not_get_lost(m: ModuleType) -> None:
+    clock = Clock()
+    cache = Adapter(m.AsyncTTLCache(10.0, 40, clock=clock))
+    lives = [1.0 + number * 7919 % 5003 for number in range(3000)]
     for number, ttl in enumerate(lives):
         cache.set(number, number, ttl)
-        assert len(cache.cache._lines) == len(cache.cache._heap) <= 2 * 40 + 65
     for later in range(100, 5200, 100):
         clock.tick(100.0)
         assert len(cache) == sum(ttl > later for ttl in lives[-40:])
 
 
-@pytest.mark.guarantee("AC-1")
-def test_records_of_expiry_neither_pile_up_nor_get_lost() -> None:
-    check_many_times_to_live(ours)
-
-
-@pytest.mark.twin("AC-1")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        ("            heapq.heapify(self._heap)\n", ""),
-        ("if len(self._heap) > 2 * len(self._entries) + 64:", "if False:"),
-    ],
-)
-def test_records_that_pile_up_or_get_lost_are_caught(fault: tuple[str, str]) -> None:
-    with pytest.raises((AssertionError, KeyError)):
-        check_many_times_to_live(twin(FILE, fault))
-
-
-def check_a_dead_entry_behind_a_removed_one(module: Any) -> None:
-    clock = contract.Clock()
-    cache = Adapter(module.AsyncTTLCache(1.0, clock=clock))
+def check_a_dead_entry_is_found_behind_one_that_was_removed(m: ModuleType) -> None:
+    clock = Clock()
+    cache = Adapter(m.AsyncTTLCache(1.0, clock=clock))
     cache.set("first", 1)
     clock.tick(0.5)
     cache.set("second", 2)
@@ -341,26 +355,13 @@ def check_a_dead_entry_behind_a_removed_one(module: Any) -> None:
     clock.tick(0.5)
     assert len(cache) == 1
     clock.tick(0.5)
-    assert len(cache) == 0
+    assert len(cache) == 0, "it is still there"
     assert cache.stats.expirations == 1
 
 
-@pytest.mark.guarantee("AC-1")
-def test_a_dead_entry_is_found_behind_one_that_was_removed() -> None:
-    check_a_dead_entry_behind_a_removed_one(ours)
-
-
-@pytest.mark.twin("AC-1")
-def test_a_dead_entry_that_is_not_found_is_caught() -> None:
-    fault = ("heapq.heapreplace(self._heap, (deadline, ttl))", "heapq.heappop(self._heap)")
-    with pytest.raises(AssertionError):
-        check_a_dead_entry_behind_a_removed_one(twin(FILE, fault))
-
-
-@pytest.mark.guarantee("AC-1")
-def test_a_clock_that_steps_back_revives_nothing_and_kills_nothing() -> None:
-    clock = contract.Clock()
-    cache = Adapter(AsyncTTLCache[str, int](10.0, clock=clock))
+def check_a_clock_that_steps_back_revives_nothing_and_kills_nothing(m: ModuleType) -> None:
+    clock = Clock()
+    cache = Adapter(m.AsyncTTLCache(10.0, clock=clock))
     cache.set("old", 1)
     clock.tick(10.0)
     assert len(cache) == 0
@@ -374,13 +375,13 @@ def test_a_clock_that_steps_back_revives_nothing_and_kills_nothing() -> None:
     assert len(cache) == 0
 
 
-@pytest.mark.guarantee("AC-1")
-def test_the_wall_clock_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = Adapter(AsyncTTLCache[str, int](3600.0))
+def check_the_wall_clock_is_not_asked(m: ModuleType) -> None:
+    cache = Adapter(m.AsyncTTLCache(3600.0))
     cache.set("key", 1)
-    for jump in (7200.0, -7200.0):
-        monkeypatch.setattr(time, "time", lambda jump=jump: 1.7e9 + jump)
-        assert cache.items() == [("key", 1)]
+    with pytest.MonkeyPatch.context() as patch:
+        for jump in (7200.0, -7200.0):
+            patch.setattr(time, "time", lambda jump=jump: 1.7e9 + jump)
+            assert cache.items() == [("key", 1)]
 
 
 class Talkative:
@@ -396,8 +397,8 @@ class Talkative:
 @pytest.mark.guarantee("AC-1")
 @pytest.mark.parametrize("call", ["replace", "evict", "delete", "clear", "expire", "get"])
 def test_what_is_dropped_may_use_the_cache_and_is_gone_on_return(call: str) -> None:
-    clock = contract.Clock()
-    cache = Adapter(AsyncTTLCache[str, object](10.0, 2, clock=clock))
+    clock = Clock()
+    cache = Adapter(ours.AsyncTTLCache[str, object](10.0, 2, clock=clock))
     seen: list[int] = []
     cache.set("first", Talkative(cache, seen))
     cache.set("second", 2, math.inf)
@@ -418,7 +419,7 @@ def test_what_is_dropped_may_use_the_cache_and_is_gone_on_return(call: str) -> N
 class Impatient:
     """Lets so much time pass, when it is dropped, that all else is expired, and looks."""
 
-    def __init__(self, cache: Adapter, clock: contract.Clock, seen: list[int]) -> None:
+    def __init__(self, cache: Adapter, clock: Clock, seen: list[int]) -> None:
         self.cache, self.clock, self.seen = cache, clock, seen
 
     def __del__(self) -> None:
@@ -426,9 +427,9 @@ class Impatient:
         self.seen.append(len(self.cache))
 
 
-def check_clear_is_whole(module: Any) -> None:
-    clock, seen = contract.Clock(), list[int]()
-    cache = Adapter(module.AsyncTTLCache(10.0, clock=clock))
+def check_a_finalizer_sees_the_cache_cleared_and_not_half_of_it(m: ModuleType) -> None:
+    clock, seen = Clock(), list[int]()
+    cache = Adapter(m.AsyncTTLCache(10.0, clock=clock))
     cache.set("first", Impatient(cache, clock, seen))
     cache.set("second", 2)
     cache.clear()
@@ -436,20 +437,55 @@ def check_clear_is_whole(module: Any) -> None:
     assert cache.stats.expirations == 0
 
 
-@pytest.mark.guarantee("AC-1")
-def test_a_finalizer_sees_the_cache_cleared_and_not_half_of_it() -> None:
-    check_clear_is_whole(ours)
+PROOFS = [
+    Proof(
+        "AC-1",
+        check_records_of_expiry_do_not_pile_up,
+        [Twin("notes each life", faults.notes_each_life, "AssertionError: they pile up")],
+    ),
+    Proof(
+        "AC-1",
+        check_records_of_expiry_do_not_get_lost,
+        [
+            Twin(
+                "leaves its heap in disorder",
+                faults.collaborator("heapq", heapify=lambda heap: None),
+                "AssertionError: len(cache) == sum(",
+            )
+        ],
+    ),
+    Proof(
+        "AC-1",
+        check_a_dead_entry_is_found_behind_one_that_was_removed,
+        [
+            Twin(
+                "forgets a time to live with its first entry",
+                faults.collaborator("heapq", heapreplace=lambda heap, _: heapq.heappop(heap)),
+                "AssertionError: it is still there",
+            )
+        ],
+    ),
+    Proof("AC-1", check_a_clock_that_steps_back_revives_nothing_and_kills_nothing),
+    Proof("AC-1", check_the_wall_clock_is_not_asked),
+    Proof(
+        "AC-1",
+        check_a_finalizer_sees_the_cache_cleared_and_not_half_of_it,
+        [
+            Twin(
+                "clears one entry after another",
+                faults.clears_one_by_one,
+                "AssertionError: cache.stats.expirations == 0",
+            )
+        ],
+    ),
+]
 
 
-@pytest.mark.twin("AC-1")
-@pytest.mark.filterwarnings("ignore")
-def test_entries_that_are_dropped_too_early_are_caught() -> None:
-    early = (
-        "        self._entries, self._lines, self._heap, self._loads = OrderedDict(), {}, [], {}\n"
-    )
-    late = "        self._entries = OrderedDict()\n        self._lines, self._heap = {}, []\n"
-    held = (
-        "        _dropped = self._entries  # until the return: their finalizers may use the cache\n"
-    )
-    with pytest.raises(AssertionError):
-        check_clear_is_whole(twin(FILE, (held, ""), (early, late)))
+@each_proof(PROOFS)
+def test_mapping(proof: Proof) -> None:
+    proof.hold(ours)
+
+
+@each_twin(PROOFS)
+def test_mapping_catches(proof: Proof, twin: Twin) -> None:
+    proof.must_fail(twin, COMPONENT)
