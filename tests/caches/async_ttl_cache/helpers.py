@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import inspect
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import detangle
 import pytest
 
 from tests.kit.fakes import run
+from tests.kit.twins import Fault, Twin
 
 R = TypeVar("R")
 COMPONENT = "caches/async_ttl_cache"
@@ -24,13 +26,21 @@ each_way = pytest.mark.parametrize(
 )
 
 
+def says(name: str, fault: Fault, message: str) -> Twin:
+    """The twin that fails an assertion, of which this is a piece."""
+    return Twin(name, fault, f"AssertionError: {message}")
+
+
 def start_at_once() -> None:
     """From now on the loop's tasks take their first step when they are made."""
     asyncio.get_running_loop().set_task_factory(vars(asyncio)["eager_task_factory"])
 
 
 def hold(check: Check, module: ModuleType, tasks: str) -> None:
-    """Run the check on a loop in debug mode, with one kind of tasks."""
+    """Run the check on a loop in debug mode, with one kind of tasks, or on a loop of its own."""
+    if not inspect.iscoroutinefunction(check):
+        check(module)
+        return
 
     async def main() -> None:
         asyncio.get_running_loop().set_debug(True)

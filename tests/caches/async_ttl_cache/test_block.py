@@ -18,6 +18,7 @@ from tests.caches.async_ttl_cache.helpers import (
     ask,
     each_way,
     hold,
+    says,
     spy_on_timers,
     virtual,
 )
@@ -164,71 +165,32 @@ async def check_the_clean_up_keeps_no_callers_context_alive(m: ModuleType) -> No
         assert reference() is None
 
 
+PACE = faults.made_with(lambda _: {"cleanup_interval": 50.0})
+CLOCK = faults.made_with(lambda _: {"clock": lambda: time.monotonic()})
+GOES_ON = says("never ends the clean-up", faults.never_ends_the_clean_up, "it goes on")
+SELDOM = says("cleans up too seldom", PACE, "cache.stats.expirations == 1000")
+RESTLESS = says("asks the clock again and again", CLOCK, "timers[0][0] > 3500.0")
+KEEPS = says("keeps a caller's context", faults.keeps_a_context, "reference() is None")
+EARLY = says("leaves too early", faults.leaves_too_early, "it did not wait")
+ALL = says("cancels all loads", faults.cancels_all_loads, "awaited.cancelled == 0")
 BLOCKS = [
-    Proof(
-        "AC-4",
-        check_the_clean_up_runs_until_the_block_is_left,
-        [
-            Twin("never ends the clean-up", faults.keeps_the_timer, "AssertionError: it goes on"),
-            Twin(
-                "cleans up too seldom",
-                faults.made_with(lambda given: {"cleanup_interval": 50.0}),
-                "AssertionError: cache.stats.expirations == 1000",
-            ),
-        ],
-    ),
-    Proof(
-        "AC-4",
-        check_the_clean_up_sleeps_while_nothing_can_expire,
-        [
-            Twin(
-                "asks the clock again and again",
-                faults.made_with(lambda given: {"clock": lambda: time.monotonic()}),
-                "AssertionError: timers[0][0] > 3500.0",
-            )
-        ],
-    ),
+    Proof("AC-4", check_the_clean_up_runs_until_the_block_is_left, [GOES_ON, SELDOM]),
+    Proof("AC-4", check_the_clean_up_sleeps_while_nothing_can_expire, [RESTLESS]),
     Proof("AC-4", check_a_timer_that_is_early_enough_stays),
-    Proof(
-        "AC-4",
-        check_an_abandoned_load_that_leaves_does_not_wait_for_itself,
-        [Twin("waits for all tasks", faults.waits_for_all_tasks, "DeadlockError")],
-    ),
+    Proof("AC-4", check_an_abandoned_load_that_leaves_does_not_wait_for_itself),
     Proof("AC-4", check_blocks_can_be_nested_and_entered_again),
-    Proof(
-        "AC-4",
-        check_the_clean_up_keeps_no_callers_context_alive,
-        [
-            Twin(
-                "sets its timer in a caller's context",
-                faults.keeps_the_context,
-                "AssertionError: reference() is None",
-            )
-        ],
-    ),
+    Proof("AC-4", check_the_clean_up_keeps_no_callers_context_alive, [KEEPS]),
+    Proof("AC-4", check_leaving_waits_for_abandoned_loads_and_for_no_other, [EARLY, ALL]),
 ]
-LEAVING = Proof(
-    "AC-4",
-    check_leaving_waits_for_abandoned_loads_and_for_no_other,
-    [
-        Twin("leaves too early", faults.leaves_without_waiting, "AssertionError: it did not wait"),
-        Twin("cancels all loads", faults.cancels_all_loads, "AssertionError: awaited.cancelled"),
-    ],
-)
-
-
-@each_proof(BLOCKS)
-def test_block(proof: Proof) -> None:
-    proof.hold(ours)
 
 
 @each_way
-@each_proof([LEAVING])
-def test_leaving(proof: Proof, tasks: str) -> None:
+@each_proof(BLOCKS)
+def test_block(proof: Proof, tasks: str) -> None:
     hold(proof.check, ours, tasks)
 
 
-@each_twin([*BLOCKS, LEAVING])
+@each_twin(BLOCKS)
 def test_block_catches(proof: Proof, twin: Twin) -> None:
     proof.must_fail(twin, COMPONENT)
 

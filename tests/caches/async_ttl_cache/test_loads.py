@@ -21,10 +21,11 @@ from tests.caches.async_ttl_cache.helpers import (
     hold,
     load_42,
     no_collector,
+    says,
     step,
     weight,
 )
-from tests.kit.fakes import run, turns
+from tests.kit.fakes import turns
 from tests.kit.proofs import Proof, each_proof, each_twin
 from tests.kit.twins import Twin
 
@@ -56,9 +57,7 @@ async def check_when_the_last_caller_leaves_the_load_is_cancelled(m: ModuleType)
         await turns()
     assert loader.cleaned == 1
     assert (cache.stats.loads, cache.stats.load_failures) == (0, 1)
-    again = Loader()
-    again.gate.set_result("again")
-    assert await cache.get_or_load("key", again) == "again"
+    assert await cache.get_or_load("key", load_42) == 42
 
 
 async def check_who_asks_after_an_abandonment_starts_a_load(m: ModuleType) -> None:
@@ -124,9 +123,7 @@ async def check_a_failure_reaches_all_who_wait_and_is_not_stored(m: ModuleType) 
     assert all(result is failure for result in results)
     assert "key" not in cache
     assert (cache.stats.loads, cache.stats.load_failures) == (0, 1)
-    better = Loader()
-    better.gate.set_result("better")
-    assert await cache.get_or_load("key", better) == "better"
+    assert await cache.get_or_load("key", load_42) == 42
 
 
 async def check_the_loaders_own_cancellation_is_for_its_caller(m: ModuleType) -> None:
@@ -158,25 +155,25 @@ async def check_who_waited_for_a_lost_load_takes_a_value_stored_meanwhile(m: Mod
     leader.close()
 
 
-def check_a_load_that_is_cancelled_before_its_first_step_strands_nobody(m: ModuleType) -> None:
-    async def main() -> None:
-        cache, loader = m.AsyncTTLCache(), Loader()
-        me, before = asyncio.current_task(), asyncio.all_tasks()
-        leader, joiner = cache.get_or_load("key", loader), cache.get_or_load("key", loader)
-        waits = [leader.send(None), joiner.send(None)]  # both wait; the load has not begun
-        (load,) = asyncio.all_tasks() - before - {me}
-        load.cancel()
-        await turns()
-        assert loader.started == 0
-        assert all(wait.done() for wait in waits)
-        with pytest.raises(asyncio.CancelledError):
-            leader.send(None)
-        joiner.send(None)  # loads again
-        await turns()
-        assert loader.started == 1
-        joiner.close()
-
-    run(main())
+async def check_a_load_that_is_cancelled_before_its_first_step_strands_nobody(
+    m: ModuleType,
+) -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # or it takes its first step at once
+    cache, loader = m.AsyncTTLCache(), Loader()
+    me, before = asyncio.current_task(), asyncio.all_tasks()
+    leader, joiner = cache.get_or_load("key", loader), cache.get_or_load("key", loader)
+    waits = [leader.send(None), joiner.send(None)]  # both wait; the load has not begun
+    (load,) = asyncio.all_tasks() - before - {me}
+    load.cancel()
+    await turns()
+    assert loader.started == 0
+    assert all(wait.done() for wait in waits)
+    with pytest.raises(asyncio.CancelledError):
+        leader.send(None)
+    joiner.send(None)  # loads again
+    await turns()
+    assert loader.started == 1
+    joiner.close()
 
 
 async def check_a_loader_may_return_any_awaitable(m: ModuleType) -> None:
@@ -339,147 +336,34 @@ async def check_loads_leave_nothing_behind(m: ModuleType) -> None:
     assert weights[1:] == weights[:1] * 3
 
 
-SINGLE_FLIGHT = [
-    Proof(
-        "AC-2",
-        check_a_cancelled_caller_leaves_the_load_to_the_others,
-        [
-            Twin("lets all await the task itself", faults.shared_task, "AssertionError: [True, "),
-            Twin(
-                "ends the load with its first caller",
-                faults.first_takes_it_along,
-                "AssertionError: [True, ",
-            ),
-        ],
-    ),
-    Proof(
-        "AC-2",
-        check_when_the_last_caller_leaves_the_load_is_cancelled,
-        [
-            Twin(
-                "loads on for nobody",
-                faults.goes_on_for_nobody,
-                "AssertionError: loader.cleaned == 1",
-            )
-        ],
-    ),
-    Proof(
-        "AC-2",
-        check_who_asks_after_an_abandonment_starts_a_load,
-        [
-            Twin(
-                "lets callers join an abandoned load",
-                faults.joins_the_abandoned,
-                "AssertionError: second.started == 1",
-            )
-        ],
-    ),
+SHARED = says("lets all await one task", faults.all_await_one_task, "[True, False, True, False]")
+FIRST = says("ends a load with its first caller", faults.ends_with_the_first_caller, "[True, ")
+FOR_NOBODY = says("loads on for nobody", faults.goes_on_for_nobody, "loader.cleaned == 1")
+JOINED = says("joins an abandoned load", faults.joins_the_abandoned, "second.started == 1")
+AGAIN = says("repeats a failure for who joined it", faults.repeats_a_failure, "== (0, 1)")
+STORES = says("stores it all the same", faults.stores_whatever_has_happened, '"key") == "new"')
+DELETES = says("deletes only what is there", faults.deletes_only_what_is_there, "== (1, 1)")
+CLEARS = says("clears only what is there", faults.deletes_one_by_one, "== (1, 1)")
+EMPTY = says("loads in an empty context", faults.loads_in_an_empty_context, 'seen == ["first"]')
+KEEPS_ERROR = says("keeps an error in a circle", faults.keeps_an_error, "== [None] * 3")
+KEEPS_LOADER = says("keeps each loader", faults.keeps_each_loader, "weights[1:] == weights[:1]")
+LOADS = [
+    Proof("AC-2", check_a_cancelled_caller_leaves_the_load_to_the_others, [SHARED, FIRST]),
+    Proof("AC-2", check_when_the_last_caller_leaves_the_load_is_cancelled, [FOR_NOBODY]),
+    Proof("AC-2", check_who_asks_after_an_abandonment_starts_a_load, [JOINED]),
     Proof("AC-2", check_who_waits_is_served_in_the_order_of_asking),
     Proof("AC-4", check_the_clean_up_of_a_cancelled_load_is_not_cut_short),
-    Proof(
-        "AC-2",
-        check_a_failure_reaches_all_who_wait_and_is_not_stored,
-        [
-            Twin(
-                "loads again for each who joined a failure",
-                faults.loads_again_for_who_joined,
-                "AssertionError: == (0, 1)",
-            )
-        ],
-    ),
-    Proof(
-        "AC-2",
-        check_the_loaders_own_cancellation_is_for_its_caller,
-        [
-            Twin(
-                "passes a loader's cancellation to all",
-                faults.spreads_a_cancellation,
-                "AssertionError: second.started == 1",
-            )
-        ],
-    ),
+    Proof("AC-2", check_a_failure_reaches_all_who_wait_and_is_not_stored, [AGAIN]),
+    Proof("AC-2", check_the_loaders_own_cancellation_is_for_its_caller),
     Proof("AC-2", check_a_loader_may_return_any_awaitable),
     Proof("AC-2", check_a_stop_iteration_from_a_loader_becomes_a_runtime_error),
-    Proof(
-        "AC-1",
-        check_a_load_outdated_by_a_set_answers_nobody_later,
-        [
-            Twin(
-                "stores what it loaded whatever has happened",
-                faults.stores_whatever_has_happened,
-                'AssertionError: await cache.get("key") == "new"',
-            )
-        ],
-    ),
-    Proof(
-        "AC-1",
-        check_a_load_outdated_by_a_delete_answers_nobody_later,
-        [
-            Twin(
-                "deletes only what is there",
-                faults.deletes_only_what_is_there,
-                "AssertionError: == (1, 1)",
-            )
-        ],
-    ),
-    Proof(
-        "AC-1",
-        check_a_load_outdated_by_a_clear_answers_nobody_later,
-        [
-            Twin(
-                "clears only what is there",
-                faults.clears_one_by_one,
-                "AssertionError: == (1, 1)",
-            )
-        ],
-    ),
-    Proof(
-        "AC-2",
-        check_the_load_runs_in_a_copy_of_the_first_callers_context,
-        [
-            Twin(
-                "runs the loader in an empty context",
-                faults.forgets_who_asks,
-                'AssertionError: seen == ["first"]',
-            )
-        ],
-    ),
-    Proof(
-        "AC-2",
-        check_a_failure_is_let_go_without_the_collector,
-        [
-            Twin(
-                "keeps an error in a circle",
-                faults.keeps_the_error,
-                "AssertionError: == [None] * 3",
-            )
-        ],
-    ),
-    Proof(
-        "AC-2",
-        check_a_task_that_a_loader_left_keeps_no_value,
-        [
-            Twin(
-                "keeps the value in the load's context",
-                faults.keeps_the_value,
-                "AssertionError: it is kept",
-            )
-        ],
-    ),
-    Proof(
-        "AC-4",
-        check_loads_leave_nothing_behind,
-        [
-            Twin(
-                "keeps each loader",
-                faults.keeps_the_loader,
-                "AssertionError: weights[1:] == weights[:1] * 3",
-            )
-        ],
-    ),
-]
-# These count the steps of tasks that start later.
-LAZY = [
+    Proof("AC-1", check_a_load_outdated_by_a_set_answers_nobody_later, [STORES]),
+    Proof("AC-1", check_a_load_outdated_by_a_delete_answers_nobody_later, [DELETES]),
+    Proof("AC-1", check_a_load_outdated_by_a_clear_answers_nobody_later, [CLEARS]),
+    Proof("AC-2", check_the_load_runs_in_a_copy_of_the_first_callers_context, [EMPTY]),
+    Proof("AC-2", check_a_failure_is_let_go_without_the_collector, [KEEPS_ERROR]),
+    Proof("AC-2", check_a_task_that_a_loader_left_keeps_no_value),
+    Proof("AC-4", check_loads_leave_nothing_behind, [KEEPS_LOADER]),
     Proof("AC-2", check_who_waited_for_a_lost_load_takes_a_value_stored_meanwhile),
     Proof("AC-2", check_a_load_that_is_cancelled_before_its_first_step_strands_nobody),
     Proof("AC-2", check_a_load_that_nobody_else_refers_to_is_not_collected),
@@ -487,17 +371,12 @@ LAZY = [
 
 
 @each_way
-@each_proof(SINGLE_FLIGHT)
+@each_proof(LOADS)
 def test_loads(proof: Proof, tasks: str) -> None:
     hold(proof.check, ours, tasks)
 
 
-@each_proof(LAZY)
-def test_loads_of_tasks_that_start_later(proof: Proof) -> None:
-    proof.hold(ours)
-
-
-@each_twin(SINGLE_FLIGHT)
+@each_twin(LOADS)
 def test_loads_catch(proof: Proof, twin: Twin) -> None:
     proof.must_fail(twin, COMPONENT)
 

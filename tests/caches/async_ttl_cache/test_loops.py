@@ -5,8 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -23,19 +22,16 @@ from tests.kit.proofs import Proof, each_proof, each_twin
 from tests.kit.twins import Twin
 
 
-class OtherLoop:
+@contextlib.contextmanager
+def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
     """A running loop in a thread of its own."""
-
-    def __enter__(self) -> asyncio.AbstractEventLoop:
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
-        self.thread.start()
-        return self.loop
-
-    def __exit__(self, *_: object) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        thread = Beside(loop.run_forever)
+        try:
+            yield loop
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.result()
 
 
 PLAIN: dict[str, Callable[[Any], Any]] = {
@@ -66,7 +62,7 @@ async def use(cache: Any, name: str) -> object:
 def check_a_second_running_loop_is_refused(m: ModuleType, name: str) -> None:
     """And it changes nothing."""
     cache = m.AsyncTTLCache()
-    with OtherLoop() as loop:
+    with other_loop() as loop:
         asyncio.run_coroutine_threadsafe(cache.set("key", 1), loop).result()
         with pytest.raises(RuntimeError) as caught:
             asyncio.run(use(cache, name))
@@ -89,7 +85,7 @@ def check_many_threads_through_their_own_loops_get_errors_and_no_hang(m: ModuleT
                 asyncio.run(use(cache, "get"))
         return 20
 
-    with OtherLoop() as loop:
+    with other_loop() as loop:
         asyncio.run_coroutine_threadsafe(cache.set("key", 1), loop).result()
         assert [each.result() for each in [Beside(refused) for _ in range(4)]] == [20] * 4
         answer = asyncio.run_coroutine_threadsafe(cache.get("key"), loop).result()
@@ -99,28 +95,22 @@ def check_many_threads_through_their_own_loops_get_errors_and_no_hang(m: ModuleT
 def check_one_loop_after_another_is_fine_whatever_was_left_behind(m: ModuleType) -> None:
     cache, timers = m.AsyncTTLCache(), list[tuple[float, asyncio.TimerHandle]]()
 
-    def all_are_cancelled() -> bool:
-        return bool(timers) and all(timer.cancelled() for _, timer in timers)
-
     async def first() -> None:
-        timers[:] = []
-        watched = spy_on_timers()
+        spied = spy_on_timers()
         await cache.set("key", 1)
         await cache.__aenter__()
         ask(cache, Loader(), key="new")
         await turns()
-        timers.extend(watched)
+        timers[:] = spied
 
     async def second() -> None:
         assert await cache.get("key") == 1
-        assert all_are_cancelled()
+        assert [timer.cancelled() for _, timer in timers] == [True]
         assert await cache.get_or_load("new", load_42) == 42
-        timers[:] = []
-        watched = spy_on_timers()
+        spied = spy_on_timers()
         async with cache:
             await cache.set("key", 2)
-        timers.extend(watched)
-        assert all_are_cancelled()
+        assert [timer.cancelled() for _, timer in spied] == [True]
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     for _ in range(2):
@@ -143,30 +133,12 @@ def check_the_plain_methods_work_outside_of_any_loop(m: ModuleType) -> None:
     assert (cache.size, "key" in cache, cache.stats.misses) == (1, True, 0)
 
 
-REFUSED = Proof(
-    "AC-5",
-    check_a_second_running_loop_is_refused,
-    [
-        Twin(
-            "takes all loops for the same one",
-            faults.knows_no_loop,
-            "Failed: DID NOT RAISE",
-        )
-    ],
-)
-PROOFS = [
+ANY_LOOP = Twin("takes all loops for one", faults.takes_all_loops_for_one, "Failed: DID NOT RAISE")
+GONE = Twin("awaits a dead loop's load", faults.all_await_one_task, "RuntimeError: different loop")
+REFUSED = Proof("AC-5", check_a_second_running_loop_is_refused, [ANY_LOOP])
+LOOPS = [
     Proof("AC-5", check_many_threads_through_their_own_loops_get_errors_and_no_hang),
-    Proof(
-        "AC-5",
-        check_one_loop_after_another_is_fine_whatever_was_left_behind,
-        [
-            Twin(
-                "waits for a load of a loop that is gone",
-                faults.shared_task,
-                "RuntimeError: attached to a different loop",
-            )
-        ],
-    ),
+    Proof("AC-5", check_one_loop_after_another_is_fine_whatever_was_left_behind, [GONE]),
     Proof("AC-5", check_the_plain_methods_work_outside_of_any_loop),
 ]
 
@@ -182,12 +154,12 @@ def test_refused_catches(proof: Proof, twin: Twin) -> None:
     proof.must_fail(twin, COMPONENT, "get")
 
 
-@each_proof(PROOFS)
+@each_proof(LOOPS)
 def test_loops(proof: Proof) -> None:
     proof.hold(ours)
 
 
-@each_twin(PROOFS)
+@each_twin(LOOPS)
 def test_loops_catch(proof: Proof, twin: Twin) -> None:
     proof.must_fail(twin, COMPONENT)
 
@@ -196,7 +168,7 @@ def test_loops_catch(proof: Proof, twin: Twin) -> None:
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_thread_without_a_loop_is_refused_while_the_loop_runs(name: str) -> None:
     cache = AsyncTTLCache[str, int]()
-    with OtherLoop() as loop:
+    with other_loop() as loop:
         asyncio.run_coroutine_threadsafe(cache.set("key", 1), loop).result()
         with pytest.raises(RuntimeError, match="another event loop"):
             PLAIN[name](cache)

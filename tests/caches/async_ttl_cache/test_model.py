@@ -20,12 +20,12 @@ from hypothesis.stateful import (
 
 import reference_impl.caches.async_ttl_cache as ours
 from tests.caches.async_ttl_cache import faults
-from tests.caches.async_ttl_cache.helpers import COMPONENT, step, weight
+from tests.caches.async_ttl_cache.helpers import COMPONENT, says, step, weight
 from tests.contracts import cache_contract as contract
 from tests.kit.fakes import Clock
 from tests.kit.profile import budget
 from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin, build, must_fail
+from tests.kit.twins import Twin
 
 R = TypeVar("R")
 
@@ -45,47 +45,25 @@ class Adapter:
     def __init__(self, cache: Any) -> None:
         self.cache = cache
 
-    def call(self, coroutine: Coroutine[Any, Any, R]) -> R:
+    def __getattr__(self, name: str) -> Any:
+        found: Any = getattr(self.cache, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            return self.run(found(*arguments, **options))
+
+        return call if callable(found) else found
+
+    def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
         if self.loop.is_running():  # a loader calls
             return step(coroutine)
         return self.loop.run_until_complete(coroutine)
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        return self.call(self.cache.get(key, default))
-
-    def set(self, key: Any, value: Any, ttl: float | None = None) -> None:
-        self.call(self.cache.set(key, value, ttl))
-
-    def delete(self, key: Any) -> bool:
-        return self.call(self.cache.delete(key))
-
-    def clear(self) -> None:
-        self.call(self.cache.clear())
-
-    def cleanup_expired(self) -> int:
-        return self.call(self.cache.cleanup_expired())
 
     def get_or_load(self, key: Any, loader: Callable[[], Any], ttl: float | None = None) -> Any:
         async def load() -> Any:
             return loader()
 
         usable: Any = load if callable(loader) else loader
-        return self.call(self.cache.get_or_load(key, usable, ttl))
-
-    def keys(self) -> list[Any]:
-        return self.call(self.cache.keys())
-
-    def items(self) -> list[tuple[Any, Any]]:
-        return self.call(self.cache.items())
-
-    @property
-    def stats(self) -> contract.Stats:
-        stats: contract.Stats = self.cache.stats
-        return stats
-
-    @property
-    def size(self) -> int:
-        return int(self.cache.size)
+        return self.run(self.cache.get_or_load(key, usable, ttl))
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -97,7 +75,7 @@ class Adapter:
 class Adapted(contract.CacheCases):
     module: Any = ours
 
-    def make(self, **arguments: Any) -> contract.Cache:
+    def make(self, **arguments: Any) -> Any:
         return Adapter(self.module.AsyncTTLCache(**arguments))
 
 
@@ -137,68 +115,20 @@ class TestBadInput(Adapted, contract.BadInputCases):
         assert repr(bad) in str(caught.value)
 
 
-class Everything(  # that can be broken
-    TestExpiry, TestBound, TestEviction, TestStats, TestInvalidation, TestNone
-):
+class Cases(TestExpiry, TestBound, TestStats, TestNone):  # of which some must fail
     __test__ = False
 
 
-CASES: list[tuple[Callable[[Everything], None], Twin]] = [
-    (
-        Everything.test_an_entry_lives_for_its_time_and_not_a_moment_longer,
-        Twin(
-            "lets entries live a little longer",
-            faults.made_with(lambda given: {"default_ttl": given["default_ttl"] + 0.0625}),
-            "AssertionError: gone",
-        ),
-    ),
-    (
-        Everything.test_the_bound_is_kept,
-        Twin(
-            "keeps one entry too many",
-            faults.made_with(lambda given: {"max_size": given["max_size"] + 1}),
-            "AssertionError: <= 3",
-        ),
-    ),
-    (
-        Everything.test_the_least_recently_used_entry_makes_room_not_the_oldest_write,
-        Twin("evicts the oldest write", faults.evicts_the_oldest_write, 'AssertionError: "new"'),
-    ),
-    (
-        lambda cases: cases.test_removing_an_expired_entry_is_an_expiration_whoever_does_it("set"),
-        Twin("counts no expiration", faults.counts_no_expiration, "AssertionError: (1, 0)"),
-    ),
-    (
-        Everything.test_a_set_during_the_load_stays,
-        Twin(
-            "stores what it loaded whatever has happened",
-            faults.stores_whatever_has_happened,
-            'AssertionError: "set"',
-        ),
-    ),
-    (
-        Everything.test_none_is_stored_found_and_counted,
-        Twin("takes None for no value", faults.none_is_no_value, "AssertionError: default"),
-    ),
-]
+def case(name: str, *arguments: Any) -> Callable[[ModuleType], None]:
+    """One of the cases, as a check of a module."""
 
+    def check(m: ModuleType) -> None:
+        cases = Cases()
+        cases.module = m
+        getattr(cases, name)(*arguments)
 
-@pytest.mark.parametrize(
-    ("case", "twin"),
-    [
-        pytest.param(
-            case,
-            twin,
-            id=twin.name,
-            marks=pytest.mark.twin("AC-1", fault=twin.name, fails=twin.ends),
-        )
-        for case, twin in CASES
-    ],
-)
-def test_the_cases_catch(case: Callable[[Everything], None], twin: Twin) -> None:
-    cases = Everything()
-    cases.module = build(COMPONENT, twin.fault)
-    must_fail(twin, lambda: case(cases))
+    check.__name__ = name.removeprefix("test_")
+    return check
 
 
 class Model(RuleBasedStateMachine):
@@ -293,22 +223,16 @@ TestModel = pytest.mark.guarantee("AC-1")(Model.TestCase)
 TestModel.settings = settings(max_examples=budget(60, 300), stateful_step_count=40)
 
 
-OUT_OF_ORDER = Twin(
-    "evicts the oldest write",
-    faults.evicts_the_oldest_write,
-    "AssertionError: self.cache.items() ==",
-)
+def check_the_model(m: ModuleType) -> None:
+    """On the same examples each time."""
 
-
-@pytest.mark.twin("AC-1", fault=OUT_OF_ORDER.name, fails=OUT_OF_ORDER.ends)
-def test_the_model_catches_an_eviction_out_of_order() -> None:
-    class Broken(Model):
-        module = build(COMPONENT, OUT_OF_ORDER.fault)
+    class Examined(Model):
+        module = m
 
     always_the_same = settings(
         max_examples=1000, database=None, phases=[Phase.generate], derandomize=True
     )
-    must_fail(OUT_OF_ORDER, lambda: run_state_machine_as_test(Broken, settings=always_the_same))
+    run_state_machine_as_test(Examined, settings=always_the_same)
 
 
 # What the cases above leave out.
@@ -437,55 +361,45 @@ def check_a_finalizer_sees_the_cache_cleared_and_not_half_of_it(m: ModuleType) -
     assert cache.stats.expirations == 0
 
 
-PROOFS = [
+LIFE = faults.made_with(lambda given: {"default_ttl": given["default_ttl"] + 0.0625})
+SIZE = faults.made_with(lambda given: {"max_size": given["max_size"] + 1})
+UNSORTED = faults.collaborator("heapq", heapify=lambda heap: None)
+POPPED = faults.collaborator("heapq", heapreplace=lambda heap, _: heapq.heappop(heap))
+LONGER = says("lets entries live a little longer", LIFE, "gone")
+ONE_MORE = says("keeps one entry too many", SIZE, "<= 3")
+UNCOUNTED = says("counts no expiration", faults.counts_no_expiration, "(1, 0)")
+NO_VALUE = says("takes None for no value", faults.takes_none_for_no_value, "default")
+OLDEST = says("evicts the oldest write", faults.evicts_the_oldest_write, "self.cache.items() ==")
+PILES = says("keeps a note of each life", faults.notes_each_life, "they pile up")
+LOSES = says("leaves its heap in disorder", UNSORTED, "len(cache) == sum(")
+FORGETS = says("forgets a time to live with its first entry", POPPED, "it is still there")
+HALF = says("clears one entry after another", faults.deletes_one_by_one, "expirations == 0")
+CASES = [  # which hold above
+    Proof("AC-1", case("test_an_entry_lives_for_its_time_and_not_a_moment_longer"), [LONGER]),
+    Proof("AC-1", case("test_the_bound_is_kept"), [ONE_MORE]),
     Proof(
         "AC-1",
-        check_records_of_expiry_do_not_pile_up,
-        [Twin("notes each life", faults.notes_each_life, "AssertionError: they pile up")],
+        case("test_removing_an_expired_entry_is_an_expiration_whoever_does_it", "set"),
+        [UNCOUNTED],
     ),
-    Proof(
-        "AC-1",
-        check_records_of_expiry_do_not_get_lost,
-        [
-            Twin(
-                "leaves its heap in disorder",
-                faults.collaborator("heapq", heapify=lambda heap: None),
-                "AssertionError: len(cache) == sum(",
-            )
-        ],
-    ),
-    Proof(
-        "AC-1",
-        check_a_dead_entry_is_found_behind_one_that_was_removed,
-        [
-            Twin(
-                "forgets a time to live with its first entry",
-                faults.collaborator("heapq", heapreplace=lambda heap, _: heapq.heappop(heap)),
-                "AssertionError: it is still there",
-            )
-        ],
-    ),
+    Proof("AC-1", case("test_none_is_stored_found_and_counted"), [NO_VALUE]),
+    Proof("AC-1", check_the_model, [OLDEST]),
+]
+MAPPING = [
+    Proof("AC-1", check_records_of_expiry_do_not_pile_up, [PILES]),
+    Proof("AC-1", check_records_of_expiry_do_not_get_lost, [LOSES]),
+    Proof("AC-1", check_a_dead_entry_is_found_behind_one_that_was_removed, [FORGETS]),
     Proof("AC-1", check_a_clock_that_steps_back_revives_nothing_and_kills_nothing),
     Proof("AC-1", check_the_wall_clock_is_not_asked),
-    Proof(
-        "AC-1",
-        check_a_finalizer_sees_the_cache_cleared_and_not_half_of_it,
-        [
-            Twin(
-                "clears one entry after another",
-                faults.clears_one_by_one,
-                "AssertionError: cache.stats.expirations == 0",
-            )
-        ],
-    ),
+    Proof("AC-1", check_a_finalizer_sees_the_cache_cleared_and_not_half_of_it, [HALF]),
 ]
 
 
-@each_proof(PROOFS)
+@each_proof(MAPPING)
 def test_mapping(proof: Proof) -> None:
     proof.hold(ours)
 
 
-@each_twin(PROOFS)
+@each_twin(CASES + MAPPING)
 def test_mapping_catches(proof: Proof, twin: Twin) -> None:
     proof.must_fail(twin, COMPONENT)
