@@ -287,8 +287,8 @@ def hangs(name: str, fault: Fault) -> Twin:
 
 CANCELLED = "a caller was cancelled by nobody"
 SHARED = says("lets both await one task", faults.all_await_one_task, "the second caller is")
-STRANDS = hangs("strands who joined a failure", faults.strands_who_joined_a_failure)
-STORES = says("stores all the same", faults.stores_whatever_has_happened, "the load undid it")
+STRANDS = hangs("strands those who joined a failure", faults.strands_who_joined_a_failure)
+STORES = says("stores an outdated load", faults.stores_whatever_has_happened, "the load undid it")
 DELETES = says("deletes only what is there", faults.deletes_only_what_is_there, "came back")
 CLEARS = says("clears only what is there", faults.deletes_one_by_one, "an old value came back")
 LATER = Twin("sets in a later step", faults.sets_later, "NotLinearizable")
@@ -298,7 +298,7 @@ CANCELLATION = [
     says("ends a load with its first caller", faults.ends_with_the_first_caller, CANCELLED),
     says("loads on for nobody", faults.goes_on_for_nobody, "though nobody waited for it"),
     says("drops a load that has ended", faults.drops_what_has_ended, "was not stored"),
-    hangs("strands who stays when one leaves", faults.strands_who_stays),
+    hangs("strands those who stay when one leaves", faults.strands_who_stays),
     says("joins an abandoned load", faults.joins_the_abandoned, CANCELLED),
 ]
 CIRCLES = [
