@@ -1,33 +1,44 @@
 """AsyncTTLCache under every schedule and every cancellation, by detangle's loop.
 
-A deviation from asyncio's order and a cancellation both count as a delay, so `delays=2` covers,
+A deviation from asyncio's order and a cancellation both count as a delay, so two delays cover,
 for example, any single cancellation at any await together with any single change of order.
 """
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from types import ModuleType
 from typing import Any
 
 import detangle
-import pytest
 
 import reference_impl.caches.async_ttl_cache as ours
+from tests.caches.async_ttl_cache import faults
+from tests.caches.async_ttl_cache.helpers import COMPONENT, load_42, says, start_at_once
 from tests.kit.explore import Schedules
-from tests.kit.twins import twin
-
-FILE = "caches/async_ttl_cache.py"
-Model = Callable[[], Coroutine[Any, Any, None]]
+from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.twins import Fault, Twin, build
 
 
 class Source:
-    """Loads values, and counts what becomes of its loads."""
+    """What is behind a cache: it loads values, and watches those who ask for them."""
 
-    def __init__(self, fails: int = 0) -> None:
+    def __init__(self, cache: Any, fails: int = 0) -> None:
+        self.cache = cache
         self.fails = fails  # so many of the first loads
-        self.calls = self.running = self.cancelled = self.most = 0
+        self.calls = self.running = self.cancelled = self.most = self.for_nobody = 0
+        self._waiting: dict[object, int] = {}  # who asks, and how many loads had landed then
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anybody waits for a load, or for the turn in which it gets the value."""
+        return bool(self._waiting)
+
+    def _landed(self) -> int:
+        return int(self.cache.stats.loads + self.cache.stats.load_failures)
 
     async def load(self) -> int:
+        """Count what becomes of a load."""
         self.calls += 1
         number = self.calls
         self.running += 1
@@ -40,9 +51,32 @@ class Source:
             raise
         finally:
             self.running -= 1
+        self.for_nobody += not self.is_awaited
         if number <= self.fails:
             raise OSError(number)
         return number
+
+    async def ask(self) -> int:
+        """What a caller does."""
+        joins = self._landed() in self._waiting.values()
+        me = object()
+
+        async def load() -> int:
+            assert not joins, "a load was repeated for one who had joined it"
+            return await self.load()
+
+        self._waiting[me] = self._landed()
+        try:
+            return int(await self.cache.get_or_load("key", load))
+        finally:
+            del self._waiting[me]
+
+    def callers(self, number: int) -> "list[asyncio.Task[int]]":
+        """So many callers, each of whom may be cancelled at each of their awaits."""
+        tasks = [asyncio.create_task(self.ask()) for _ in range(number)]
+        for task in tasks:
+            detangle.inject_cancellation(task)
+        return tasks
 
 
 def outcome(task: "asyncio.Task[Any]") -> str:
@@ -50,11 +84,6 @@ def outcome(task: "asyncio.Task[Any]") -> str:
         assert task in detangle.current_loop().injected, "a caller was cancelled by nobody"
         return "cancelled"
     return "failed" if task.exception() else str(task.result())
-
-
-def nothing_is_left(cache: Any) -> None:
-    assert not cache._loads
-    assert not cache._flying
 
 
 async def settled(tasks: "list[asyncio.Task[Any]]") -> list[str]:
@@ -70,362 +99,256 @@ async def settled(tasks: "list[asyncio.Task[Any]]") -> list[str]:
     return [outcome(task) for task in tasks]
 
 
-def callers_of(cache: Any, source: Source, number: int) -> "list[asyncio.Task[Any]]":
-    """Callers each of whom may be cancelled at each of their awaits."""
+async def nothing_is_left(cache: Any, *keys: str) -> None:
+    """Whoever asks next gets a value that is stored, or loads one, and waits for no old load."""
+    for key in keys or ("key",):
+        await cache.get_or_load(key, load_42)
 
-    async def caller() -> int:
-        joins = "key" in cache._loads
 
-        async def load() -> int:
-            assert not joins, "a load was repeated for one who had joined it"
-            return await source.load()
+async def cancellation(m: ModuleType, callers: int = 3) -> None:
+    cache = m.AsyncTTLCache()
+    source = Source(cache)
+    ends = await settled(source.callers(callers))
+    gone = ends.count("cancelled")
+    assert source.cancelled <= gone, "a load was cancelled though someone waited for it"
+    assert source.most <= 1 + source.cancelled, "two loads of one key ran at once"
+    assert not source.for_nobody, "a load went on though nobody waited for it"
+    values = set(ends) - {"cancelled"}
+    assert len(values) <= 1, f"callers got different values: {ends}"
+    assert "failed" not in values, "a caller got an error"
+    assert source.calls - source.cancelled <= 1, "a load was repeated"
+    if values:
+        assert str(await cache.get("key")) in values, "the value was not stored"
+    if not gone:
+        assert (values, source.calls) == ({"1"}, 1)
+    await nothing_is_left(cache)
 
-        return int(await cache.get_or_load("key", load))
 
-    tasks = [asyncio.create_task(caller()) for _ in range(number)]
+async def cancellation_of_five(m: ModuleType) -> None:
+    await cancellation(m, 5)
+
+
+async def cancellation_where_tasks_start_at_once(m: ModuleType, callers: int = 3) -> None:
+    start_at_once()
+    await cancellation(m, callers)
+
+
+async def cancellation_of_five_where_tasks_start_at_once(m: ModuleType) -> None:
+    await cancellation_where_tasks_start_at_once(m, 5)
+
+
+async def two_callers(m: ModuleType) -> None:
+    cache = m.AsyncTTLCache()
+    source = Source(cache)
+    first = asyncio.create_task(cache.get_or_load("key", source.load), name="first caller")
+    second = asyncio.create_task(cache.get_or_load("key", source.load), name="second caller")
+    detangle.inject_cancellation(first)
+    await asyncio.wait([first, second])
+    assert not second.cancelled(), "the second caller is cancelled, too"
+
+
+async def failure(m: ModuleType) -> None:
+    """The first load fails; who asks after that loads again."""
+    cache = m.AsyncTTLCache()
+    source = Source(cache, fails=1)
+    tasks = source.callers(3)
+    ends = await settled(tasks)
+    errors = [task.exception() for task in tasks if outcome(task) == "failed"]
+    assert all(isinstance(error, OSError) for error in errors)
+    assert len({id(error) for error in errors}) <= 1, "a failure became several"
+    assert source.cancelled <= ends.count("cancelled")
+    if "cancelled" not in ends and source.calls == 1:
+        assert ends == ["failed"] * 3
+    stats = cache.stats
+    assert (stats.loads, stats.misses) == (len(cache), 3 - stats.hits)
+    await nothing_is_left(cache)
+
+
+async def invalidation(m: ModuleType, change: Callable[[Any], Awaitable[object]]) -> None:
+    """Versions: whoever asks after version 2 was there must not be given version 1."""
+    cache, version = m.AsyncTTLCache(), 1
+    asked: list[tuple[int, int]] = []  # the version at the time of asking, and what came
+
+    async def load() -> int:
+        seen = version
+        await asyncio.sleep(0)
+        return seen
+
+    async def caller() -> None:
+        before = version
+        asked.append((before, await cache.get_or_load("key", load)))
+
+    async def writer() -> None:
+        nonlocal version
+        version = 2
+        await change(cache)
+
+    tasks = [asyncio.create_task(each()) for each in (caller, caller, writer, caller)]
+    for task in (tasks[0], tasks[1], tasks[3]):
+        detangle.inject_cancellation(task)
+    await settled(tasks)
+    assert all(got >= before for before, got in asked), f"an old value came back: {asked}"
+    assert await cache.get("key", 2) == 2, "the load undid it"
+    await nothing_is_left(cache)
+
+
+async def a_set_during_the_load(m: ModuleType) -> None:
+    await invalidation(m, lambda cache: cache.set("key", 2))
+
+
+async def a_delete_during_the_load(m: ModuleType) -> None:
+    await invalidation(m, lambda cache: cache.delete("key"))
+
+
+async def a_clear_during_the_load(m: ModuleType) -> None:
+    await invalidation(m, lambda cache: cache.clear())
+
+
+async def loads_that_wait_for_each_other(m: ModuleType) -> None:
+    """Two loads ask for each other's keys: errors, values or cancellations, but no hang."""
+    cache = m.AsyncTTLCache()
+
+    async def load(other: str, then: Any) -> str:
+        await asyncio.sleep(0)
+        return "got " + str(await cache.get_or_load(other, then))
+
+    async def a() -> str:
+        return await load("b", b)
+
+    async def b() -> str:
+        return await load("a", a)
+
+    tasks = [
+        asyncio.create_task(cache.get_or_load(key, loader))
+        for key, loader in (("a", a), ("b", b), ("a", a))
+    ]
     for task in tasks:
         detangle.inject_cancellation(task)
-    return tasks
+    await settled(tasks)
+    for task in tasks:
+        assert task.cancelled() or "would wait for itself" in str(task.exception())
+    await nothing_is_left(cache, "a", "b")
 
 
-def cancellation(module: Any, callers: int = 3, *, eager: bool = False) -> Model:
-    async def model() -> None:
-        if eager:
-            asyncio.get_running_loop().set_task_factory(vars(asyncio)["eager_task_factory"])
-        cache, source = module.AsyncTTLCache(), Source()
-        tasks = callers_of(cache, source, callers)
-        ends = await settled(tasks)
-        gone = ends.count("cancelled")
-        assert source.cancelled <= gone, "a load was cancelled though someone waited for it"
-        assert source.most <= 1 + source.cancelled, "two loads of one key ran at once"
-        values = set(ends) - {"cancelled"}
-        assert len(values) <= 1, f"callers got different values: {ends}"
-        assert "failed" not in values, [task.exception() for task in tasks if not task.cancelled()]
-        assert source.calls - source.cancelled <= 1, "a load was repeated"
-        if values:
-            assert str(await cache.get("key")) in values
-        if not gone:
-            assert (values, source.calls) == ({"1"}, 1)
-        nothing_is_left(cache)
-
-    return model
-
-
-@pytest.mark.guarantee("AC-2")
-def test_any_caller_is_cancelled_at_any_await(schedules: Schedules) -> None:
-    schedules.prove(cancellation(ours), delays=5)
-    schedules.sample(cancellation(ours, callers=5), schedules=1000)
-
-
-@pytest.mark.guarantee("AC-2")
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks need Python >= 3.12")
-def test_any_caller_is_cancelled_where_tasks_start_at_once(schedules: Schedules) -> None:
-    schedules.prove(cancellation(ours, eager=True), delays=5)
-    schedules.sample(cancellation(ours, callers=5, eager=True), schedules=1000)
-
-
-@pytest.mark.twin("AC-2")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        ("            await turn\n", "            await (load.task or turn)\n"),
-        ("if not load.waiters:", "if mine:"),
-        ("            load.task.cancel()", "            pass"),
-        ("        if load.task and load.task.done():\n            return\n", ""),
-        ("if not turn.done():  # by cancellation", "if True:"),
-        (
-            "            del self._loads[key]\n        if load.task",
-            "            pass\n        if load.task",
-        ),
-    ],
-    ids=[
-        "callers await the task",
-        "the load goes with its first caller",
-        "it goes on for nobody",
-        "one that has ended is abandoned",
-        "cancelled waiters are settled",
-        "an abandoned one is joined",
-    ],
-)
-def test_faults_in_cancellation_are_caught(fault: tuple[str, str], schedules: Schedules) -> None:
-    schedules.catch(cancellation(twin(FILE, fault)))
-
-
-def two_callers(module: Any) -> Model:
-    async def model() -> None:
-        cache, source = module.AsyncTTLCache(), Source()
-        first = asyncio.create_task(cache.get_or_load("key", source.load), name="first caller")
-        second = asyncio.create_task(cache.get_or_load("key", source.load), name="second caller")
-        detangle.inject_cancellation(first)
-        await asyncio.wait([first, second])
-        assert not second.cancelled(), "the second caller is cancelled, too"
-
-    return model
-
-
-@pytest.mark.twin("AC-2")
-def test_a_shared_task_is_cancelled_with_its_first_caller(schedules: Schedules) -> None:
-    schedules.prove(two_callers(ours), delays=3)
-    fault = ("            await turn\n", "            return await load.task\n")
-    title = "Who awaits the task itself takes it along when cancelled"
-    schedules.catch(two_callers(twin(FILE, fault)), diagram=title, lanes=("_run", "load", "caller"))
-
-
-def failure(module: Any) -> Model:
-    """The first load fails; who asks after that loads again."""
-
-    async def model() -> None:
-        cache, source = module.AsyncTTLCache(), Source(fails=1)
-        tasks = callers_of(cache, source, 3)
-        ends = await settled(tasks)
-        errors = [task.exception() for task in tasks if outcome(task) == "failed"]
-        assert all(isinstance(error, OSError) for error in errors)
-        assert len({id(error) for error in errors}) <= 1, "a failure became several"
-        assert source.cancelled <= ends.count("cancelled")
-        if "cancelled" not in ends and source.calls == 1:
-            assert ends == ["failed"] * 3
-        stats = cache.stats
-        assert (stats.loads, stats.misses) == (len(cache), 3 - stats.hits)
-        nothing_is_left(cache)
-
-    return model
-
-
-@pytest.mark.guarantee("AC-2")
-def test_the_loader_fails_and_any_caller_is_cancelled(schedules: Schedules) -> None:
-    schedules.prove(failure(ours), delays=3)
-
-
-@pytest.mark.twin("AC-2")
-def test_waiters_stranded_by_a_failure_are_caught(schedules: Schedules) -> None:
-    fault = (
-        "if not turn.done():  # by cancellation",
-        "if not turn.done() and not task.exception():",
-    )
-    schedules.catch(failure(twin(FILE, fault)))
-
-
-def invalidation(module: Any, how: str) -> Model:
-    """Versions: whoever asks after version 2 was there must not be given version 1."""
-
-    async def model() -> None:
-        cache, version = module.AsyncTTLCache(), 1
-        asked: list[tuple[int, int]] = []  # the version at the time of asking, and what came
-
-        async def load() -> int:
-            seen = version
-            await asyncio.sleep(0)
-            return seen
-
-        async def caller() -> None:
-            before = version
-            asked.append((before, await cache.get_or_load("key", load)))
-
-        async def writer() -> None:
-            nonlocal version
-            version = 2
-            if how == "set":
-                await cache.set("key", 2)
-            elif how == "delete":
-                await cache.delete("key")
-            else:
-                await cache.clear()
-
-        tasks = [asyncio.create_task(each()) for each in (caller, caller, writer, caller)]
-        for task in (tasks[0], tasks[1], tasks[3]):
-            detangle.inject_cancellation(task)
-        await settled(tasks)
-        assert all(got >= before for before, got in asked), f"an old value came back: {asked}"
-        assert await cache.get("key", 2) == 2, "the load undid it"
-        nothing_is_left(cache)
-
-    return model
-
-
-@pytest.mark.guarantee("AC-1", "AC-2")
-@pytest.mark.parametrize("how", ["set", "delete", "clear"])
-def test_the_key_changes_during_the_load(how: str, schedules: Schedules) -> None:
-    schedules.prove(invalidation(ours, how), delays=3)
-
-
-@pytest.mark.twin("AC-1", "AC-2")
-@pytest.mark.parametrize(
-    ("how", "fault"),
-    [
-        (
-            "set",
-            (
-                "            if good:\n                self._put",
-                "        if good:\n                self._put",
-            ),
-        ),
-        ("delete", ("        self._loads.pop(key, None)\n", "")),
-        ("clear", ("OrderedDict(), {}, [], {}\n", "OrderedDict(), {}, [], self._loads\n")),
-    ],
-)
-def test_a_load_that_undoes_a_change_is_caught(
-    how: str, fault: tuple[str, str], schedules: Schedules
-) -> None:
-    schedules.catch(invalidation(twin(FILE, fault), how))
-
-
-def crossing(module: Any) -> Model:
-    """Two loads ask for each other's keys: errors, values or cancellations, but no hang."""
-
-    async def model() -> None:
-        cache = module.AsyncTTLCache()
-
-        async def load(other: str, then: Any) -> str:
-            await asyncio.sleep(0)
-            return "got " + str(await cache.get_or_load(other, then))
-
-        async def a() -> str:
-            return await load("b", b)
-
-        async def b() -> str:
-            return await load("a", a)
-
-        tasks = [
-            asyncio.create_task(cache.get_or_load(key, loader))
-            for key, loader in (("a", a), ("b", b), ("a", a))
-        ]
-        for task in tasks:
-            detangle.inject_cancellation(task)
-        await settled(tasks)
-        for task in tasks:
-            assert task.cancelled() or "would wait for itself" in str(task.exception())
-        nothing_is_left(cache)
-
-    return model
-
-
-@pytest.mark.guarantee("AC-2")
-def test_loads_that_wait_for_each_other_never_hang(schedules: Schedules) -> None:
-    schedules.prove(crossing(ours), delays=2)
-    schedules.sample(crossing(ours), schedules=500)
-
-
-@pytest.mark.twin("AC-2")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        ("elif _leads_to(load, outer):", "elif load is outer:"),
-        ("awaits[turn] = load\n", "awaits = {turn: load}\n"),
-    ],
-    ids=["only a load of its own key is found", "what loads wait for is not kept"],
-)
-def test_a_hang_is_caught(fault: tuple[str, str], schedules: Schedules) -> None:
-    schedules.catch(crossing(twin(FILE, fault)))
-
-
-def leaving(module: Any) -> Model:
+async def leaving(m: ModuleType) -> None:
     """A block is left while loads are in flight; one of its two callers may be cancelled."""
+    clock = asyncio.get_running_loop().time
+    cache = m.AsyncTTLCache(10.0, clock=clock, cleanup_interval=20.0)
+    source = Source(cache)
 
-    async def model() -> None:
-        cache, source = module.AsyncTTLCache(10.0), Source()
+    async def block() -> None:
+        async with cache:
+            await cache.set("other", 1)
+            await asyncio.sleep(0)
+        assert source.running <= source.is_awaited, "an abandoned load was left to itself"
 
-        async def block() -> None:
-            async with cache:
-                await cache.set("other", 1)
-                await asyncio.sleep(0)
-            flying = [load for load in cache._flying if not load.waiters]
-            assert not flying, "an abandoned load was left to itself"
-            assert cache._timer is None
-
-        tasks = callers_of(cache, source, 2)
-        blocks = [asyncio.create_task(block())]
-        ends = await settled(tasks + blocks)
-        assert ends[2] == "None"
-        assert "failed" not in ends
-        assert source.cancelled <= ends.count("cancelled")
-        if "cancelled" not in ends:
-            assert ends[:2] == ["1", "1"]
-        nothing_is_left(cache)
-
-    return model
+    blocks = [asyncio.create_task(block())]
+    ends = await settled(source.callers(2) + blocks)
+    assert ends[2] == "None", blocks[0].exception()
+    assert "failed" not in ends
+    assert source.cancelled <= ends.count("cancelled"), "an awaited load was cancelled"
+    if "cancelled" not in ends:
+        assert ends[:2] == ["1", "1"]
+    await asyncio.sleep(100.0)
+    assert cache.stats.expirations == 0, "the clean-up goes on"
+    await nothing_is_left(cache)
 
 
-@pytest.mark.guarantee("AC-4")
-def test_the_block_is_left_with_loads_in_flight(schedules: Schedules) -> None:
-    schedules.prove(leaving(ours), delays=3)
+async def history(m: ModuleType) -> None:
+    """Every operation at any time is one step."""
+    cache = m.AsyncTTLCache(10.0, 3, clock=lambda: 0.0)
+    log = detangle.History()
 
-
-@pytest.mark.twin("AC-4")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        ("            await asyncio.wait(ending)", "            break"),
-        (
-            "        while ending := [",
-            "        [load.task.cancel() for load in flying]\n        while ending := [",
-        ),
-        ("            self._disarm()\n        here", "            pass\n        here"),
-    ],
-    ids=["abandoned loads are not awaited", "all loads are cancelled", "the timer stays"],
-)
-def test_leaving_wrongly_is_caught(fault: tuple[str, str], schedules: Schedules) -> None:
-    schedules.catch(leaving(twin(FILE, fault)))
-
-
-def history(module: Any) -> Model:
-    """Every operation at any time, with expired entries about, is one step."""
-
-    async def model() -> None:
-        cache = module.AsyncTTLCache(10.0, 3, clock=lambda: 0.0)
-        log = detangle.History()
-
-        async def client(name: str, value: int) -> None:
-            await log.call(name, "put", ("key", value), cache.set("key", value))
+    async def client(name: str, value: int) -> None:
+        for number in (value, -value):
+            await log.call(name, "put", ("key", number), cache.set("key", number))
             await log.call(name, "get", "key", cache.get("key"))
             await asyncio.sleep(0)
-            await log.call(name, "put", ("key", -value), cache.set("key", -value))
-            await log.call(name, "get", "key", cache.get("key"))
 
-        await asyncio.gather(client("a", 1), client("b", 2), client("c", 3))
-        log.assert_linearizable(detangle.lin.KV())
-
-    return model
+    await asyncio.gather(client("a", 1), client("b", 2), client("c", 3))
+    log.assert_linearizable(detangle.lin.KV())
 
 
-@pytest.mark.guarantee("AC-1")
-def test_gets_and_sets_are_linearizable(schedules: Schedules) -> None:
-    schedules.prove(history(ours), delays=3)
-
-
-@pytest.mark.twin("AC-1", "AC-3")
-def test_a_set_in_two_steps_is_caught(schedules: Schedules) -> None:
-    fault = (
-        "        self._put(key, value, seconds)\n\n",
-        "        asyncio.get_running_loop().call_soon(self._put, key, value, seconds)\n\n",
-    )
-    schedules.catch(history(twin(FILE, fault)))
-
-
-def counter(module: Any) -> Model:
+async def a_get_and_a_set_without_another_await(m: ModuleType) -> None:
     """Look-ups and writes with no lock: between two awaits nobody comes in."""
+    cache = m.AsyncTTLCache()
+    await cache.set("count", 0)
 
-    async def model() -> None:
-        cache = module.AsyncTTLCache()
-        await cache.set("count", 0)
+    async def add() -> None:
+        await cache.set("count", await cache.get("count") + 1)
 
-        async def add() -> None:
-            await cache.set("count", await cache.get("count") + 1)
-
-        await asyncio.gather(*(add() for _ in range(4)))
-        assert await cache.get("count") == 4
-
-    return model
+    await asyncio.gather(*(add() for _ in range(4)))
+    assert await cache.get("count") == 4, "an addition was lost"
 
 
-@pytest.mark.guarantee("AC-1", "AC-3")
-def test_a_get_and_a_set_without_another_await_lose_nothing(schedules: Schedules) -> None:
-    schedules.prove(counter(ours), delays=4)
+def hangs(name: str, fault: Fault) -> Twin:
+    return Twin(name, fault, "DeadlockError")
 
 
-@pytest.mark.twin("AC-1", "AC-3")
-def test_a_get_that_suspends_is_caught(schedules: Schedules) -> None:
-    fault = (
-        "            return entry[0]\n        self._misses",
-        "            await asyncio.sleep(0)\n            return entry[0]\n        self._misses",
-    )
-    schedules.catch(counter(twin(FILE, fault)))
+CANCELLED = "a caller was cancelled by nobody"
+SHARED = says("lets both await one task", faults.all_await_one_task, "the second caller is")
+STRANDS = hangs("strands those who joined a failure", faults.strands_who_joined_a_failure)
+STORES = says("stores an outdated load", faults.stores_whatever_has_happened, "the load undid it")
+DELETES = says("deletes only what is there", faults.deletes_only_what_is_there, "came back")
+CLEARS = says("clears only what is there", faults.deletes_one_by_one, "an old value came back")
+LATER = Twin("sets in a later step", faults.sets_later, "NotLinearizable")
+SUSPENDS = says("suspends in get", faults.suspends_in_get, "an addition was lost")
+CANCELLATION = [
+    says("lets all await one task", faults.all_await_one_task, CANCELLED),
+    says("ends a load with its first caller", faults.ends_with_the_first_caller, CANCELLED),
+    says("loads on for nobody", faults.goes_on_for_nobody, "though nobody waited for it"),
+    says("drops a load that has ended", faults.drops_what_has_ended, "was not stored"),
+    hangs("strands those who stay when one leaves", faults.strands_who_stays),
+    says("joins an abandoned load", faults.joins_the_abandoned, CANCELLED),
+]
+CIRCLES = [
+    hangs("forgets in which load it is", faults.loads_in_an_empty_context),
+    hangs("sees only circles of one key", faults.sees_only_its_own_key),
+]
+LEAVING = [
+    says("leaves too early", faults.leaves_too_early, "was left to itself"),
+    says("cancels all loads", faults.cancels_all_loads, CANCELLED),
+    says("never ends the clean-up", faults.never_ends_the_clean_up, "the clean-up goes on"),
+]
+PICTURE = "Who awaits the task itself takes it along when cancelled"
+PROOFS = [
+    Proof("AC-2", cancellation, CANCELLATION, preemptions=5),
+    Proof("AC-2", two_callers, [SHARED], preemptions=3, diagram=PICTURE),
+    Proof("AC-2", failure, [STRANDS], preemptions=3),
+    Proof("AC-1", a_set_during_the_load, [STORES], preemptions=3),
+    Proof("AC-1", a_delete_during_the_load, [DELETES], preemptions=3),
+    Proof("AC-1", a_clear_during_the_load, [CLEARS], preemptions=3),
+    Proof("AC-2", loads_that_wait_for_each_other, CIRCLES, preemptions=2),
+    Proof("AC-4", leaving, LEAVING, preemptions=3),
+    Proof("AC-1", history, [LATER], preemptions=3),
+    Proof("AC-3", a_get_and_a_set_without_another_await, [SUSPENDS], preemptions=4),
+]
+DRAWN = [
+    Proof("AC-2", cancellation_of_five),
+    Proof("AC-2", loads_that_wait_for_each_other),
+]
+if sys.version_info >= (3, 12):
+    PROOFS.append(Proof("AC-2", cancellation_where_tasks_start_at_once, preemptions=5))
+    DRAWN.append(Proof("AC-2", cancellation_of_five_where_tasks_start_at_once))
+
+
+def on(module: ModuleType, proof: Proof) -> Callable[[], Coroutine[Any, Any, None]]:
+    """The proof's model of this module."""
+    model: Any = proof.check
+    return lambda: model(module)
+
+
+@each_proof(PROOFS)
+def test_every_schedule(proof: Proof, schedules: Schedules) -> None:
+    schedules.prove(on(ours, proof), delays=proof.preemptions)
+
+
+@each_proof(DRAWN)
+def test_drawn_schedules(proof: Proof, schedules: Schedules) -> None:
+    schedules.sample(on(ours, proof), schedules=1000)
+
+
+@each_twin(PROOFS)
+def test_a_schedule_catches(proof: Proof, twin: Twin, schedules: Schedules) -> None:
+    model, lanes = on(build(COMPONENT, twin.fault), proof), ("load#", " caller")
+    schedules.catch(model, twin=twin, diagram=proof.diagram, lanes=lanes)

@@ -1,0 +1,405 @@
+"""AsyncTTLCache as a mapping: against the cases of all caches, and against a plain model."""
+
+import asyncio
+import heapq
+import math
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from types import ModuleType
+from typing import Any, ClassVar, TypeVar
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+import reference_impl.caches.async_ttl_cache as ours
+from tests.caches.async_ttl_cache import faults
+from tests.caches.async_ttl_cache.helpers import COMPONENT, says, step, weight
+from tests.contracts import cache_contract as contract
+from tests.kit.fakes import Clock
+from tests.kit.profile import budget
+from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.twins import Twin
+
+R = TypeVar("R")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _a_loop() -> Iterator[None]:
+    Adapter.loop = asyncio.new_event_loop()
+    yield
+    Adapter.loop.close()
+
+
+class Adapter:
+    """Lets the cases of all caches call an AsyncTTLCache."""
+
+    loop: ClassVar[asyncio.AbstractEventLoop]
+
+    def __init__(self, cache: Any) -> None:
+        self.cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        found: Any = getattr(self.cache, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            return self.run(found(*arguments, **options))
+
+        return call if callable(found) else found
+
+    def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        if self.loop.is_running():  # a loader calls
+            return step(coroutine)
+        return self.loop.run_until_complete(coroutine)
+
+    def get_or_load(self, key: Any, loader: Callable[[], Any], ttl: float | None = None) -> Any:
+        async def load() -> Any:
+            return loader()
+
+        usable: Any = load if callable(loader) else loader
+        return self.run(self.cache.get_or_load(key, usable, ttl))
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self.cache
+
+
+class Adapted(contract.CacheCases):
+    module: Any = ours
+
+    def make(self, **arguments: Any) -> Any:
+        return Adapter(self.module.AsyncTTLCache(**arguments))
+
+
+@pytest.mark.guarantee("AC-1")
+class TestExpiry(Adapted, contract.ExpiryCases): ...
+
+
+@pytest.mark.guarantee("AC-1")
+class TestBound(Adapted, contract.BoundCases): ...
+
+
+@pytest.mark.guarantee("AC-1")
+class TestEviction(Adapted, contract.EvictionCases): ...
+
+
+@pytest.mark.guarantee("AC-1")
+class TestStats(Adapted, contract.StatsCases): ...
+
+
+@pytest.mark.guarantee("AC-2")
+class TestLoading(Adapted, contract.LoadingCases): ...
+
+
+@pytest.mark.guarantee("AC-1")
+class TestInvalidation(Adapted, contract.InvalidationCases): ...
+
+
+@pytest.mark.guarantee("AC-1")
+class TestNone(Adapted, contract.NoneCases): ...
+
+
+class TestBadInput(Adapted, contract.BadInputCases):
+    @pytest.mark.parametrize(("bad", "error"), contract.BAD_SECONDS)
+    def test_a_bad_interval_is_refused(self, bad: Any, error: type[Exception]) -> None:
+        with pytest.raises(error, match=r"^cleanup_interval must be") as caught:
+            self.make(cleanup_interval=bad)
+        assert repr(bad) in str(caught.value)
+
+
+class Cases(TestExpiry, TestBound, TestStats, TestNone):  # of which some must fail
+    __test__ = False
+
+
+def case(name: str, *arguments: Any) -> Callable[[ModuleType], None]:
+    """One of the cases, as a check of a module."""
+
+    def check(m: ModuleType) -> None:
+        cases = Cases()
+        cases.module = m
+        getattr(cases, name)(*arguments)
+
+    check.__name__ = name.removeprefix("test_")
+    return check
+
+
+class Model(RuleBasedStateMachine):
+    """The cache against a plain list of [key, value, deadline], least recently used first."""
+
+    module: Any = ours
+    keys = st.integers(0, 5)
+    lives = st.sampled_from([1.0, 2.0, 3.0, math.inf])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.cache = Adapter(
+            self.module.AsyncTTLCache(2.0, 3, clock=self.clock, cleanup_interval=1.0)
+        )
+        self.entries: list[list[Any]] = []
+        self.hits = self.misses = self.evicted = 0
+
+    def live(self) -> list[list[Any]]:
+        return [entry for entry in self.entries if entry[2] > self.clock.now]
+
+    def find(self, key: int) -> list[Any] | None:
+        return next((entry for entry in self.live() if entry[0] == key), None)
+
+    def put(self, key: int, value: object, ttl: float) -> None:
+        self.entries = [entry for entry in self.live() if entry[0] != key]
+        self.entries.append([key, value, self.clock.now + ttl])
+        if len(self.entries) > 3:
+            del self.entries[0]
+            self.evicted += 1
+
+    def look(self, key: int) -> list[Any] | None:
+        found = self.find(key)
+        if found is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+            self.entries.remove(found)
+            self.entries.append(found)
+        return found
+
+    @rule(key=keys)
+    def get(self, key: int) -> None:
+        found = self.look(key)
+        assert self.cache.get(key, "none") == ("none" if found is None else found[1])
+
+    @rule(key=keys, value=st.none() | st.integers(), ttl=lives)
+    def set(self, key: int, value: object, ttl: float) -> None:
+        self.cache.set(key, value, ttl)
+        self.put(key, value, ttl)
+
+    @rule(key=keys, value=st.integers())
+    def load(self, key: int, value: int) -> None:
+        found = self.look(key)
+        if found is None:
+            self.put(key, value, 2.0)
+        assert self.cache.get_or_load(key, lambda: value) == (found[1] if found else value)
+
+    @rule(key=keys)
+    def delete(self, key: int) -> None:
+        found = self.find(key)
+        assert self.cache.delete(key) == (found is not None)
+        self.entries = [entry for entry in self.live() if entry[0] != key]
+
+    @rule()
+    def clear(self) -> None:
+        self.cache.clear()
+        self.entries = []
+
+    @rule()
+    def clean_up(self) -> None:
+        self.cache.cleanup_expired()
+        self.entries = self.live()
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 2.5]))
+    def tick(self, seconds: float) -> None:
+        self.clock.tick(seconds)
+
+    @invariant()
+    def agree(self) -> None:
+        live = self.live()
+        for entry in live:
+            assert entry[0] in self.cache
+        assert self.cache.items() == [(entry[0], entry[1]) for entry in live]
+        assert self.cache.size == len(self.cache) == len(live)
+        stats = self.cache.stats
+        counted = (stats.hits, stats.misses, stats.evictions)
+        assert counted == (self.hits, self.misses, self.evicted)
+
+
+TestModel = pytest.mark.guarantee("AC-1")(Model.TestCase)
+TestModel.settings = settings(max_examples=budget(60, 300), stateful_step_count=40)
+
+
+def check_the_model(m: ModuleType) -> None:
+    """On the same examples each time."""
+
+    class Examined(Model):
+        module = m
+
+    always_the_same = settings(
+        max_examples=1000, database=None, phases=[Phase.generate], derandomize=True
+    )
+    run_state_machine_as_test(Examined, settings=always_the_same)
+
+
+# What the cases above leave out.
+
+
+def check_records_of_expiry_do_not_pile_up(m: ModuleType) -> None:
+    """Each entry has a time to live of its own, as with "until midnight".
+
+    What a record weighs is seen in caches of 40 entries with one such time, and with 40.
+    """
+
+    def weight_of(lives: list[float]) -> int:
+        cache = Adapter(m.AsyncTTLCache(10.0, 40, clock=Clock()))
+        most = 0
+        for number, ttl in enumerate(lives):
+            cache.set(number, number, ttl)
+            most = max(most, weight(cache.cache))
+        return most
+
+    alone, each = weight_of([1.0] * 40), weight_of([1.0 + number for number in range(40)])
+    record = (each - alone) // 39
+    piled = weight_of([1.0 + number * 7919 % 5003 for number in range(500)])
+    assert (piled - alone) // record <= 2 * 40 + 64, "they pile up"
+
+
+def check_records_of_expiry_do_not_get_lost(m: ModuleType) -> None:
+    clock = Clock()
+    cache = Adapter(m.AsyncTTLCache(10.0, 40, clock=clock))
+    lives = [1.0 + number * 7919 % 5003 for number in range(3000)]
+    for number, ttl in enumerate(lives):
+        cache.set(number, number, ttl)
+    for later in range(100, 5200, 100):
+        clock.tick(100.0)
+        assert len(cache) == sum(ttl > later for ttl in lives[-40:])
+
+
+def check_a_dead_entry_is_found_behind_one_that_was_removed(m: ModuleType) -> None:
+    clock = Clock()
+    cache = Adapter(m.AsyncTTLCache(1.0, clock=clock))
+    cache.set("first", 1)
+    clock.tick(0.5)
+    cache.set("second", 2)
+    cache.delete("first")
+    clock.tick(0.5)
+    assert len(cache) == 1
+    clock.tick(0.5)
+    assert len(cache) == 0, "it is still there"
+    assert cache.stats.expirations == 1
+
+
+def check_a_clock_that_steps_back_revives_nothing_and_kills_nothing(m: ModuleType) -> None:
+    clock = Clock()
+    cache = Adapter(m.AsyncTTLCache(10.0, clock=clock))
+    cache.set("old", 1)
+    clock.tick(10.0)
+    assert len(cache) == 0
+    cache.set("later", 1)
+    clock.tick(-5.0)
+    cache.set("new", 2)
+    assert cache.keys() == ["later", "new"]
+    clock.tick(14.0)
+    assert cache.get("new") == 2
+    clock.tick(1.0)
+    assert len(cache) == 0
+
+
+def check_the_wall_clock_is_not_asked(m: ModuleType) -> None:
+    cache = Adapter(m.AsyncTTLCache(3600.0))
+    cache.set("key", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        for jump in (7200.0, -7200.0):
+            patch.setattr(time, "time", lambda jump=jump: 1.7e9 + jump)
+            assert cache.items() == [("key", 1)]
+
+
+class Talkative:
+    """Uses the cache when it is dropped, and says what it saw."""
+
+    def __init__(self, cache: Adapter, seen: list[int]) -> None:
+        self.cache, self.seen = cache, seen
+
+    def __del__(self) -> None:
+        self.seen.append(len(self.cache))
+
+
+@pytest.mark.guarantee("AC-1")
+@pytest.mark.parametrize("call", ["replace", "evict", "delete", "clear", "expire", "get"])
+def test_what_is_dropped_may_use_the_cache_and_is_gone_on_return(call: str) -> None:
+    clock = Clock()
+    cache = Adapter(ours.AsyncTTLCache[str, object](10.0, 2, clock=clock))
+    seen: list[int] = []
+    cache.set("first", Talkative(cache, seen))
+    cache.set("second", 2, math.inf)
+    if call in {"expire", "get"}:
+        clock.tick(10.0)
+    calls: dict[str, Callable[[], object]] = {
+        "replace": lambda: cache.set("first", 3),
+        "evict": lambda: cache.set("third", 3),
+        "delete": lambda: cache.delete("first"),
+        "clear": cache.clear,
+        "expire": cache.cleanup_expired,
+        "get": lambda: cache.get("first"),
+    }
+    calls[call]()
+    assert seen == [{"replace": 2, "evict": 2, "clear": 0}.get(call, 1)]
+
+
+class Impatient:
+    """Lets so much time pass, when it is dropped, that all else is expired, and looks."""
+
+    def __init__(self, cache: Adapter, clock: Clock, seen: list[int]) -> None:
+        self.cache, self.clock, self.seen = cache, clock, seen
+
+    def __del__(self) -> None:
+        self.clock.tick(1000.0)
+        self.seen.append(len(self.cache))
+
+
+def check_a_finalizer_sees_the_cache_cleared_and_not_half_of_it(m: ModuleType) -> None:
+    clock, seen = Clock(), list[int]()
+    cache = Adapter(m.AsyncTTLCache(10.0, clock=clock))
+    cache.set("first", Impatient(cache, clock, seen))
+    cache.set("second", 2)
+    cache.clear()
+    assert seen == [0]
+    assert cache.stats.expirations == 0
+
+
+LIFE = faults.made_with(lambda given: {"default_ttl": given["default_ttl"] + 0.0625})
+SIZE = faults.made_with(lambda given: {"max_size": given["max_size"] + 1})
+UNSORTED = faults.collaborator("heapq", heapify=lambda heap: None)
+POPPED = faults.collaborator("heapq", heapreplace=lambda heap, _: heapq.heappop(heap))
+LONGER = says("lets entries live a little longer", LIFE, "gone")
+ONE_MORE = says("keeps one entry too many", SIZE, "<= 3")
+UNCOUNTED = says("counts no expiration", faults.counts_no_expiration, "(1, 0)")
+NO_VALUE = says("takes None for no value", faults.takes_none_for_no_value, "default")
+OLDEST = says("evicts the oldest write", faults.evicts_the_oldest_write, "self.cache.items() ==")
+PILES = says("keeps a record of each entry", faults.notes_each_life, "they pile up")
+LOSES = says("leaves its heap in disorder", UNSORTED, "len(cache) == sum(")
+FORGETS = says("forgets a time to live with its first entry", POPPED, "it is still there")
+HALF = says("clears one entry after another", faults.deletes_one_by_one, "expirations == 0")
+CASES = [  # which hold above
+    Proof("AC-1", case("test_an_entry_lives_for_its_time_and_not_a_moment_longer"), [LONGER]),
+    Proof("AC-1", case("test_the_bound_is_kept"), [ONE_MORE]),
+    Proof(
+        "AC-1",
+        case("test_removing_an_expired_entry_is_an_expiration_whoever_does_it", "set"),
+        [UNCOUNTED],
+    ),
+    Proof("AC-1", case("test_none_is_stored_found_and_counted"), [NO_VALUE]),
+    Proof("AC-1", check_the_model, [OLDEST]),
+]
+MAPPING = [
+    Proof("AC-1", check_records_of_expiry_do_not_pile_up, [PILES]),
+    Proof("AC-1", check_records_of_expiry_do_not_get_lost, [LOSES]),
+    Proof("AC-1", check_a_dead_entry_is_found_behind_one_that_was_removed, [FORGETS]),
+    Proof("AC-1", check_a_clock_that_steps_back_revives_nothing_and_kills_nothing),
+    Proof("AC-1", check_the_wall_clock_is_not_asked),
+    Proof("AC-1", check_a_finalizer_sees_the_cache_cleared_and_not_half_of_it, [HALF]),
+]
+
+
+@each_proof(MAPPING)
+def test_mapping(proof: Proof) -> None:
+    proof.hold(ours)
+
+
+@each_twin(CASES + MAPPING)
+def test_mapping_catches(proof: Proof, twin: Twin) -> None:
+    proof.must_fail(twin, COMPONENT)
