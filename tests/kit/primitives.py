@@ -18,24 +18,36 @@ _Local = _thread._local  # of the system's threads: explorers replace threading.
 
 
 class _Namespace:
-    """`threading` with some names replaced; the rest is looked up at each use."""
+    """A library with some names replaced; the rest is looked up at each use."""
 
-    def __init__(self, **names: Any) -> None:
-        self.__dict__.update(names)
+    def __init__(self, library: ModuleType, names: dict[str, Any]) -> None:
+        self._library, self._names = library, names
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(threading, name)
+        return self._names[name] if name in self._names else getattr(self._library, name)
+
+    def stands_for(self, library: ModuleType) -> bool:
+        return self._library is library
+
+    def with_names(self, names: dict[str, Any]) -> "_Namespace":
+        return _Namespace(self._library, self._names | names)
 
 
-def rebind(module: ModuleType, **names: Any) -> Callable[[], None]:
-    """Give the module other primitives than threading's; returns what takes that back."""
+def rebind(
+    module: ModuleType, library: ModuleType = threading, /, **names: Any
+) -> Callable[[], None]:
+    """Give the module other primitives than the library's; returns what takes that back.
+
+    The library is threading, or what the module imports besides: asyncio, time.
+    """
     before = dict(vars(module))
     for name, value in before.items():
-        if value is threading or isinstance(value, _Namespace):
-            kept = {} if value is threading else dict(vars(value))
-            vars(module)[name] = _Namespace(**(kept | names))
+        if value is library:
+            vars(module)[name] = _Namespace(library, names)
+        elif isinstance(value, _Namespace) and value.stands_for(library):
+            vars(module)[name] = value.with_names(names)
         for primitive, ours in names.items():
-            if value is getattr(threading, primitive):
+            if value is getattr(library, primitive):
                 vars(module)[name] = ours
 
     def undo() -> None:
