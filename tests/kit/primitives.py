@@ -56,6 +56,14 @@ def rebind(
     return undo
 
 
+def primitive(module: ModuleType, name: str) -> Any:
+    """What the module makes under this name of threading: the real thing, or a stand-in."""
+    for value in vars(module).values():
+        if isinstance(value, _Namespace) and value.stands_for(threading):
+            return getattr(value, name)
+    return vars(module).get(name, getattr(threading, name))
+
+
 # Faults.
 
 
@@ -241,6 +249,17 @@ class Waits:
         self.notified = 0
         self.held = 0  # locks that somebody holds now
         self._begun = threading.Semaphore(0)
+        self._holders: dict[int, int] = {}
+
+    def mine(self) -> int:
+        """Locks that the calling thread holds now."""
+        return self._holders.get(threading.get_ident(), 0)
+
+    def holds(self, step: int) -> None:
+        """The calling thread holds one lock more, or one less."""
+        me = threading.get_ident()
+        self._holders[me] = self._holders.get(me, 0) + step
+        self.held += step
 
     def begin(self, timeout: float | None) -> None:
         """A wait begins; of a condition's, its lock is still held."""
@@ -254,6 +273,11 @@ class Waits:
         """
         for _ in range(threads):
             assert self._begun.acquire(timeout=patience), "nobody waits"
+
+    def forget(self) -> None:
+        """Of the waits so far, none counts for `await_waiting`."""
+        while self._begun.acquire(blocking=False):
+            pass
 
 
 class _Tracked:
@@ -282,7 +306,7 @@ class _Tracked:
         self.release()
 
     def _count(self, step: int) -> None:  # with the lock held
-        self._waits.held += (self._depth + step > 0) - (self._depth > 0)
+        self._waits.holds((self._depth + step > 0) - (self._depth > 0))
         self._depth += step
 
     # What threading.Condition asks of its lock.
