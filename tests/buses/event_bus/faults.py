@@ -1,0 +1,530 @@
+"""Faults of EventBus, each a class that does one thing wrong, mixed in before the real one.
+
+They override public methods alone, so they break whatever implementation is below them.
+`lost` is for wake-ups: it knows threads by the public method that they are in.
+"""
+
+import _thread
+import itertools
+import logging
+import threading
+from collections.abc import Hashable
+from contextlib import contextmanager, suppress
+from contextvars import Context, copy_context
+from dataclasses import replace
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from reference_impl.buses.event import (
+    ANY,
+    BusFull,
+    BusStats,
+    BusStopped,
+    Event,
+    Handler,
+    Subscription,
+)
+from tests.kit.primitives import primitive, rebind
+from tests.kit.twins import Fault, override, patch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from reference_impl.buses.event_bus import EventBus as _Bus
+else:
+    _Bus = object
+
+
+def mixed(fault: type) -> Fault:
+    """The module's bus with this class's methods before its own; `module` is the module."""
+
+    def change(module: ModuleType) -> None:
+        base = module.EventBus
+        module.EventBus = type("EventBus", (fault, base), {"module": module})  # type: ignore[attr-defined]
+
+    return patch(change)
+
+
+def arguments(**wrong: Any) -> Fault:
+    """The bus takes these for the arguments that it was given."""
+
+    class Broken(_Bus):
+        def __init__(self, max_workers: int = 10, **options: Any) -> None:
+            changed = {"max_workers": max_workers, **options}
+            for name, change in wrong.items():
+                changed[name] = change(changed.get(name))
+            super().__init__(**changed)
+
+    return mixed(Broken)
+
+
+class _Handlers(_Bus):
+    """A bus that calls `call(event, handler)` where it should call the handler."""
+
+    def subscribe(
+        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
+    ) -> Subscription:
+        def called(event: Event) -> None:
+            self.call(event, handler)
+
+        return super().subscribe(event_type, called, ordered=ordered)
+
+    def call(self, event: Event, handler: Handler) -> None:
+        handler(event)
+
+
+# Who is called.
+
+
+class ForgetsAny(_Bus):
+    """Takes ANY for a topic of its own."""
+
+    def subscribe(
+        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
+    ) -> Subscription:
+        topic = object() if event_type is ANY else event_type
+        return super().subscribe(topic, handler, ordered=ordered)
+
+
+class ReplacesOthers(_Bus):
+    """Keeps the last subscription to a topic."""
+
+    def subscribe(
+        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
+    ) -> Subscription:
+        last: dict[Hashable, Subscription] = self.__dict__.setdefault("last", {})
+        if event_type in last:
+            last[event_type].cancel()
+        last[event_type] = super().subscribe(event_type, handler, ordered=ordered)
+        return last[event_type]
+
+
+class LooksUpBeforeTheWait(_Bus):
+    """Calls those alone who had subscribed when `publish` was called, not when it was accepted."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.time = itertools.count()
+        self.begun: dict[str, int] = {}
+
+    def subscribe(
+        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
+    ) -> Subscription:
+        since = next(self.time)
+
+        def called(event: Event) -> None:
+            if since < self.begun[event.event_id]:
+                handler(event)
+
+        return super().subscribe(event_type, called, ordered=ordered)
+
+    def publish(self, event: Event, timeout: float | None = None) -> None:
+        self.begun[event.event_id] = next(self.time)
+        super().publish(event, timeout)
+
+
+class AcceptsWhileStopping(_Bus):
+    """Loses in silence what is published while it drains."""
+
+    def publish(self, event: Event, timeout: float | None = None) -> None:
+        with suppress(BusStopped):
+            super().publish(event, timeout)
+
+
+# Failures.
+
+
+class ForgivesExits(_Handlers):
+    """Takes what is no Exception for a success."""
+
+    def call(self, event: Event, handler: Handler) -> None:
+        try:
+            handler(event)
+        except Exception:
+            raise
+        except BaseException:
+            return
+
+
+class LosesAWorker(_Handlers):
+    """A handler that raises SystemExit takes its worker with it."""
+
+    def call(self, event: Event, handler: Handler) -> None:
+        try:
+            handler(event)
+        except SystemExit:
+            threading.Event().wait()
+
+
+# Cancelling, order, room.
+
+
+class IgnoresCalls(_Bus):
+    """`cancel` leaves the calls that wait in the line; they come to nothing later."""
+
+    def subscribe(
+        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
+    ) -> Subscription:
+        live = [True]
+
+        def called(event: Event) -> None:
+            if live:
+                handler(event)
+
+        super().subscribe(event_type, called, ordered=ordered)
+        return Subscription(lambda: bool(live) and live.pop())
+
+
+class ComparesUnderItsLock(_Bus):
+    """Holds a lock while handlers are compared."""
+
+    module: ModuleType
+
+    def unsubscribe(self, event_type: Hashable, handler: Handler) -> bool:
+        with primitive(self.module, "Lock")():
+            return super().unsubscribe(event_type, handler)
+
+
+class ForgetsTheOrder(_Bus):
+    """Takes every handler for one that may be called side by side."""
+
+    def subscribe(
+        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
+    ) -> Subscription:
+        return super().subscribe(event_type, handler)
+
+
+class SerializesByALock(_Bus):
+    """Holds a worker for each call of an ordered handler, where one runs and others wait."""
+
+    def subscribe(
+        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
+    ) -> Subscription:
+        if not ordered:
+            return super().subscribe(event_type, handler)
+        turn = threading.Lock()
+
+        def called(event: Event) -> None:
+            with turn:
+                handler(event)
+
+        return super().subscribe(event_type, called)
+
+
+class LosesWhatAnOrderedHandlerMisses(_Bus):
+    """Keeps no mailbox: an event that comes while an ordered call waits or runs is gone."""
+
+    def subscribe(
+        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
+    ) -> Subscription:
+        def called(event: Event) -> None:
+            handler(event)
+            self.__dict__["busy"] = False
+
+        return super().subscribe(event_type, called, ordered=ordered)
+
+    def publish(self, event: Event, timeout: float | None = None) -> None:
+        if not self.__dict__.get("busy", False):
+            self.__dict__["busy"] = True
+            super().publish(event, timeout)
+
+
+class KeepsTheRoomOfTheDropped(_Bus):
+    """Calls that were dropped take up room for good."""
+
+    room: int
+
+    def __init__(self, *args: Any, max_queue: int = 10_000, **options: Any) -> None:
+        super().__init__(*args, max_queue=max_queue, **options)
+        self.room = max_queue
+
+    def publish(self, event: Event, timeout: float | None = None) -> None:
+        if self.stats.dropped >= self.room:
+            raise BusFull("the dropped calls take up the room")
+        super().publish(event, timeout)
+
+
+class HoldsItselfUp(_Bus):
+    """Waits in a handler where it should be refused at once."""
+
+    def publish(self, event: Event, timeout: float | None = None) -> None:
+        try:
+            super().publish(event, timeout)
+        except BusFull:
+            if timeout is None:
+                threading.Event().wait()
+            raise
+
+
+class CountsNoDropped(_Bus):
+    """Drops without counting."""
+
+    @property
+    def stats(self) -> BusStats:
+        return replace(super().stats, dropped=0)
+
+
+# Workers, start and stop.
+
+
+class Polls(_Bus):
+    """Looks for work ten times a second."""
+
+    module: ModuleType
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.over = primitive(self.module, "Event")()
+
+    def start(self) -> None:
+        self.over.wait(0.1)
+        super().start()
+
+
+class ReturnsNothing(_Bus):
+    """Forgets what it took back."""
+
+    def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
+        super().stop(timeout, drain=drain)
+        return []
+
+
+class ReturnsInReverse(_Bus):
+    """Returns the last event first."""
+
+    def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
+        return super().stop(timeout, drain=drain)[::-1]
+
+
+class ReturnsAgain(_Bus):
+    """Returns, with each stop, what stops before it have returned."""
+
+    def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
+        returned: list[Event] = self.__dict__.setdefault("returned", [])
+        returned += super().stop(timeout, drain=drain)
+        return list(returned)
+
+
+class TellsOfNoHandlerLeft(_Bus):
+    """Says nothing of a handler that it leaves running."""
+
+    def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
+        logging.disable()
+        try:
+            return super().stop(timeout, drain=drain)
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+class StartsWhileStopping(_Bus):
+    """Takes a start for done that came too early."""
+
+    def start(self) -> None:
+        with suppress(RuntimeError):
+            super().start()
+
+
+class StopsBeside(_Bus):
+    """Does not know that it stops in a handler: it stops from a thread beside."""
+
+    def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
+        returned: list[Event] = []
+
+        def stop() -> None:
+            returned.extend(super(StopsBeside, self).stop(timeout, drain=drain))
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        thread.join()
+        return returned
+
+
+class StopsOneAtATime(_Bus):
+    """Takes a lock for the whole of `stop`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.stopping = threading.Lock()
+
+    def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
+        with self.stopping:
+            return super().stop(timeout, drain=drain)
+
+
+class WaitsForCallsBehindIt(_Bus):
+    """Waits, in a handler that stops it, for the calls that only this worker could make."""
+
+    def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
+        try:
+            self.wait_idle(0)
+        except RuntimeError:
+            if self.stats.pending > 1:
+                threading.Event().wait()
+        except TimeoutError:
+            pass
+        return super().stop(timeout, drain=drain)
+
+
+class StaysStopping(_Bus):
+    """After two stops it takes itself for stopping, for good."""
+
+    def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
+        self.__dict__["stops"] = self.__dict__.get("stops", 0) + 1
+        return super().stop(timeout, drain=drain)
+
+    def start(self) -> None:
+        if self.__dict__.get("stops", 0) > 1:
+            raise RuntimeError("it is stopping")
+        super().start()
+
+
+class LosesAnOrderedHandler(_Bus):
+    """An ordered handler whose calls `stop` took back is never called again."""
+
+    def subscribe(
+        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
+    ) -> Subscription:
+        made = super().subscribe(event_type, handler, ordered=ordered)
+        self.__dict__["last"] = made
+        return made
+
+    def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
+        returned = super().stop(timeout, drain=drain)
+        if returned:
+            self.__dict__["last"].cancel()
+        return returned
+
+
+# Contexts.
+
+
+class EmptyContext(_Bus):
+    """Calls the handlers in a context without variables."""
+
+    def publish(self, event: Event, timeout: float | None = None) -> None:
+        Context().run(super().publish, event, timeout)
+
+
+class SharedContext(_Handlers):
+    """Makes one copy of the publisher's context for all handlers."""
+
+    def publish(self, event: Event, timeout: float | None = None) -> None:
+        self.__dict__.setdefault("contexts", {})[event.event_id] = copy_context()
+        super().publish(event, timeout)
+
+    def call(self, event: Event, handler: Handler) -> None:
+        self.__dict__["contexts"][event.event_id].run(handler, event)
+
+
+# Idleness.
+
+
+class WaitsForItself(_Bus):
+    """Waits in a handler for the bus to be idle."""
+
+    def wait_idle(self, timeout: float | None = None) -> None:
+        try:
+            super().wait_idle(timeout)
+        except RuntimeError as error:
+            raise TimeoutError from error
+
+
+class MissesIdleMoments(_Bus):
+    """Waits until the bus is idle whenever it looks."""
+
+    def wait_idle(self, timeout: float | None = None) -> None:
+        super().wait_idle(timeout)
+        while self.stats.pending:
+            super().wait_idle(timeout)
+
+
+class ForgetsTheRunning(_Bus):
+    """Takes a bus for idle while one call runs."""
+
+    def wait_idle(self, timeout: float | None = None) -> None:
+        if self.stats.pending > 1:
+            super().wait_idle(timeout)
+
+
+# Wake-ups.
+
+
+def own_subscriptions() -> Fault:
+    """The module's subscriptions are of a class of its own, in which they may be broken."""
+
+    def change(module: ModuleType) -> None:
+        module.Subscription = type("Subscription", (module.Subscription,), {})  # type: ignore[attr-defined]
+
+    return patch(change)
+
+
+def lost(by: str, to: str, *, first: int = 0) -> Fault:
+    """The wake-ups that one public method gives do not reach those who wait in another.
+
+    "" is a worker between its calls. The first few of each condition get through.
+    """
+    here = _thread._local()  # of the system's threads: explorers replace threading.local
+
+    def entering(method: str) -> Fault:
+        def make(original: "Callable[..., Any]") -> "Callable[..., Any]":
+            def call(*arguments: Any, **options: Any) -> Any:
+                before, here.method = getattr(here, "method", ""), method
+                try:
+                    return original(*arguments, **options)
+                finally:
+                    here.method = before
+
+            return call
+
+        return override(f"EventBus.{method}", make)
+
+    class Condition:
+        def __init__(self, lock: Any = None) -> None:
+            self._inner = threading.Condition(lock)
+            self._waiting: list[str] = []
+            self._through = first
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+        def __enter__(self) -> Any:
+            return self._inner.__enter__()
+
+        def __exit__(self, *error: Any) -> Any:
+            return self._inner.__exit__(*error)
+
+        @contextmanager
+        def _listening(self) -> "Iterator[None]":
+            method = getattr(here, "method", "")
+            self._waiting.append(method)
+            try:
+                yield
+            finally:
+                self._waiting.remove(method)
+
+        def _is_lost(self) -> bool:
+            if getattr(here, "method", "") != by or to not in self._waiting:
+                return False
+            self._through -= 1
+            return self._through < 0
+
+        def wait(self, timeout: float | None = None) -> Any:
+            with self._listening():
+                return self._inner.wait(timeout)
+
+        def wait_for(self, predicate: "Callable[[], Any]", timeout: float | None = None) -> Any:
+            with self._listening():
+                return self._inner.wait_for(predicate, timeout)
+
+        def notify(self, n: int = 1) -> None:
+            if not self._is_lost():
+                self._inner.notify(n)
+
+        def notify_all(self) -> None:
+            if not self._is_lost():
+                self._inner.notify_all()
+
+    fault = patch(lambda module: [rebind(module, Condition=Condition), None][1])
+    for method in ("publish", "stop", "wait_idle"):
+        fault += entering(method)
+    return fault
