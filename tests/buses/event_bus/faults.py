@@ -156,6 +156,14 @@ class LosesAWorker(_Handlers):
             threading.Event().wait()
 
 
+class KeepsItsLastEvent(_Handlers):
+    """Keeps the last event that was handled."""
+
+    def call(self, event: Event, handler: Handler) -> None:
+        handler(event)
+        self.__dict__["last"] = event
+
+
 # Cancelling, order, room.
 
 
@@ -183,6 +191,23 @@ class ComparesUnderItsLock(_Bus):
     def unsubscribe(self, event_type: Hashable, handler: Handler) -> bool:
         with primitive(self.module, "Lock")():
             return super().unsubscribe(event_type, handler)
+
+
+class CancelsUnderALock(_Bus):
+    """Holds a lock while what `cancel` drops dies."""
+
+    module: ModuleType
+
+    def subscribe(
+        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
+    ) -> Subscription:
+        made = super().subscribe(event_type, handler, ordered=ordered)
+
+        def cancel() -> bool:
+            with primitive(self.module, "Lock")():
+                return made.cancel()
+
+        return Subscription(cancel)
 
 
 class ForgetsTheOrder(_Bus):
@@ -239,7 +264,7 @@ class KeepsTheRoomOfTheDropped(_Bus):
         self.room = max_queue
 
     def publish(self, event: Event, timeout: float | None = None) -> None:
-        if self.stats.dropped >= self.room:
+        if self.is_running and self.stats.dropped >= self.room:
             raise BusFull("the dropped calls take up the room")
         super().publish(event, timeout)
 
@@ -524,7 +549,10 @@ def lost(by: str, to: str, *, first: int = 0) -> Fault:
             if not self._is_lost():
                 self._inner.notify_all()
 
-    fault = patch(lambda module: [rebind(module, Condition=Condition), None][1])
+    def change(module: ModuleType) -> None:
+        rebind(module, Condition=Condition)
+
+    fault = patch(change)
     for method in ("publish", "stop", "wait_idle"):
         fault += entering(method)
     return fault

@@ -59,12 +59,16 @@ def rebound(m: ModuleType, **names: Any) -> Iterator[None]:
 
 
 class Hooks:
-    """What happens at each wait on a condition, with its lock held; `muted` drops wake-ups."""
+    """What happens at each wait on a condition, with its lock held.
+
+    `muted` drops wake-ups, `impatient` waits without patience, and notes in `cut` how long it
+    should have waited.
+    """
 
     def __init__(self) -> None:
         self.before: Callable[[], object] = lambda: None
         self.after: Callable[[Any], object] = lambda condition: None
-        self.timeouts: list[float | None] = []
+        self.cut: list[float] = []
         self.muted = self.impatient = False
 
 
@@ -87,13 +91,15 @@ def hooked(m: ModuleType) -> Iterator[Hooks]:
             return self._inner.__exit__(*error)
 
         def wait(self, timeout: float | None = None) -> Any:
-            hooks.timeouts.append(timeout)
             hooks.before()
-            woken = self._inner.wait(0 if hooks.impatient and timeout else timeout)
+            woken = self._inner.wait(timeout)
             hooks.after(self)
             return woken
 
         def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+            if hooks.impatient and timeout:
+                hooks.cut.append(timeout)
+                timeout = 0
             return threading.Condition.wait_for(self, predicate, timeout)  # type: ignore[arg-type]
 
         def notify(self, n: int = 1) -> None:
