@@ -8,7 +8,7 @@ import _thread
 import itertools
 import logging
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from dataclasses import replace
@@ -24,12 +24,11 @@ from reference_impl.buses.event import (
     Handler,
     Subscription,
 )
+from tests.buses.event_bus.helpers import Over
 from tests.kit.primitives import primitive, rebind
 from tests.kit.twins import Fault, override, patch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from reference_impl.buses.event_bus import EventBus as _Bus
 else:
     _Bus = object
@@ -129,6 +128,45 @@ class AcceptsWhileStopping(_Bus):
     def publish(self, event: Event, timeout: float | None = None) -> None:
         with suppress(BusStopped):
             super().publish(event, timeout)
+
+
+class ChecksThenPuts(_Bus):
+    """Checks in a step of its own whether it runs, and tells nobody if it does no more."""
+
+    def publish(self, event: Event, timeout: float | None = None) -> None:
+        if not self.is_running:
+            raise BusStopped("checked")
+        with suppress(BusStopped):
+            super().publish(event, timeout)
+
+
+class CallsTheCancelled(_Bus):
+    """Calls whom it found when `publish` began, though they were cancelled meanwhile."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.live: dict[int, tuple[Hashable, Handler]] = {}
+        self.numbers = itertools.count()
+
+    def subscribe(
+        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
+    ) -> Subscription:
+        number, made = next(self.numbers), super().subscribe(event_type, handler, ordered=ordered)
+        self.live[number] = event_type, handler
+
+        def cancel() -> bool:
+            ended = made.cancel()
+            self.live.pop(number, None)
+            return ended
+
+        return Subscription(cancel)
+
+    def publish(self, event: Event, timeout: float | None = None) -> None:
+        found = dict(self.live)
+        super().publish(event, timeout)
+        for number, (topic, handler) in found.items():
+            if topic == event.event_type and number not in self.live:
+                handler(event)
 
 
 # Failures.
@@ -483,15 +521,42 @@ def own_subscriptions() -> Fault:
     return patch(change)
 
 
-def lost(by: str, to: str, *, first: int = 0) -> Fault:
-    """The wake-ups that one public method gives do not reach those who wait in another.
+class _Knowing(Over):
+    """A condition that knows in which public method who waits or notifies is; "" is a worker."""
 
-    "" is a worker between its calls. The first few of each condition get through.
-    """
-    here = _thread._local()  # of the system's threads: explorers replace threading.local
+    here: Any  # of the thread: .method
+
+    def __init__(self, lock: Any = None) -> None:
+        super().__init__(threading.Condition(lock))
+        self.waiting: list[str] = []
+
+    def method(self) -> str:
+        return getattr(self.here, "method", "")
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        method = self.method()
+        self.waiting.append(method)
+        try:
+            yield
+        finally:
+            self.waiting.remove(method)
+
+    def wait(self, timeout: float | None = None) -> Any:
+        with self.listening():
+            return self.inner.wait(timeout)
+
+    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+        with self.listening():
+            return self.inner.wait_for(predicate, timeout)
+
+
+def _conditions(condition: type[_Knowing]) -> Fault:
+    """The module makes such conditions; they are told who enters which public method."""
+    here = condition.here = _thread._local()  # explorers replace threading.local
 
     def entering(method: str) -> Fault:
-        def make(original: "Callable[..., Any]") -> "Callable[..., Any]":
+        def make(original: Callable[..., Any]) -> Callable[..., Any]:
             def call(*arguments: Any, **options: Any) -> Any:
                 before, here.method = getattr(here, "method", ""), method
                 try:
@@ -503,56 +568,45 @@ def lost(by: str, to: str, *, first: int = 0) -> Fault:
 
         return override(f"EventBus.{method}", make)
 
-    class Condition:
-        def __init__(self, lock: Any = None) -> None:
-            self._inner = threading.Condition(lock)
-            self._waiting: list[str] = []
-            self._through = first
+    def change(module: ModuleType) -> None:
+        rebind(module, Condition=condition)
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._inner, name)
+    return patch(change) + entering("publish") + entering("stop") + entering("wait_idle")
 
-        def __enter__(self) -> Any:
-            return self._inner.__enter__()
 
-        def __exit__(self, *error: Any) -> Any:
-            return self._inner.__exit__(*error)
+def lost(by: str, to: str, *, first: int = 0) -> Fault:
+    """The wake-ups that one public method gives do not reach those who wait in another.
 
-        @contextmanager
-        def _listening(self) -> "Iterator[None]":
-            method = getattr(here, "method", "")
-            self._waiting.append(method)
-            try:
-                yield
-            finally:
-                self._waiting.remove(method)
+    "" is a worker between its calls. The first few of each condition get through.
+    """
 
-        def _is_lost(self) -> bool:
-            if getattr(here, "method", "") != by or to not in self._waiting:
+    class Condition(_Knowing):
+        through = first
+
+        def is_lost(self) -> bool:
+            if self.method() != by or to not in self.waiting:
                 return False
-            self._through -= 1
-            return self._through < 0
-
-        def wait(self, timeout: float | None = None) -> Any:
-            with self._listening():
-                return self._inner.wait(timeout)
-
-        def wait_for(self, predicate: "Callable[[], Any]", timeout: float | None = None) -> Any:
-            with self._listening():
-                return self._inner.wait_for(predicate, timeout)
+            self.through -= 1
+            return self.through < 0
 
         def notify(self, n: int = 1) -> None:
-            if not self._is_lost():
-                self._inner.notify(n)
+            if not self.is_lost():
+                self.inner.notify(n)
 
         def notify_all(self) -> None:
-            if not self._is_lost():
-                self._inner.notify_all()
+            if not self.is_lost():
+                self.inner.notify_all()
 
-    def change(module: ModuleType) -> None:
-        rebind(module, Condition=Condition)
+    return _conditions(Condition)
 
-    fault = patch(change)
-    for method in ("publish", "stop", "wait_idle"):
-        fault += entering(method)
-    return fault
+
+def credulous(method: str) -> Fault:
+    """Who waits in this method takes any wake-up for what it waits for."""
+
+    class Condition(_Knowing):
+        def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+            if self.method() != method:
+                return self.inner.wait_for(predicate, timeout)
+            return predicate() or self.inner.wait(timeout)
+
+    return _conditions(Condition)

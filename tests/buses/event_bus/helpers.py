@@ -58,6 +58,22 @@ def rebound(m: ModuleType, **names: Any) -> Iterator[None]:
         undo()
 
 
+class Over:
+    """Stands over a condition, which does what is not done here."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __enter__(self) -> Any:
+        return self.inner.__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        return self.inner.__exit__(*error)
+
+
 class Hooks:
     """What happens at each wait on a condition, with its lock held.
 
@@ -77,22 +93,13 @@ def hooked(m: ModuleType) -> Iterator[Hooks]:
     """Hooks at the conditions that the module makes within the block, explored or not."""
     made, hooks = primitive(m, "Condition"), Hooks()
 
-    class Condition:
+    class Condition(Over):
         def __init__(self, lock: Any = None) -> None:
-            self._inner = made(lock)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._inner, name)
-
-        def __enter__(self) -> Any:
-            return self._inner.__enter__()
-
-        def __exit__(self, *error: Any) -> Any:
-            return self._inner.__exit__(*error)
+            super().__init__(made(lock))
 
         def wait(self, timeout: float | None = None) -> Any:
             hooks.before()
-            woken = self._inner.wait(timeout)
+            woken = self.inner.wait(timeout)
             hooks.after(self)
             return woken
 
@@ -104,11 +111,11 @@ def hooked(m: ModuleType) -> Iterator[Hooks]:
 
         def notify(self, n: int = 1) -> None:
             if not hooks.muted:
-                self._inner.notify(n)
+                self.inner.notify(n)
 
         def notify_all(self) -> None:
             if not hooks.muted:
-                self._inner.notify_all()
+                self.inner.notify_all()
 
     with rebound(m, Condition=Condition):
         yield hooks
