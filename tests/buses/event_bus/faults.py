@@ -26,7 +26,7 @@ from reference_impl.buses.event import (
 )
 from tests.buses.event_bus.helpers import Over
 from tests.kit.primitives import primitive, rebind
-from tests.kit.twins import Fault, override, patch
+from tests.kit.twins import Fault, Twin, override, patch
 
 if TYPE_CHECKING:
     from reference_impl.buses.event_bus import EventBus as _Bus
@@ -44,13 +44,19 @@ def mixed(fault: type) -> Fault:
     return patch(change)
 
 
-def arguments(**wrong: Any) -> Fault:
-    """The bus takes these for the arguments that it was given."""
+def wrong(fault: type, *fails: str) -> Twin:
+    """The twin that does what the class's docstring says."""
+    first = str(fault.__doc__).partition("\n")[0].rstrip(".")
+    return Twin(first[0].lower() + first[1:], mixed(fault), fails)
+
+
+def arguments(**changes: Callable[[Any], Any]) -> Fault:
+    """The bus changes these of the arguments that it is given."""
 
     class Broken(_Bus):
         def __init__(self, max_workers: int = 10, **options: Any) -> None:
             changed = {"max_workers": max_workers, **options}
-            for name, change in wrong.items():
+            for name, change in changes.items():
                 changed[name] = change(changed.get(name))
             super().__init__(**changed)
 
@@ -60,13 +66,11 @@ def arguments(**wrong: Any) -> Fault:
 class _Handlers(_Bus):
     """A bus that calls `call(event, handler)` where it should call the handler."""
 
-    def subscribe(
-        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
-    ) -> Subscription:
+    def subscribe(self, event_type: Any, handler: Handler, **how: Any) -> Subscription:
         def called(event: Event) -> None:
             self.call(event, handler)
 
-        return super().subscribe(event_type, called, ordered=ordered)
+        return super().subscribe(event_type, called, **how)
 
     def call(self, event: Event, handler: Handler) -> None:
         handler(event)
@@ -76,46 +80,42 @@ class _Handlers(_Bus):
 
 
 class ForgetsAny(_Bus):
-    """Takes ANY for a topic of its own."""
+    """Takes ANY for a topic."""
 
-    def subscribe(
-        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
-    ) -> Subscription:
+    def subscribe(self, event_type: Any, handler: Handler, **how: Any) -> Subscription:
         topic = object() if event_type is ANY else event_type
-        return super().subscribe(topic, handler, ordered=ordered)
+        return super().subscribe(topic, handler, **how)
 
 
 class ReplacesOthers(_Bus):
-    """Keeps the last subscription to a topic."""
+    """Lets a subscription replace the one before it."""
 
-    def subscribe(
-        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
-    ) -> Subscription:
-        last: dict[Hashable, Subscription] = self.__dict__.setdefault("last", {})
-        if event_type in last:
-            last[event_type].cancel()
-        last[event_type] = super().subscribe(event_type, handler, ordered=ordered)
-        return last[event_type]
+    last: dict[Hashable, Subscription] = {}
+
+    def subscribe(self, event_type: Any, handler: Handler, **how: Any) -> Subscription:
+        if event_type in self.last:
+            self.last[event_type].cancel()
+        made = super().subscribe(event_type, handler, **how)
+        self.last = {**self.last, event_type: made}
+        return made
 
 
 class LooksUpBeforeTheWait(_Bus):
-    """Calls those alone who had subscribed when `publish` was called, not when it was accepted."""
+    """Looks up whom to call before it waits for room."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.time = itertools.count()
         self.begun: dict[str, int] = {}
 
-    def subscribe(
-        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
-    ) -> Subscription:
+    def subscribe(self, event_type: Any, handler: Handler, **how: Any) -> Subscription:
         since = next(self.time)
 
         def called(event: Event) -> None:
             if since < self.begun[event.event_id]:
                 handler(event)
 
-        return super().subscribe(event_type, called, ordered=ordered)
+        return super().subscribe(event_type, called, **how)
 
     def publish(self, event: Event, timeout: float | None = None) -> None:
         self.begun[event.event_id] = next(self.time)
@@ -131,7 +131,7 @@ class AcceptsWhileStopping(_Bus):
 
 
 class ChecksThenPuts(_Bus):
-    """Checks in a step of its own whether it runs, and tells nobody if it does no more."""
+    """Checks in one step that it runs, puts in another, and is silent if it no longer runs."""
 
     def publish(self, event: Event, timeout: float | None = None) -> None:
         if not self.is_running:
@@ -141,17 +141,15 @@ class ChecksThenPuts(_Bus):
 
 
 class CallsTheCancelled(_Bus):
-    """Calls whom it found when `publish` began, though they were cancelled meanwhile."""
+    """Calls whom it found before they were cancelled."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.live: dict[int, tuple[Hashable, Handler]] = {}
         self.numbers = itertools.count()
 
-    def subscribe(
-        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
-    ) -> Subscription:
-        number, made = next(self.numbers), super().subscribe(event_type, handler, ordered=ordered)
+    def subscribe(self, event_type: Any, handler: Handler, **how: Any) -> Subscription:
+        number, made = next(self.numbers), super().subscribe(event_type, handler, **how)
         self.live[number] = event_type, handler
 
         def cancel() -> bool:
@@ -185,7 +183,7 @@ class ForgivesExits(_Handlers):
 
 
 class LosesAWorker(_Handlers):
-    """A handler that raises SystemExit takes its worker with it."""
+    """Loses the worker whose handler raises SystemExit."""
 
     def call(self, event: Event, handler: Handler) -> None:
         try:
@@ -197,32 +195,32 @@ class LosesAWorker(_Handlers):
 class KeepsItsLastEvent(_Handlers):
     """Keeps the last event that was handled."""
 
+    last: Event | None = None
+
     def call(self, event: Event, handler: Handler) -> None:
         handler(event)
-        self.__dict__["last"] = event
+        self.last = event
 
 
 # Cancelling, order, room.
 
 
 class IgnoresCalls(_Bus):
-    """`cancel` leaves the calls that wait in the line; they come to nothing later."""
+    """Leaves the calls of a cancelled handler in the line, to come to nothing."""
 
-    def subscribe(
-        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
-    ) -> Subscription:
+    def subscribe(self, event_type: Any, handler: Handler, **how: Any) -> Subscription:
         live = [True]
 
         def called(event: Event) -> None:
             if live:
                 handler(event)
 
-        super().subscribe(event_type, called, ordered=ordered)
+        super().subscribe(event_type, called, **how)
         return Subscription(lambda: bool(live) and live.pop())
 
 
 class ComparesUnderItsLock(_Bus):
-    """Holds a lock while handlers are compared."""
+    """Compares handlers under a lock."""
 
     module: ModuleType
 
@@ -232,14 +230,12 @@ class ComparesUnderItsLock(_Bus):
 
 
 class CancelsUnderALock(_Bus):
-    """Holds a lock while what `cancel` drops dies."""
+    """Lets what `cancel` drops die under a lock."""
 
     module: ModuleType
 
-    def subscribe(
-        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
-    ) -> Subscription:
-        made = super().subscribe(event_type, handler, ordered=ordered)
+    def subscribe(self, event_type: Any, handler: Handler, **how: Any) -> Subscription:
+        made = super().subscribe(event_type, handler, **how)
 
         def cancel() -> bool:
             with primitive(self.module, "Lock")():
@@ -249,21 +245,17 @@ class CancelsUnderALock(_Bus):
 
 
 class ForgetsTheOrder(_Bus):
-    """Takes every handler for one that may be called side by side."""
+    """Calls an ordered handler side by side."""
 
-    def subscribe(
-        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
-    ) -> Subscription:
+    def subscribe(self, event_type: Any, handler: Handler, **how: Any) -> Subscription:
         return super().subscribe(event_type, handler)
 
 
 class SerializesByALock(_Bus):
-    """Holds a worker for each call of an ordered handler, where one runs and others wait."""
+    """Holds a worker for each call of an ordered handler."""
 
-    def subscribe(
-        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
-    ) -> Subscription:
-        if not ordered:
+    def subscribe(self, event_type: Any, handler: Handler, **how: Any) -> Subscription:
+        if not how.get("ordered"):
             return super().subscribe(event_type, handler)
         turn = threading.Lock()
 
@@ -275,25 +267,25 @@ class SerializesByALock(_Bus):
 
 
 class LosesWhatAnOrderedHandlerMisses(_Bus):
-    """Keeps no mailbox: an event that comes while an ordered call waits or runs is gone."""
+    """Loses what comes while an ordered handler is busy."""
 
-    def subscribe(
-        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
-    ) -> Subscription:
+    busy = False
+
+    def subscribe(self, event_type: Any, handler: Handler, **how: Any) -> Subscription:
         def called(event: Event) -> None:
             handler(event)
-            self.__dict__["busy"] = False
+            self.busy = False
 
-        return super().subscribe(event_type, called, ordered=ordered)
+        return super().subscribe(event_type, called, **how)
 
     def publish(self, event: Event, timeout: float | None = None) -> None:
-        if not self.__dict__.get("busy", False):
-            self.__dict__["busy"] = True
+        if not self.busy:
+            self.busy = True
             super().publish(event, timeout)
 
 
 class KeepsTheRoomOfTheDropped(_Bus):
-    """Calls that were dropped take up room for good."""
+    """Never gives back the room of what it dropped."""
 
     room: int
 
@@ -308,7 +300,7 @@ class KeepsTheRoomOfTheDropped(_Bus):
 
 
 class HoldsItselfUp(_Bus):
-    """Waits in a handler where it should be refused at once."""
+    """Waits in a handler for room that only this handler could make."""
 
     def publish(self, event: Event, timeout: float | None = None) -> None:
         try:
@@ -360,16 +352,17 @@ class ReturnsInReverse(_Bus):
 
 
 class ReturnsAgain(_Bus):
-    """Returns, with each stop, what stops before it have returned."""
+    """Returns again what it has returned."""
+
+    returned: list[Event] = []
 
     def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
-        returned: list[Event] = self.__dict__.setdefault("returned", [])
-        returned += super().stop(timeout, drain=drain)
-        return list(returned)
+        self.returned = self.returned + super().stop(timeout, drain=drain)
+        return self.returned
 
 
 class TellsOfNoHandlerLeft(_Bus):
-    """Says nothing of a handler that it leaves running."""
+    """Says nothing of a handler that it leaves."""
 
     def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
         logging.disable()
@@ -380,7 +373,7 @@ class TellsOfNoHandlerLeft(_Bus):
 
 
 class StartsWhileStopping(_Bus):
-    """Takes a start for done that came too early."""
+    """Takes a start for done while it is stopping."""
 
     def start(self) -> None:
         with suppress(RuntimeError):
@@ -388,7 +381,7 @@ class StartsWhileStopping(_Bus):
 
 
 class StopsBeside(_Bus):
-    """Does not know that it stops in a handler: it stops from a thread beside."""
+    """Does not know that a handler stops it."""
 
     def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
         returned: list[Event] = []
@@ -403,7 +396,7 @@ class StopsBeside(_Bus):
 
 
 class StopsOneAtATime(_Bus):
-    """Takes a lock for the whole of `stop`."""
+    """Stops in one thread at a time."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -415,7 +408,7 @@ class StopsOneAtATime(_Bus):
 
 
 class WaitsForCallsBehindIt(_Bus):
-    """Waits, in a handler that stops it, for the calls that only this worker could make."""
+    """Waits in a handler for calls that nobody else can make."""
 
     def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
         try:
@@ -429,32 +422,33 @@ class WaitsForCallsBehindIt(_Bus):
 
 
 class StaysStopping(_Bus):
-    """After two stops it takes itself for stopping, for good."""
+    """Stays stopping after two stops."""
+
+    stops = 0
 
     def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
-        self.__dict__["stops"] = self.__dict__.get("stops", 0) + 1
+        self.stops += 1
         return super().stop(timeout, drain=drain)
 
     def start(self) -> None:
-        if self.__dict__.get("stops", 0) > 1:
+        if self.stops > 1:
             raise RuntimeError("it is stopping")
         super().start()
 
 
 class LosesAnOrderedHandler(_Bus):
-    """An ordered handler whose calls `stop` took back is never called again."""
+    """Never again calls an ordered handler whose calls it took back."""
 
-    def subscribe(
-        self, event_type: Hashable, handler: Handler, *, ordered: bool = False
-    ) -> Subscription:
-        made = super().subscribe(event_type, handler, ordered=ordered)
-        self.__dict__["last"] = made
-        return made
+    last: Subscription
+
+    def subscribe(self, event_type: Any, handler: Handler, **how: Any) -> Subscription:
+        self.last = super().subscribe(event_type, handler, **how)
+        return self.last
 
     def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
         returned = super().stop(timeout, drain=drain)
         if returned:
-            self.__dict__["last"].cancel()
+            self.last.cancel()
         return returned
 
 
@@ -462,28 +456,30 @@ class LosesAnOrderedHandler(_Bus):
 
 
 class EmptyContext(_Bus):
-    """Calls the handlers in a context without variables."""
+    """Calls handlers in an empty context."""
 
     def publish(self, event: Event, timeout: float | None = None) -> None:
         Context().run(super().publish, event, timeout)
 
 
 class SharedContext(_Handlers):
-    """Makes one copy of the publisher's context for all handlers."""
+    """Makes one copy of the context for all calls."""
+
+    contexts: dict[str, Context] = {}
 
     def publish(self, event: Event, timeout: float | None = None) -> None:
-        self.__dict__.setdefault("contexts", {})[event.event_id] = copy_context()
+        self.contexts = {event.event_id: copy_context()}
         super().publish(event, timeout)
 
     def call(self, event: Event, handler: Handler) -> None:
-        self.__dict__["contexts"][event.event_id].run(handler, event)
+        self.contexts[event.event_id].run(handler, event)
 
 
 # Idleness.
 
 
 class WaitsForItself(_Bus):
-    """Waits in a handler for the bus to be idle."""
+    """Waits in a handler for itself."""
 
     def wait_idle(self, timeout: float | None = None) -> None:
         try:
@@ -493,7 +489,7 @@ class WaitsForItself(_Bus):
 
 
 class MissesIdleMoments(_Bus):
-    """Waits until the bus is idle whenever it looks."""
+    """Misses an idle moment."""
 
     def wait_idle(self, timeout: float | None = None) -> None:
         super().wait_idle(timeout)

@@ -11,7 +11,7 @@ import pytest
 from reference_impl.buses import event_bus
 from reference_impl.buses.event import Event
 from reference_impl.buses.event_bus import EventBus
-from tests.buses.event_bus.faults import CancelsUnderALock, KeepsItsLastEvent, mixed
+from tests.buses.event_bus.faults import CancelsUnderALock, KeepsItsLastEvent, wrong
 from tests.buses.event_bus.helpers import running
 from tests.kit.fakes import PATIENCE
 from tests.kit.primitives import Waits, watched
@@ -147,19 +147,11 @@ def test_a_stopped_bus_can_be_collected_and_a_running_one_lives() -> None:
     [
         (
             check_payloads_die_at_once_and_without_the_lock,
-            Twin(
-                "cancels under a lock",
-                mixed(CancelsUnderALock),
-                "AssertionError: assert fates == [0, 0]",
-            ),
+            wrong(CancelsUnderALock, "AssertionError: assert fates == [0, 0]"),
         ),
         (
             check_a_sleeping_worker_holds_no_event,
-            Twin(
-                "keeps its last event",
-                mixed(KeepsItsLastEvent),
-                "AssertionError: assert alive() is None",
-            ),
+            wrong(KeepsItsLastEvent, "AssertionError: assert alive() is None"),
         ),
     ],
 )

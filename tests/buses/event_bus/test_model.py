@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from reference_impl.buses import event_bus
 from reference_impl.buses.event import ANY, BusFull, BusStats, BusStopped, Event
 from tests.buses.event_bus import faults
-from tests.buses.event_bus.faults import mixed
+from tests.buses.event_bus.faults import wrong
 from tests.kit.fakes import PATIENCE
 from tests.kit.profile import budget
 from tests.kit.proofs import Proof, each_twin
@@ -157,32 +157,13 @@ class BusMachine(RuleBasedStateMachine):
         self.bus.stop(timeout=PATIENCE)
 
 
+_FIGURES = "AssertionError: assert self.bus.stats =="
 TWINS = [
-    Twin(
-        "takes ANY for a topic",
-        mixed(faults.ForgetsAny),
-        "AssertionError: assert self.bus.stats ==",
-    ),
-    Twin(
-        "keeps the room of what it dropped",
-        mixed(faults.KeepsTheRoomOfTheDropped),
-        "BusFull: the dropped calls take up the room",
-    ),
-    Twin(
-        "lets a subscription replace the one before it",
-        mixed(faults.ReplacesOthers),
-        "AssertionError: assert self.bus.stats ==",
-    ),
-    Twin(
-        "drops without counting",
-        mixed(faults.CountsNoDropped),
-        "AssertionError: assert self.bus.stats ==",
-    ),
-    Twin(
-        "returns again what it has returned",
-        mixed(faults.ReturnsAgain),
-        "AssertionError: assert returned == self.backlog()",
-    ),
+    wrong(faults.ForgetsAny, _FIGURES),
+    wrong(faults.KeepsTheRoomOfTheDropped, "BusFull: the dropped calls take up the room"),
+    wrong(faults.ReplacesOthers, _FIGURES),
+    wrong(faults.CountsNoDropped, _FIGURES),
+    wrong(faults.ReturnsAgain, "AssertionError: assert returned == self.backlog()"),
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from reference_impl.buses import event_bus
 from reference_impl.buses.event import BusStats, BusStopped, Event
 from tests.buses.event_bus import faults
-from tests.buses.event_bus.faults import mixed
+from tests.buses.event_bus.faults import wrong
 from tests.buses.event_bus.helpers import hooked, logged, rebound, running, workers
 from tests.contracts.bus_contract import numbered
 from tests.kit.fakes import PATIENCE, Beside
@@ -404,51 +404,28 @@ def check_an_idle_moment_counts_though_the_bus_is_busy_again(m: ModuleType) -> N
         assert bus.stats.pending == 1
 
 
+_RETURNED = "AssertionError: assert bus.stop(timeout=0, drain=drain) == events"
 PROOFS = [
     Proof(
         "EB-8",
         check_stop_returns_what_was_not_started,
         [
-            Twin(
-                "forgets what it took back",
-                mixed(faults.ReturnsNothing),
-                "AssertionError: assert bus.stop(timeout=0, drain=drain) == events",
-            ),
-            Twin(
-                "returns the last event first",
-                mixed(faults.ReturnsInReverse),
-                "AssertionError: assert bus.stop(timeout=0, drain=drain) == events",
-            ),
-            Twin(
-                "returns again what it has returned",
-                mixed(faults.ReturnsAgain),
-                "AssertionError: assert bus.stop(timeout=0) == []",
-            ),
+            wrong(faults.ReturnsNothing, _RETURNED),
+            wrong(faults.ReturnsInReverse, _RETURNED),
+            wrong(faults.ReturnsAgain, "AssertionError: assert bus.stop(timeout=0) == []"),
         ],
     ),
     Proof(
         "EB-8",
         check_a_stuck_handler_counts_over_a_restart,
-        [
-            Twin(
-                "says nothing of a handler that it leaves",
-                mixed(faults.TellsOfNoHandlerLeft),
-                "AssertionError: assert len(records) == 1",
-            )
-        ],
+        [wrong(faults.TellsOfNoHandlerLeft, "AssertionError: assert len(records) == 1")],
     ),
     Proof("EB-8", check_no_thread_is_left_after_stop),
     Proof("EB-8", check_stop_joins_its_workers),
     Proof(
         "EB-8",
         check_the_last_stop_ends_the_stopping,
-        [
-            Twin(
-                "starts while it is stopping",
-                mixed(faults.StartsWhileStopping),
-                "Failed: pytest.raises(RuntimeError",
-            )
-        ],
+        [wrong(faults.StartsWhileStopping, "Failed: pytest.raises(RuntimeError")],
     ),
     Proof("EB-8", check_an_interrupted_stop_is_finished_by_the_next),
     Proof("EB-8", check_a_start_without_threads_leaves_the_bus_stopped),
@@ -462,13 +439,7 @@ PROOFS = [
     Proof(
         "EB-10",
         check_waiting_for_idle_in_a_handler_is_refused,
-        [
-            Twin(
-                "waits in a handler for itself",
-                mixed(faults.WaitsForItself),
-                'AssertionError: assert "handler" in errors[0]',
-            )
-        ],
+        [wrong(faults.WaitsForItself, 'AssertionError: assert "handler" in errors[0]')],
     ),
     Proof("EB-10", check_who_waits_for_idle_is_released_by_stop),
     Proof("EB-10", check_waiting_for_idle_tells_how_much_is_left),
