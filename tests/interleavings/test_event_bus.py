@@ -5,7 +5,7 @@ import gc
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,7 @@ from reference_impl.buses import event_bus
 from reference_impl.buses.event import BusFull, BusStopped, Event
 from tests.buses.event_bus import faults
 from tests.buses.event_bus.faults import arguments, lost, own_subscriptions, wrong
+from tests.buses.event_bus.helpers import Check, Proofs
 from tests.kit.explore import Interleavings
 from tests.kit.primitives import silent, unlocked
 from tests.kit.profile import budget
@@ -32,6 +33,17 @@ OTHER = Event("other")
 def rest() -> None:
     """Return when nobody else can run: that is when the explorer lets a wait time out."""
     threading.Event().wait(1)
+
+
+class ByLine(Proofs):
+    """By line in both profiles, where nothing else is said: by opcode the searches are long."""
+
+    def prove(self, guarantee: str, *twins: Twin, **search: Any) -> Callable[[Check], Check]:
+        return super().prove(guarantee, *twins, **{"granularity": "line", **search})
+
+
+EXPLORED = ByLine()
+DRAWN = ByLine()  # of too many threads for all schedules
 
 
 @contextmanager
@@ -116,6 +128,12 @@ def _explored_buses_are_gone_before_the_exit() -> Iterator[None]:
 # EB-2: accepted and handled, or accepted and returned, or refused.
 
 
+@EXPLORED.prove(
+    "EB-2",
+    wrong(faults.ChecksThenPuts, "AssertionError: assert seen + returned == accepted"),
+    diagram="An event put between the check and the stop is never handled",
+    granularity=None,
+)
 def check_publish_racing_stop_is_delivered_or_refused(m: ModuleType, drain: bool = True) -> None:
     with running(m, 1) as bus:
         seen: list[Event] = []
@@ -127,10 +145,14 @@ def check_publish_racing_stop_is_delivered_or_refused(m: ModuleType, drain: bool
         assert seen + returned == accepted
 
 
+@EXPLORED.prove("EB-2")
 def check_publish_racing_stop_without_drain(m: ModuleType) -> None:
     check_publish_racing_stop_is_delivered_or_refused(m, drain=False)
 
 
+@EXPLORED.prove(
+    "EB-2", Twin("stops and tells none who wait for room", lost("stop", "publish"), "deadlock")
+)
 def check_stop_refuses_who_waits_for_room(m: ModuleType) -> None:
     """A publisher that waits for room is refused, or accepted and accounted for."""
     with running(m, 1, max_queue=1) as bus:
@@ -146,6 +168,7 @@ def check_stop_refuses_who_waits_for_room(m: ModuleType) -> None:
 # EB-3: a worker survives what its handler raises.
 
 
+@EXPLORED.prove("EB-3", wrong(faults.LosesAWorker, "deadlock"))
 def check_a_worker_survives_system_exit(m: ModuleType) -> None:
     with running(m, 1, on_error=lambda *_: None) as bus:
         seen: list[Event] = []
@@ -166,6 +189,9 @@ def check_a_worker_survives_system_exit(m: ModuleType) -> None:
 # EB-4: subscribing and cancelling during publication.
 
 
+@EXPLORED.prove(
+    "EB-4", wrong(faults.CallsTheCancelled, "AssertionError: assert len(seen) == stats.delivered")
+)
 def check_no_call_starts_after_cancel(m: ModuleType, ordered: bool = False) -> None:
     """Each call is delivered or dropped, and none starts after `cancel` found none."""
     with running(m, 1) as bus:
@@ -188,10 +214,19 @@ def check_no_call_starts_after_cancel(m: ModuleType, ordered: bool = False) -> N
         assert stats.delivered + stats.dropped <= 2
 
 
+@EXPLORED.prove("EB-4")
 def check_no_ordered_call_starts_after_cancel(m: ModuleType) -> None:
     check_no_call_starts_after_cancel(m, ordered=True)
 
 
+@EXPLORED.prove(
+    "EB-4",
+    Twin(
+        "subscribes without its lock",
+        unlocked("EventBus.subscribe"),
+        ("AssertionError: assert seen in", "AssertionError: assert sorted(seen) =="),
+    ),
+)
 def check_no_subscription_is_lost_to_another(m: ModuleType) -> None:
     """The original's look-up during a registration missed a permanent handler."""
     with running(m, 1) as bus:
@@ -212,6 +247,7 @@ def check_no_subscription_is_lost_to_another(m: ModuleType) -> None:
 # EB-5: who waits for room.
 
 
+@EXPLORED.prove("EB-5", Twin("tells nobody of new room", lost("", "publish"), "deadlock"))
 def check_who_waits_for_room_gets_it(m: ModuleType) -> None:
     """While there is room nobody keeps waiting for it, and never more than max_queue wait."""
     with running(m, 1, max_queue=1) as bus:
@@ -230,6 +266,19 @@ def check_who_waits_for_room_gets_it(m: ModuleType) -> None:
         assert numbers(seen) == [1, 2, 3]
 
 
+@DRAWN.prove(
+    "EB-5",
+    Twin(
+        "takes one event more than it should",
+        arguments(max_queue=lambda asked: asked + 1),
+        "AssertionError: more than one waits",
+    ),
+    Twin(
+        "takes any wake-up for room",
+        faults.credulous("publish"),
+        "AssertionError: more than one waits",
+    ),
+)
 def check_a_wake_up_is_not_taken_for_room(m: ModuleType) -> None:
     """Two wait for one place: the one that is woken second finds it taken."""
     with running(m, 1, max_queue=1) as bus:
@@ -246,6 +295,7 @@ def check_a_wake_up_is_not_taken_for_room(m: ModuleType) -> None:
         other.join()
 
 
+@DRAWN.prove("EB-5", Twin("does not pass a wake-up on", lost("publish", "publish"), "deadlock"))
 def check_room_for_two_wakes_two(m: ModuleType) -> None:
     """Two places get free before either waiter wakes: the first tells the second."""
     with running(m, 1, max_queue=2) as bus:
@@ -257,6 +307,11 @@ def check_room_for_two_wakes_two(m: ModuleType) -> None:
             publisher.join()
 
 
+@EXPLORED.prove(
+    "EB-5",
+    wrong(faults.HoldsItselfUp, "deadlock"),
+    diagram="A handler that publishes into the full bus waits for itself",
+)
 def check_a_handler_cannot_wait_for_itself(m: ModuleType) -> None:
     """With every worker publishing into the full bus nobody would make room."""
     with running(m, 1, max_queue=1) as bus:
@@ -279,6 +334,11 @@ def check_a_handler_cannot_wait_for_itself(m: ModuleType) -> None:
 # EB-6: ordered subscriptions.
 
 
+@EXPLORED.prove(
+    "EB-6",
+    wrong(faults.ForgetsTheOrder, "AssertionError: assert log =="),
+    wrong(faults.LosesWhatAnOrderedHandlerMisses, "AssertionError: assert log =="),
+)
 def check_an_ordered_handler_sees_one_event_at_a_time_in_order(m: ModuleType) -> None:
     """Two workers, one ordered handler: one event at a time, in the publisher's order."""
     with running(m, 2) as bus:
@@ -296,6 +356,7 @@ def check_an_ordered_handler_sees_one_event_at_a_time_in_order(m: ModuleType) ->
         assert log == [("begin", 1), ("end", 1), ("begin", 2), ("end", 2)]
 
 
+@DRAWN.prove("EB-6", wrong(faults.SerializesByALock, "deadlock"))
 def check_an_ordered_handler_leaves_a_worker_to_others(m: ModuleType) -> None:
     """Its first call waits for another handler, its second for its first."""
     with running(m, 2) as bus:
@@ -310,6 +371,11 @@ def check_an_ordered_handler_leaves_a_worker_to_others(m: ModuleType) -> None:
 # EB-7: wake-ups of workers.
 
 
+@DRAWN.prove(
+    "EB-7",
+    Twin("wakes no worker", silent("EventBus.publish"), "deadlock"),
+    Twin("wakes one worker for two calls", lost("publish", "", first=1), "deadlock"),
+)
 def check_no_worker_sleeps_while_a_call_is_ready(m: ModuleType) -> None:
     """Two calls that wait for each other need both workers, which sleep at first."""
     with running(m, 2) as bus:
@@ -330,6 +396,9 @@ def check_no_worker_sleeps_while_a_call_is_ready(m: ModuleType) -> None:
 # EB-8: stop, also in handlers and several at once.
 
 
+@EXPLORED.prove(
+    "EB-8", wrong(faults.StopsBeside, "deadlock"), wrong(faults.WaitsForCallsBehindIt, "deadlock")
+)
 def check_stop_in_a_handler_returns(m: ModuleType, workers: int = 1, ordered: bool = False) -> None:
     """A handler stops the bus, calls wait behind it: nothing hangs or is lost."""
     with running(m, workers) as bus:
@@ -347,14 +416,22 @@ def check_stop_in_a_handler_returns(m: ModuleType, workers: int = 1, ordered: bo
         assert numbers(seen + returned) == numbers(accepted)
 
 
+@EXPLORED.prove("EB-8")
 def check_stop_in_an_ordered_handler_returns(m: ModuleType) -> None:
     check_stop_in_a_handler_returns(m, ordered=True)
 
 
+@DRAWN.prove("EB-8", wrong(faults.StopsOneAtATime, "deadlock"))
 def check_two_handlers_and_the_owner_stop_at_once(m: ModuleType) -> None:
     check_stop_in_a_handler_returns(m, workers=2)
 
 
+@EXPLORED.prove(
+    "EB-8",
+    wrong(faults.ReturnsAgain, "AssertionError: assert own + other in"),
+    wrong(faults.StaysStopping, "RuntimeError: it is stopping"),
+    preemptions=budget(0, 1),
+)
 def check_two_stops_return_each_event_once(m: ModuleType) -> None:
     """Afterwards the bus can be started again."""
     with running(m, 1) as bus:
@@ -372,6 +449,9 @@ def check_two_stops_return_each_event_once(m: ModuleType) -> None:
         assert bus.is_running
 
 
+@EXPLORED.prove(
+    "EB-8", wrong(faults.LosesAnOrderedHandler, "AssertionError: assert seen[-1:] == [THREE]")
+)
 def check_an_ordered_handler_works_after_a_restart(m: ModuleType) -> None:
     """What `stop` took back out of a mailbox leaves no trace."""
     with running(m, 1) as bus:
@@ -391,6 +471,9 @@ def check_an_ordered_handler_works_after_a_restart(m: ModuleType) -> None:
 # EB-10: wait_idle.
 
 
+@EXPLORED.prove(
+    "EB-10", Twin("stops and tells none who wait for idle", lost("stop", "wait_idle"), "deadlock")
+)
 def check_a_stopped_bus_keeps_nobody_waiting_for_idle(m: ModuleType) -> None:
     """The handler is stuck, so the bus does not get idle, but it gets stopped."""
     with running(m, 1) as bus:
@@ -402,6 +485,14 @@ def check_a_stopped_bus_keeps_nobody_waiting_for_idle(m: ModuleType) -> None:
         bus.start()
 
 
+@EXPLORED.prove(
+    "EB-10",
+    Twin(
+        "drops calls without telling",
+        own_subscriptions() + silent("Subscription.cancel"),
+        "deadlock",
+    ),
+)
 def check_dropping_the_last_call_makes_idle(m: ModuleType) -> None:
     """It is dropped, not handled: who waits for idle is released by that, too."""
     with running(m, 1) as bus:
@@ -412,6 +503,7 @@ def check_dropping_the_last_call_makes_idle(m: ModuleType) -> None:
         canceller.join()
 
 
+@EXPLORED.prove("EB-10", wrong(faults.MissesIdleMoments, "deadlock"))
 def check_an_idle_moment_releases_who_waits(m: ModuleType) -> None:
     """Idle for an instant and busy again: who waited for that is released all the same."""
     with running(m, 1) as bus:
@@ -431,6 +523,7 @@ def check_an_idle_moment_releases_who_waits(m: ModuleType) -> None:
         waiter.join()
 
 
+@EXPLORED.prove("EB-10", wrong(faults.ForgetsTheRunning, "AssertionError: assert seen == [OTHER]"))
 def check_idle_means_the_handlers_events_too(m: ModuleType) -> None:
     with running(m, 1) as bus:
         seen: list[Event] = []
@@ -452,6 +545,7 @@ def check_idle_means_the_handlers_events_too(m: ModuleType) -> None:
 # Beyond one preemption: many schedules drawn at random.
 
 
+@DRAWN.prove("EB-1", granularity=None)
 def check_publishers_subscribers_and_stop_at_once(m: ModuleType) -> None:
     with running(m, 2, max_queue=1) as bus:
         seen: list[Event] = []
@@ -471,173 +565,6 @@ def check_publishers_subscribers_and_stop_at_once(m: ModuleType) -> None:
         for own in ([1, 2], [3, 4]):
             handled = [event.payload for event in seen if event.payload in own]
             assert handled == own[: len(handled)]
-
-
-# By line in both profiles: by opcode each of these is a long search.
-EXPLORED = [
-    Proof(
-        "EB-2",
-        check_publish_racing_stop_is_delivered_or_refused,
-        [wrong(faults.ChecksThenPuts, "AssertionError: assert seen + returned == accepted")],
-        diagram="An event put between the check and the stop is never handled",
-    ),
-    Proof("EB-2", check_publish_racing_stop_without_drain, granularity="line"),
-    Proof(
-        "EB-2",
-        check_stop_refuses_who_waits_for_room,
-        [Twin("stops and tells none who wait for room", lost("stop", "publish"), "deadlock")],
-        granularity="line",
-    ),
-    Proof(
-        "EB-3",
-        check_a_worker_survives_system_exit,
-        [wrong(faults.LosesAWorker, "deadlock")],
-        granularity="line",
-    ),
-    Proof(
-        "EB-4",
-        check_no_call_starts_after_cancel,
-        [wrong(faults.CallsTheCancelled, "AssertionError: assert len(seen) == stats.delivered")],
-        granularity="line",
-    ),
-    Proof("EB-4", check_no_ordered_call_starts_after_cancel, granularity="line"),
-    Proof(
-        "EB-4",
-        check_no_subscription_is_lost_to_another,
-        [
-            Twin(
-                "subscribes without its lock",
-                unlocked("EventBus.subscribe"),
-                ("AssertionError: assert seen in", "AssertionError: assert sorted(seen) =="),
-            )
-        ],
-        granularity="line",
-    ),
-    Proof(
-        "EB-5",
-        check_who_waits_for_room_gets_it,
-        [Twin("tells nobody of new room", lost("", "publish"), "deadlock")],
-        granularity="line",
-    ),
-    Proof(
-        "EB-5",
-        check_a_handler_cannot_wait_for_itself,
-        [wrong(faults.HoldsItselfUp, "deadlock")],
-        granularity="line",
-        diagram="A handler that publishes into the full bus waits for itself",
-    ),
-    Proof(
-        "EB-6",
-        check_an_ordered_handler_sees_one_event_at_a_time_in_order,
-        [
-            wrong(faults.ForgetsTheOrder, "AssertionError: assert log =="),
-            wrong(faults.LosesWhatAnOrderedHandlerMisses, "AssertionError: assert log =="),
-        ],
-        granularity="line",
-    ),
-    Proof(
-        "EB-8",
-        check_stop_in_a_handler_returns,
-        [wrong(faults.StopsBeside, "deadlock"), wrong(faults.WaitsForCallsBehindIt, "deadlock")],
-        granularity="line",
-    ),
-    Proof("EB-8", check_stop_in_an_ordered_handler_returns, granularity="line"),
-    Proof(
-        "EB-8",
-        check_two_stops_return_each_event_once,
-        [
-            wrong(faults.ReturnsAgain, "AssertionError: assert own + other in"),
-            wrong(faults.StaysStopping, "RuntimeError: it is stopping"),
-        ],
-        preemptions=budget(0, 1),
-        granularity="line",
-    ),
-    Proof(
-        "EB-8",
-        check_an_ordered_handler_works_after_a_restart,
-        [wrong(faults.LosesAnOrderedHandler, "AssertionError: assert seen[-1:] == [THREE]")],
-        granularity="line",
-    ),
-    Proof(
-        "EB-10",
-        check_a_stopped_bus_keeps_nobody_waiting_for_idle,
-        [Twin("stops and tells none who wait for idle", lost("stop", "wait_idle"), "deadlock")],
-        granularity="line",
-    ),
-    Proof(
-        "EB-10",
-        check_dropping_the_last_call_makes_idle,
-        [
-            Twin(
-                "drops calls without telling",
-                own_subscriptions() + silent("Subscription.cancel"),
-                "deadlock",
-            )
-        ],
-        granularity="line",
-    ),
-    Proof(
-        "EB-10",
-        check_an_idle_moment_releases_who_waits,
-        [wrong(faults.MissesIdleMoments, "deadlock")],
-        granularity="line",
-    ),
-    Proof(
-        "EB-10",
-        check_idle_means_the_handlers_events_too,
-        [wrong(faults.ForgetsTheRunning, "AssertionError: assert seen == [OTHER]")],
-        granularity="line",
-    ),
-]
-
-# Too many threads for all schedules.
-DRAWN = [
-    Proof("EB-1", check_publishers_subscribers_and_stop_at_once),
-    Proof(
-        "EB-5",
-        check_a_wake_up_is_not_taken_for_room,
-        [
-            Twin(
-                "takes one event more than it should",
-                arguments(max_queue=lambda asked: asked + 1),
-                "AssertionError: more than one waits",
-            ),
-            Twin(
-                "takes any wake-up for room",
-                faults.credulous("publish"),
-                "AssertionError: more than one waits",
-            ),
-        ],
-        granularity="line",
-    ),
-    Proof(
-        "EB-5",
-        check_room_for_two_wakes_two,
-        [Twin("does not pass a wake-up on", lost("publish", "publish"), "deadlock")],
-        granularity="line",
-    ),
-    Proof(
-        "EB-6",
-        check_an_ordered_handler_leaves_a_worker_to_others,
-        [wrong(faults.SerializesByALock, "deadlock")],
-        granularity="line",
-    ),
-    Proof(
-        "EB-7",
-        check_no_worker_sleeps_while_a_call_is_ready,
-        [
-            Twin("wakes no worker", silent("EventBus.publish"), "deadlock"),
-            Twin("wakes one worker for two calls", lost("publish", "", first=1), "deadlock"),
-        ],
-        granularity="line",
-    ),
-    Proof(
-        "EB-8",
-        check_two_handlers_and_the_owner_stop_at_once,
-        [wrong(faults.StopsOneAtATime, "deadlock")],
-        granularity="line",
-    ),
-]
 
 
 @each_proof(EXPLORED)

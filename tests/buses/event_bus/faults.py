@@ -192,16 +192,6 @@ class LosesAWorker(_Handlers):
             threading.Event().wait()
 
 
-class KeepsItsLastEvent(_Handlers):
-    """Keeps the last event that was handled."""
-
-    last: Event | None = None
-
-    def call(self, event: Event, handler: Handler) -> None:
-        handler(event)
-        self.last = event
-
-
 # Cancelling, order, room.
 
 
@@ -227,21 +217,6 @@ class ComparesUnderItsLock(_Bus):
     def unsubscribe(self, event_type: Hashable, handler: Handler) -> bool:
         with primitive(self.module, "Lock")():
             return super().unsubscribe(event_type, handler)
-
-
-class CancelsUnderALock(_Bus):
-    """Lets what `cancel` drops die under a lock."""
-
-    module: ModuleType
-
-    def subscribe(self, event_type: Any, handler: Handler, **how: Any) -> Subscription:
-        made = super().subscribe(event_type, handler, **how)
-
-        def cancel() -> bool:
-            with primitive(self.module, "Lock")():
-                return made.cancel()
-
-        return Subscription(cancel)
 
 
 class ForgetsTheOrder(_Bus):

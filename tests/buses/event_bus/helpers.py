@@ -9,6 +9,23 @@ from typing import Any
 
 from tests.kit.fakes import Gate
 from tests.kit.primitives import primitive, rebind
+from tests.kit.proofs import Proof
+from tests.kit.twins import Twin
+
+Check = Callable[..., None]
+
+
+class Proofs(list[Proof]):
+    """A file's proofs, each check with its guarantee and its twins above it."""
+
+    def prove(self, guarantee: str, *twins: Twin, **search: Any) -> Callable[[Check], Check]:
+        """The check is one of them."""
+
+        def add(check: Check) -> Check:
+            self.append(Proof(guarantee, check, list(twins), **search))
+            return check
+
+        return add
 
 
 @contextmanager

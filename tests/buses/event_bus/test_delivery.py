@@ -14,15 +14,18 @@ from reference_impl.buses import event_bus
 from reference_impl.buses.event import ANY, BusStopped, Event, Handler
 from tests.buses.event_bus import faults
 from tests.buses.event_bus.faults import arguments, wrong
-from tests.buses.event_bus.helpers import logged, running
+from tests.buses.event_bus.helpers import Proofs, logged, running
 from tests.kit.fakes import PATIENCE, Beside
 from tests.kit.primitives import watched
 from tests.kit.proofs import Proof, each_proof, each_twin
 from tests.kit.twins import Twin
 
+PROOFS = Proofs()
+
 # EB-1: once for each subscription.
 
 
+@PROOFS.prove("EB-1", wrong(faults.ForgetsAny, "AssertionError: assert sorted(seen) =="))
 def check_each_subscription_is_called_once(m: ModuleType) -> None:
     with running(m, 2) as bus:
         seen: list[str] = []
@@ -33,6 +36,7 @@ def check_each_subscription_is_called_once(m: ModuleType) -> None:
         assert sorted(seen) == ["a", "a", "any"]
 
 
+@PROOFS.prove("EB-1", wrong(faults.LooksUpBeforeTheWait, "AssertionError: assert seen == [late]"))
 def check_who_subscribes_while_a_publisher_waits_for_room_is_called(m: ModuleType) -> None:
     """Acceptance comes after the wait for room, and so does the look-up."""
     with watched(m) as waits, running(m, 1, max_queue=1, gates=1) as (bus, gate):
@@ -52,6 +56,7 @@ def check_who_subscribes_while_a_publisher_waits_for_room_is_called(m: ModuleTyp
         assert seen == [late]
 
 
+@PROOFS.prove("EB-1")
 def check_many_publishers_lose_nothing(m: ModuleType) -> None:
     """The recommended test of the original, without its sleep."""
     counts: list[int] = []
@@ -69,6 +74,7 @@ def check_many_publishers_lose_nothing(m: ModuleType) -> None:
     assert sorted(counts) == sorted(list(range(50)) * 10)
 
 
+@PROOFS.prove("EB-1")
 def check_a_coroutine_may_publish_and_handlers_run_elsewhere(m: ModuleType) -> None:
     """The original raised where a loop ran, and ran handlers in the publisher's thread."""
     threads: list[threading.Thread] = []
@@ -86,6 +92,7 @@ def check_a_coroutine_may_publish_and_handlers_run_elsewhere(m: ModuleType) -> N
 # EB-2: accepted or refused.
 
 
+@PROOFS.prove("EB-2", wrong(faults.AcceptsWhileStopping, "Failed: pytest.raises(BusStopped"))
 def check_publishing_while_draining_is_refused(m: ModuleType) -> None:
     with watched(m) as waits, running(m, 1, gates=1) as (bus, gate):
         bus.subscribe("topic", gate)
@@ -107,6 +114,17 @@ def check_publishing_while_draining_is_refused(m: ModuleType) -> None:
 # EB-3: failures stay where they are.
 
 
+def _silent(on_error: Any) -> Any:
+    def hear(*about: Any) -> None:
+        with suppress(BaseException):
+            on_error(*about)
+
+    return on_error and hear
+
+
+@PROOFS.prove(
+    "EB-3", wrong(faults.ForgivesExits, "AssertionError: assert [about[::2] for about in heard]")
+)
 def check_on_error_hears_of_every_failure(m: ModuleType) -> None:
     """Any BaseException: counted, told to on_error, and the worker goes on."""
     heard: list[tuple[Event, Handler, BaseException]] = []
@@ -135,6 +153,19 @@ def check_on_error_hears_of_every_failure(m: ModuleType) -> None:
         assert (bus.stats.failed, bus.stats.delivered) == (5, 5)
 
 
+@PROOFS.prove(
+    "EB-3",
+    Twin(
+        "says nothing of a failure that nobody hears of",
+        arguments(on_error=lambda on_error: on_error or (lambda *about: None)),
+        "AssertionError: assert len(records) == 1",
+    ),
+    Twin(
+        "says nothing of a failing on_error",
+        arguments(on_error=_silent),
+        "AssertionError: assert len(records) == 1",
+    ),
+)
 def check_failures_are_logged(m: ModuleType) -> None:
     """Without on_error the failure is logged; with one that raises, both are."""
 
@@ -159,6 +190,7 @@ def check_failures_are_logged(m: ModuleType) -> None:
             assert bus.stats.failed == 1
 
 
+@PROOFS.prove("EB-3")
 def check_a_faulty_log_handler_ends_no_worker(m: ModuleType) -> None:
     class Faulty(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -177,17 +209,10 @@ def check_a_faulty_log_handler_ends_no_worker(m: ModuleType) -> None:
         logger.removeHandler(faulty)
 
 
-def _silent(on_error: Any) -> Any:
-    def hear(*about: Any) -> None:
-        with suppress(BaseException):
-            on_error(*about)
-
-    return on_error and hear
-
-
 # EB-4: subscribing and cancelling at any time.
 
 
+@PROOFS.prove("EB-4", wrong(faults.IgnoresCalls, "AssertionError: assert bus.stats.dropped == 2"))
 def check_cancel_drops_what_waits_and_makes_room(m: ModuleType) -> None:
     with watched(m) as waits, running(m, 1, max_queue=2, gates=1) as (bus, gate):
         seen: list[Event] = []
@@ -213,6 +238,7 @@ def check_cancel_drops_what_waits_and_makes_room(m: ModuleType) -> None:
         assert bus.stats.delivered == 2
 
 
+@PROOFS.prove("EB-4")
 def check_a_handler_may_cancel_itself_and_subscribe_others(m: ModuleType) -> None:
     seen: list[str] = []
     with m.EventBus(1) as bus:
@@ -229,6 +255,7 @@ def check_a_handler_may_cancel_itself_and_subscribe_others(m: ModuleType) -> Non
     assert seen == ["once", "then", "then"]
 
 
+@PROOFS.prove("EB-4", wrong(faults.ComparesUnderItsLock, "AssertionError: compared under a lock"))
 def check_handlers_are_compared_without_the_lock(m: ModuleType) -> None:
     """An `==` that calls the bus would hang if it held the bus's lock."""
     with watched(m) as waits, running(m, 1) as bus:
@@ -251,6 +278,11 @@ def check_handlers_are_compared_without_the_lock(m: ModuleType) -> None:
 request_id = contextvars.ContextVar("request_id", default="none")
 
 
+@PROOFS.prove(
+    "EB-9",
+    wrong(faults.SharedContext, "AssertionError: assert seen =="),
+    wrong(faults.EmptyContext, "AssertionError: assert seen =="),
+)
 def check_each_call_has_its_own_copy_of_the_publishers_context(m: ModuleType) -> None:
     with running(m, 1) as bus:
         seen: list[str] = []
@@ -269,6 +301,7 @@ def check_each_call_has_its_own_copy_of_the_publishers_context(m: ModuleType) ->
         assert context[request_id] == "r-1"
 
 
+@PROOFS.prove("EB-9")
 def check_on_error_sees_the_publishers_context(m: ModuleType) -> None:
     seen: list[str] = []
     with m.EventBus(1, on_error=lambda *about: seen.append(request_id.get())) as bus:
@@ -277,69 +310,6 @@ def check_on_error_sees_the_publishers_context(m: ModuleType) -> None:
         context.run(request_id.set, "r-2")
         context.run(bus.publish, Event("topic"))
     assert seen == ["r-2"]
-
-
-PROOFS = [
-    Proof(
-        "EB-1",
-        check_each_subscription_is_called_once,
-        [wrong(faults.ForgetsAny, "AssertionError: assert sorted(seen) ==")],
-    ),
-    Proof(
-        "EB-1",
-        check_who_subscribes_while_a_publisher_waits_for_room_is_called,
-        [wrong(faults.LooksUpBeforeTheWait, "AssertionError: assert seen == [late]")],
-    ),
-    Proof("EB-1", check_many_publishers_lose_nothing),
-    Proof("EB-1", check_a_coroutine_may_publish_and_handlers_run_elsewhere),
-    Proof(
-        "EB-2",
-        check_publishing_while_draining_is_refused,
-        [wrong(faults.AcceptsWhileStopping, "Failed: pytest.raises(BusStopped")],
-    ),
-    Proof(
-        "EB-3",
-        check_on_error_hears_of_every_failure,
-        [wrong(faults.ForgivesExits, "AssertionError: assert [about[::2] for about in heard]")],
-    ),
-    Proof(
-        "EB-3",
-        check_failures_are_logged,
-        [
-            Twin(
-                "says nothing of a failure that nobody hears of",
-                arguments(on_error=lambda on_error: on_error or (lambda *about: None)),
-                "AssertionError: assert len(records) == 1",
-            ),
-            Twin(
-                "says nothing of a failing on_error",
-                arguments(on_error=_silent),
-                "AssertionError: assert len(records) == 1",
-            ),
-        ],
-    ),
-    Proof("EB-3", check_a_faulty_log_handler_ends_no_worker),
-    Proof(
-        "EB-4",
-        check_cancel_drops_what_waits_and_makes_room,
-        [wrong(faults.IgnoresCalls, "AssertionError: assert bus.stats.dropped == 2")],
-    ),
-    Proof("EB-4", check_a_handler_may_cancel_itself_and_subscribe_others),
-    Proof(
-        "EB-4",
-        check_handlers_are_compared_without_the_lock,
-        [wrong(faults.ComparesUnderItsLock, "AssertionError: compared under a lock")],
-    ),
-    Proof(
-        "EB-9",
-        check_each_call_has_its_own_copy_of_the_publishers_context,
-        [
-            wrong(faults.SharedContext, "AssertionError: assert seen =="),
-            wrong(faults.EmptyContext, "AssertionError: assert seen =="),
-        ],
-    ),
-    Proof("EB-9", check_on_error_sees_the_publishers_context),
-]
 
 
 @each_proof(PROOFS)

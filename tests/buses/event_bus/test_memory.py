@@ -3,19 +3,13 @@
 import gc
 import tracemalloc
 import weakref
-from collections.abc import Callable
-from types import ModuleType
-
-import pytest
 
 from reference_impl.buses import event_bus
 from reference_impl.buses.event import Event
 from reference_impl.buses.event_bus import EventBus
-from tests.buses.event_bus.faults import CancelsUnderALock, KeepsItsLastEvent, wrong
 from tests.buses.event_bus.helpers import running
 from tests.kit.fakes import PATIENCE
 from tests.kit.primitives import Waits, watched
-from tests.kit.twins import Twin, build, must_fail
 
 
 class Mortal:
@@ -28,9 +22,9 @@ class Mortal:
         self.fates.append(self.waits.mine())
 
 
-def check_payloads_die_at_once_and_without_the_lock(m: ModuleType) -> None:
+def test_payloads_die_at_once_and_without_the_lock() -> None:
     """Handled, dropped by cancel, taken back by stop: released at once, no lock held."""
-    with watched(m) as waits, running(m, 1, gates=1) as (bus, gate):
+    with watched(event_bus) as waits, running(event_bus, 1, gates=1) as (bus, gate):
         fates: list[int] = []
         bus.subscribe("gate", gate)
         cancelled = bus.subscribe("cancelled", lambda event: None)
@@ -48,10 +42,6 @@ def check_payloads_die_at_once_and_without_the_lock(m: ModuleType) -> None:
             bus.publish(Event("topic", Mortal(waits, fates)))
         assert len(bus.stop(timeout=0)) == 2
         assert fates == [0] * 4
-
-
-def test_payloads_die_at_once_and_without_the_lock() -> None:
-    check_payloads_die_at_once_and_without_the_lock(event_bus)
 
 
 def test_a_topic_dies_without_the_lock() -> None:
@@ -74,8 +64,8 @@ def test_a_topic_dies_without_the_lock() -> None:
     assert fates == [0, 0]
 
 
-def check_a_sleeping_worker_holds_no_event(m: ModuleType) -> None:
-    with watched(m) as waits, running(m, 1) as bus:
+def test_a_sleeping_worker_holds_no_event() -> None:
+    with watched(event_bus) as waits, running(event_bus, 1) as bus:
         bus.subscribe("topic", lambda event: None)
         waits.await_waiting()
         fates: list[int] = []
@@ -86,10 +76,6 @@ def check_a_sleeping_worker_holds_no_event(m: ModuleType) -> None:
         waits.await_waiting()
         assert alive() is None
         assert fates == [0]
-
-
-def test_a_sleeping_worker_holds_no_event() -> None:
-    check_a_sleeping_worker_holds_no_event(event_bus)
 
 
 def test_memory_is_flat_over_many_events() -> None:
@@ -140,22 +126,3 @@ def test_a_stopped_bus_can_be_collected_and_a_running_one_lives() -> None:
     del kept
     gc.collect()
     assert alive() is None
-
-
-@pytest.mark.parametrize(
-    ("check", "twin"),
-    [
-        (
-            check_payloads_die_at_once_and_without_the_lock,
-            wrong(CancelsUnderALock, "AssertionError: assert fates == [0, 0]"),
-        ),
-        (
-            check_a_sleeping_worker_holds_no_event,
-            wrong(KeepsItsLastEvent, "AssertionError: assert alive() is None"),
-        ),
-    ],
-)
-def test_a_twin_that_keeps_or_releases_wrongly_fails(
-    check: Callable[[ModuleType], None], twin: Twin
-) -> None:
-    must_fail(twin, lambda: check(build("buses/event_bus", twin.fault)))

@@ -9,16 +9,27 @@ from reference_impl.buses import event_bus
 from reference_impl.buses.event import BusFull, Event
 from tests.buses.event_bus import faults
 from tests.buses.event_bus.faults import arguments, wrong
-from tests.buses.event_bus.helpers import hooked, running, workers
+from tests.buses.event_bus.helpers import Proofs, hooked, running, workers
 from tests.contracts.bus_contract import numbered, payloads
 from tests.kit.fakes import PATIENCE, Beside
 from tests.kit.primitives import watched
 from tests.kit.proofs import Proof, each_proof, each_twin
 from tests.kit.twins import Twin
 
+PROOFS = Proofs()
+
 # EB-5: room.
 
 
+@PROOFS.prove(
+    "EB-5",
+    Twin("has no bound", arguments(max_queue=lambda asked: 10**9), "Failed: pytest.raises(BusFull"),
+    Twin(
+        "takes one event more than it should",
+        arguments(max_queue=lambda asked: asked + 1),
+        "Failed: pytest.raises(BusFull",
+    ),
+)
 def check_a_full_bus_waits_then_refuses(m: ModuleType) -> None:
     with watched(m) as waits, running(m, 1, max_queue=2, gates=1) as (bus, gate):
         bus.subscribe("topic", gate)
@@ -43,6 +54,7 @@ def check_a_full_bus_waits_then_refuses(m: ModuleType) -> None:
         assert gate.seen == [*events[:3], events[4]]
 
 
+@PROOFS.prove("EB-5")
 def check_a_handler_with_a_timeout_waits_for_room(m: ModuleType) -> None:
     with watched(m) as waits, running(m, 2, max_queue=1, gates=2) as (bus, gate, chained):
 
@@ -66,6 +78,7 @@ def check_a_handler_with_a_timeout_waits_for_room(m: ModuleType) -> None:
         assert len(gate.seen) == 3
 
 
+@PROOFS.prove("EB-5")
 def check_an_interrupted_publisher_leaves_the_bus_unchanged(m: ModuleType) -> None:
     """Nor does it keep a wake-up for itself that came as it was interrupted."""
     with watched(m) as waits, hooked(m) as hooks, running(m, 1, max_queue=1, gates=1) as opened:
@@ -88,6 +101,7 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
+@PROOFS.prove("EB-5")
 def check_an_interrupted_publisher_passes_the_room_on(m: ModuleType) -> None:
     """Two wait for room; the one that is told of it is interrupted, and the other gets it."""
     with watched(m) as waits, hooked(m) as hooks, running(m, 1, max_queue=1, gates=1) as opened:
@@ -114,6 +128,7 @@ def check_an_interrupted_publisher_passes_the_room_on(m: ModuleType) -> None:
         lone.cancel()
 
 
+@PROOFS.prove("EB-5")
 def check_who_waits_for_room_for_nobody_any_more_is_let_go(m: ModuleType) -> None:
     with watched(m) as waits, running(m, 1, max_queue=1, gates=1) as (bus, gate):
         bus.subscribe("gate", gate)
@@ -132,6 +147,7 @@ def check_who_waits_for_room_for_nobody_any_more_is_let_go(m: ModuleType) -> Non
 # EB-6: order.
 
 
+@PROOFS.prove("EB-6")
 def check_each_publishers_order_is_kept(m: ModuleType) -> None:
     """Many workers, several publishers: each one's events arrive in its order, alone."""
     with running(m, 8, max_queue=20) as bus:
@@ -162,6 +178,7 @@ def check_each_publishers_order_is_kept(m: ModuleType) -> None:
             assert [n for p, n in seen if p == publisher] == list(range(100))
 
 
+@PROOFS.prove("EB-6", wrong(faults.ForgetsTheOrder, "AssertionError: assert overlaps == []"))
 def check_an_ordered_handler_holds_up_nobody_else(m: ModuleType) -> None:
     """A busy ordered handler keeps one worker, however many events wait for it."""
     with running(m, 2, gates=1) as (bus, gate):
@@ -192,6 +209,14 @@ def check_an_ordered_handler_holds_up_nobody_else(m: ModuleType) -> None:
 # EB-7: workers.
 
 
+@PROOFS.prove(
+    "EB-7",
+    Twin(
+        "has a worker too many",
+        arguments(max_workers=lambda asked: asked + 1),
+        "AssertionError: assert len(workers",
+    ),
+)
 def check_no_more_workers_than_asked_for(m: ModuleType) -> None:
     """The original's pool was never used: one handler ran at a time."""
     with running(m, 2, gates=1, name="pair") as (bus, gate):
@@ -204,6 +229,7 @@ def check_no_more_workers_than_asked_for(m: ModuleType) -> None:
         assert bus.stats.pending == 5
 
 
+@PROOFS.prove("EB-7", wrong(faults.Polls, "AssertionError: assert waits.timeouts =="))
 def check_an_idle_bus_sleeps(m: ModuleType) -> None:
     """Each worker waits once, without a timeout that would wake it; the original polled."""
     with watched(m) as waits, running(m, 3):
@@ -211,6 +237,7 @@ def check_an_idle_bus_sleeps(m: ModuleType) -> None:
         assert waits.timeouts == [None, None, None]
 
 
+@PROOFS.prove("EB-7")
 def check_the_defaults_are_ten_named_workers_and_room_for_ten_thousand(m: ModuleType) -> None:
     with running(m, gates=1) as (bus, gate):
         assert [worker.name for worker in workers()] == [f"event-bus-{n}" for n in range(1, 11)]
@@ -226,53 +253,6 @@ def check_the_defaults_are_ten_named_workers_and_room_for_ten_thousand(m: Module
         with pytest.raises(BusFull, match=r"^event-bus holds 10000 events: "):
             bus.publish(event, timeout=0)
         gate.open()
-
-
-PROOFS = [
-    Proof(
-        "EB-5",
-        check_a_full_bus_waits_then_refuses,
-        [
-            Twin(
-                "has no bound",
-                arguments(max_queue=lambda asked: 10**9),
-                "Failed: pytest.raises(BusFull",
-            ),
-            Twin(
-                "takes one event more than it should",
-                arguments(max_queue=lambda asked: asked + 1),
-                "Failed: pytest.raises(BusFull",
-            ),
-        ],
-    ),
-    Proof("EB-5", check_a_handler_with_a_timeout_waits_for_room),
-    Proof("EB-5", check_an_interrupted_publisher_leaves_the_bus_unchanged),
-    Proof("EB-5", check_an_interrupted_publisher_passes_the_room_on),
-    Proof("EB-5", check_who_waits_for_room_for_nobody_any_more_is_let_go),
-    Proof("EB-6", check_each_publishers_order_is_kept),
-    Proof(
-        "EB-6",
-        check_an_ordered_handler_holds_up_nobody_else,
-        [wrong(faults.ForgetsTheOrder, "AssertionError: assert overlaps == []")],
-    ),
-    Proof(
-        "EB-7",
-        check_no_more_workers_than_asked_for,
-        [
-            Twin(
-                "has a worker too many",
-                arguments(max_workers=lambda asked: asked + 1),
-                "AssertionError: assert len(workers",
-            )
-        ],
-    ),
-    Proof(
-        "EB-7",
-        check_an_idle_bus_sleeps,
-        [wrong(faults.Polls, "AssertionError: assert waits.timeouts ==")],
-    ),
-    Proof("EB-7", check_the_defaults_are_ten_named_workers_and_room_for_ten_thousand),
-]
 
 
 @each_proof(PROOFS)

@@ -9,16 +9,25 @@ from reference_impl.buses import event_bus
 from reference_impl.buses.event import BusStats, BusStopped, Event
 from tests.buses.event_bus import faults
 from tests.buses.event_bus.faults import wrong
-from tests.buses.event_bus.helpers import hooked, logged, rebound, running, workers
+from tests.buses.event_bus.helpers import Proofs, hooked, logged, rebound, running, workers
 from tests.contracts.bus_contract import numbered
 from tests.kit.fakes import PATIENCE, Beside
 from tests.kit.primitives import watched
 from tests.kit.proofs import Proof, each_proof, each_twin
 from tests.kit.twins import Twin
 
+PROOFS = Proofs()
+_RETURNED = "AssertionError: assert bus.stop(timeout=0, drain=drain) == events"
+
 # EB-8: what stop returns, and what it leaves.
 
 
+@PROOFS.prove(
+    "EB-8",
+    wrong(faults.ReturnsNothing, _RETURNED),
+    wrong(faults.ReturnsInReverse, _RETURNED),
+    wrong(faults.ReturnsAgain, "AssertionError: assert bus.stop(timeout=0) == []"),
+)
 def check_stop_returns_what_was_not_started(m: ModuleType) -> None:
     """In order, each once, though an event has two calls; one of them may have started."""
     for drain in (True, False):
@@ -38,6 +47,9 @@ def check_stop_returns_what_was_not_started(m: ModuleType) -> None:
             assert (stats.dropped, stats.pending, stats.delivered) == (12, 1, 0)
 
 
+@PROOFS.prove(
+    "EB-8", wrong(faults.TellsOfNoHandlerLeft, "AssertionError: assert len(records) == 1")
+)
 def check_a_stuck_handler_counts_over_a_restart(m: ModuleType) -> None:
     """After the original's `stop(timeout)` a restart had two workers instead of one."""
     with running(m, 2, gates=2) as (bus, stuck, busy):
@@ -66,6 +78,7 @@ def check_a_stuck_handler_counts_over_a_restart(m: ModuleType) -> None:
         assert bus.stats.delivered == 3
 
 
+@PROOFS.prove("EB-8")
 def check_no_thread_is_left_after_stop(m: ModuleType) -> None:
     for _ in range(20):
         before = set(threading.enumerate())
@@ -79,6 +92,7 @@ def check_no_thread_is_left_after_stop(m: ModuleType) -> None:
             assert set(threading.enumerate()) == before
 
 
+@PROOFS.prove("EB-8")
 def check_stop_joins_its_workers(m: ModuleType) -> None:
     joined: list[str] = []
 
@@ -93,6 +107,7 @@ def check_stop_joins_its_workers(m: ModuleType) -> None:
         assert sorted(joined) == names
 
 
+@PROOFS.prove("EB-8", wrong(faults.StartsWhileStopping, "Failed: pytest.raises(RuntimeError"))
 def check_the_last_stop_ends_the_stopping(m: ModuleType) -> None:
     """One stop gives up while another still waits: until that returns, the bus is stopping."""
     with watched(m) as waits, running(m, 1, gates=1) as (bus, gate):
@@ -110,6 +125,7 @@ def check_the_last_stop_ends_the_stopping(m: ModuleType) -> None:
         bus.start()
 
 
+@PROOFS.prove("EB-8")
 def check_an_interrupted_stop_is_finished_by_the_next(m: ModuleType) -> None:
     with hooked(m) as hooks, running(m, 1, gates=1) as (bus, gate):
         bus.subscribe("topic", gate)
@@ -134,6 +150,7 @@ def check_an_interrupted_stop_is_finished_by_the_next(m: ModuleType) -> None:
         bus.start()
 
 
+@PROOFS.prove("EB-8")
 def check_a_start_without_threads_leaves_the_bus_stopped(m: ModuleType) -> None:
     made: list[threading.Thread] = []
 
@@ -155,6 +172,7 @@ def check_a_start_without_threads_leaves_the_bus_stopped(m: ModuleType) -> None:
         assert len(workers()) == 3
 
 
+@PROOFS.prove("EB-8")
 def check_a_handler_left_before_a_restart_is_waited_for_again(m: ModuleType) -> None:
     with watched(m) as waits, running(m, 1, gates=1) as (bus, gate):
         bus.subscribe("topic", gate)
@@ -173,6 +191,7 @@ def check_a_handler_left_before_a_restart_is_waited_for_again(m: ModuleType) -> 
 # EB-8: stop in handlers.
 
 
+@PROOFS.prove("EB-8")
 def check_stop_in_a_handler_returns_what_only_it_could_handle(m: ModuleType) -> None:
     returned: list[Event] = []
     with running(m, 1, gates=1) as (bus, gate):
@@ -190,6 +209,7 @@ def check_stop_in_a_handler_returns_what_only_it_could_handle(m: ModuleType) -> 
         assert returned == events[1:]
 
 
+@PROOFS.prove("EB-8")
 def check_stop_in_a_handler_leaves_to_others_what_they_can_handle(m: ModuleType) -> None:
     """Even if the other worker has not woken up to it yet."""
     seen: list[Event] = []
@@ -212,6 +232,7 @@ def check_stop_in_a_handler_leaves_to_others_what_they_can_handle(m: ModuleType)
         assert len(seen) == 1
 
 
+@PROOFS.prove("EB-8")
 def check_a_stop_that_gives_up_excuses_what_waits_with_it(m: ModuleType) -> None:
     """In a handler it gives up neither itself nor others inside stop; from outside it does."""
     for inside in (True, False):
@@ -240,6 +261,7 @@ def check_a_stop_that_gives_up_excuses_what_waits_with_it(m: ModuleType) -> None
         assert text in [record.getMessage() for record in records]
 
 
+@PROOFS.prove("EB-8")
 def check_a_handler_that_has_left_stop_is_no_longer_counted_inside(m: ModuleType) -> None:
     """The next handler in stop waits for all others, though one gave up before it."""
     with (
@@ -286,6 +308,7 @@ def check_a_handler_that_has_left_stop_is_no_longer_counted_inside(m: ModuleType
         assert bus.stats == BusStats(published=3, delivered=3, failed=0, dropped=0, pending=0)
 
 
+@PROOFS.prove("EB-8")
 def check_a_bus_can_be_restarted_in_a_handler(m: ModuleType) -> None:
     seen: list[Event] = []
     done = threading.Event()
@@ -305,6 +328,7 @@ def check_a_bus_can_be_restarted_in_a_handler(m: ModuleType) -> None:
         assert len(seen) == 1
 
 
+@PROOFS.prove("EB-8")
 def check_a_handler_that_restarted_the_bus_is_waited_for_by_another(m: ModuleType) -> None:
     with watched(m) as waits, running(m, 2, gates=1) as (bus, gate):
 
@@ -333,6 +357,9 @@ def check_a_handler_that_restarted_the_bus_is_waited_for_by_another(m: ModuleTyp
 # EB-10: idleness.
 
 
+@PROOFS.prove(
+    "EB-10", wrong(faults.WaitsForItself, 'AssertionError: assert "handler" in errors[0]')
+)
 def check_waiting_for_idle_in_a_handler_is_refused(m: ModuleType) -> None:
     with running(m, 1) as bus:
         errors: list[str] = []
@@ -352,6 +379,7 @@ def check_waiting_for_idle_in_a_handler_is_refused(m: ModuleType) -> None:
         assert "handler" in errors[0]
 
 
+@PROOFS.prove("EB-10")
 def check_who_waits_for_idle_is_released_by_stop(m: ModuleType) -> None:
     with watched(m) as waits, running(m, 1, gates=1) as (bus, gate):
         bus.wait_idle()
@@ -365,6 +393,7 @@ def check_who_waits_for_idle_is_released_by_stop(m: ModuleType) -> None:
         waiter.result()
 
 
+@PROOFS.prove("EB-10")
 def check_waiting_for_idle_tells_how_much_is_left(m: ModuleType) -> None:
     with running(m, 1, gates=1) as (bus, gate):
         bus.subscribe("topic", gate)
@@ -375,6 +404,7 @@ def check_waiting_for_idle_tells_how_much_is_left(m: ModuleType) -> None:
         gate.open()
 
 
+@PROOFS.prove("EB-10")
 def check_an_idle_moment_counts_though_the_bus_is_busy_again(m: ModuleType) -> None:
     with watched(m) as waits, hooked(m) as hooks, running(m, 1, gates=2) as (bus, before, after):
         bus.subscribe("other", lambda event: None)
@@ -402,49 +432,6 @@ def check_an_idle_moment_counts_though_the_bus_is_busy_again(m: ModuleType) -> N
         before.open()
         waiter.result()
         assert bus.stats.pending == 1
-
-
-_RETURNED = "AssertionError: assert bus.stop(timeout=0, drain=drain) == events"
-PROOFS = [
-    Proof(
-        "EB-8",
-        check_stop_returns_what_was_not_started,
-        [
-            wrong(faults.ReturnsNothing, _RETURNED),
-            wrong(faults.ReturnsInReverse, _RETURNED),
-            wrong(faults.ReturnsAgain, "AssertionError: assert bus.stop(timeout=0) == []"),
-        ],
-    ),
-    Proof(
-        "EB-8",
-        check_a_stuck_handler_counts_over_a_restart,
-        [wrong(faults.TellsOfNoHandlerLeft, "AssertionError: assert len(records) == 1")],
-    ),
-    Proof("EB-8", check_no_thread_is_left_after_stop),
-    Proof("EB-8", check_stop_joins_its_workers),
-    Proof(
-        "EB-8",
-        check_the_last_stop_ends_the_stopping,
-        [wrong(faults.StartsWhileStopping, "Failed: pytest.raises(RuntimeError")],
-    ),
-    Proof("EB-8", check_an_interrupted_stop_is_finished_by_the_next),
-    Proof("EB-8", check_a_start_without_threads_leaves_the_bus_stopped),
-    Proof("EB-8", check_a_handler_left_before_a_restart_is_waited_for_again),
-    Proof("EB-8", check_stop_in_a_handler_returns_what_only_it_could_handle),
-    Proof("EB-8", check_stop_in_a_handler_leaves_to_others_what_they_can_handle),
-    Proof("EB-8", check_a_stop_that_gives_up_excuses_what_waits_with_it),
-    Proof("EB-8", check_a_handler_that_has_left_stop_is_no_longer_counted_inside),
-    Proof("EB-8", check_a_bus_can_be_restarted_in_a_handler),
-    Proof("EB-8", check_a_handler_that_restarted_the_bus_is_waited_for_by_another),
-    Proof(
-        "EB-10",
-        check_waiting_for_idle_in_a_handler_is_refused,
-        [wrong(faults.WaitsForItself, 'AssertionError: assert "handler" in errors[0]')],
-    ),
-    Proof("EB-10", check_who_waits_for_idle_is_released_by_stop),
-    Proof("EB-10", check_waiting_for_idle_tells_how_much_is_left),
-    Proof("EB-10", check_an_idle_moment_counts_though_the_bus_is_busy_again),
-]
 
 
 @each_proof(PROOFS)
