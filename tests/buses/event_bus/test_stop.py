@@ -52,7 +52,7 @@ def check_stop_returns_what_was_not_started(m: ModuleType) -> None:
 )
 def check_a_stuck_handler_counts_over_a_restart(m: ModuleType) -> None:
     """After the original's `stop(timeout)` a restart had two workers instead of one."""
-    with running(m, 2, gates=2) as (bus, stuck, busy):
+    with running(m, 2, gates=2, name="stuck") as (bus, stuck, busy):
         bus.subscribe("stuck", stuck)
         bus.subscribe("busy", busy, ordered=False)
         with logged() as records:
@@ -68,7 +68,7 @@ def check_a_stuck_handler_counts_over_a_restart(m: ModuleType) -> None:
         for _ in range(2):
             bus.publish(Event("busy"))
         busy.await_entered()
-        assert len(workers()) == 2
+        assert len(workers("stuck")) == 2
         assert len(busy.seen) == 1
         assert bus.stats.pending == 3
         stuck.open()
@@ -101,8 +101,8 @@ def check_stop_joins_its_workers(m: ModuleType) -> None:
             joined.append(self.name)
             super().join(timeout)
 
-    with rebound(m, Thread=Noted), running(m, 3) as bus:
-        names = [worker.name for worker in workers()]
+    with rebound(m, Thread=Noted), running(m, 3, name="noted") as bus:
+        names = [worker.name for worker in workers("noted")]
         bus.stop()
         assert sorted(joined) == names
 
@@ -161,7 +161,7 @@ def check_a_start_without_threads_leaves_the_bus_stopped(m: ModuleType) -> None:
             made.append(self)
             super().start()
 
-    bus = m.EventBus(3)
+    bus = m.EventBus(3, name="scarce")
     with rebound(m, Thread=Scarce), pytest.raises(RuntimeError, match="can't start"):
         bus.start()
     assert not bus.is_running
@@ -169,7 +169,7 @@ def check_a_start_without_threads_leaves_the_bus_stopped(m: ModuleType) -> None:
         thread.join(PATIENCE)
         assert not thread.is_alive()
     with bus:
-        assert len(workers()) == 3
+        assert len(workers("scarce")) == 3
 
 
 @PROOFS.prove("EB-8")
