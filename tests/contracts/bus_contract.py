@@ -23,8 +23,9 @@ from reference_impl.buses.event import (
     EventType,
     Handler,
 )
+from tests.kit import fakes
 
-PATIENCE = 60.0  # seconds: a net against hangs, not a measurement
+PATIENCE = fakes.PATIENCE
 request_id: ContextVar[str] = ContextVar("request_id", default="none")
 
 

@@ -18,30 +18,50 @@ _Local = _thread._local  # of the system's threads: explorers replace threading.
 
 
 class _Namespace:
-    """`threading` with some names replaced; the rest is looked up at each use."""
+    """A library with some names replaced; the rest is looked up at each use."""
 
-    def __init__(self, **names: Any) -> None:
-        self.__dict__.update(names)
+    def __init__(self, library: ModuleType, names: dict[str, Any]) -> None:
+        self._library, self._names = library, names
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(threading, name)
+        return self._names[name] if name in self._names else getattr(self._library, name)
+
+    def stands_for(self, library: ModuleType) -> bool:
+        return self._library is library
+
+    def with_names(self, names: dict[str, Any]) -> "_Namespace":
+        return _Namespace(self._library, self._names | names)
 
 
-def rebind(module: ModuleType, **names: Any) -> Callable[[], None]:
-    """Give the module other primitives than threading's; returns what takes that back."""
+def rebind(
+    module: ModuleType, library: ModuleType = threading, /, **names: Any
+) -> Callable[[], None]:
+    """Give the module other primitives than the library's; returns what takes that back.
+
+    The library is threading, or what the module imports besides: asyncio, time.
+    """
     before = dict(vars(module))
     for name, value in before.items():
-        if value is threading or isinstance(value, _Namespace):
-            kept = {} if value is threading else dict(vars(value))
-            vars(module)[name] = _Namespace(**(kept | names))
+        if value is library:
+            vars(module)[name] = _Namespace(library, names)
+        elif isinstance(value, _Namespace) and value.stands_for(library):
+            vars(module)[name] = value.with_names(names)
         for primitive, ours in names.items():
-            if value is getattr(threading, primitive):
+            if value is getattr(library, primitive):
                 vars(module)[name] = ours
 
     def undo() -> None:
         vars(module).update(before)
 
     return undo
+
+
+def primitive(module: ModuleType, name: str) -> Any:
+    """What the module makes under this name of threading: the real thing, or a stand-in."""
+    for value in vars(module).values():
+        if isinstance(value, _Namespace) and value.stands_for(threading):
+            return getattr(value, name)
+    return vars(module).get(name, getattr(threading, name))
 
 
 # Faults.
@@ -229,6 +249,17 @@ class Waits:
         self.notified = 0
         self.held = 0  # locks that somebody holds now
         self._begun = threading.Semaphore(0)
+        self._holders: dict[int, int] = {}
+
+    def mine(self) -> int:
+        """Locks that the calling thread holds now."""
+        return self._holders.get(threading.get_ident(), 0)
+
+    def holds(self, step: int) -> None:
+        """The calling thread holds one lock more, or one less."""
+        me = threading.get_ident()
+        self._holders[me] = self._holders.get(me, 0) + step
+        self.held += step
 
     def begin(self, timeout: float | None) -> None:
         """A wait begins; of a condition's, its lock is still held."""
@@ -242,6 +273,11 @@ class Waits:
         """
         for _ in range(threads):
             assert self._begun.acquire(timeout=patience), "nobody waits"
+
+    def forget(self) -> None:
+        """Of the waits so far, none counts for `await_waiting`."""
+        while self._begun.acquire(blocking=False):
+            pass
 
 
 class _Tracked:
@@ -270,7 +306,7 @@ class _Tracked:
         self.release()
 
     def _count(self, step: int) -> None:  # with the lock held
-        self._waits.held += (self._depth + step > 0) - (self._depth > 0)
+        self._waits.holds((self._depth + step > 0) - (self._depth > 0))
         self._depth += step
 
     # What threading.Condition asks of its lock.

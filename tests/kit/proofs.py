@@ -1,7 +1,8 @@
 """Proofs as tables: a check, the guarantee that it proves, and the twins that it must catch."""
 
+import asyncio
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.kit.explore import Interleavings
-from tests.kit.fakes import PATIENCE, run
+from tests.kit.fakes import run
 from tests.kit.twins import Twin, build, must_fail
 
 
@@ -57,8 +58,8 @@ class Proof:
     def must_fail(self, twin: Twin, component: str, *arguments: Any) -> None:
         """The check, run once on the twin, fails as the twin says."""
         broken = build(component, twin.fault)
-        patience = HANG if twin.fails == "hang" else PATIENCE
-        must_fail(twin, lambda: _run(self.check(broken, *arguments), patience))
+        bounded = _bounded if twin.fails == "hang" else _run
+        must_fail(twin, lambda: bounded(self.check(broken, *arguments)))
 
 
 # Seconds after which a coroutine check of a twin that should hang is taken to hang. It can
@@ -66,15 +67,26 @@ class Proof:
 HANG = 0.5
 
 
-def _run(result: object, patience: float = PATIENCE) -> None:
-    if not inspect.iscoroutine(result):
-        return
-    try:
-        run(result, patience=patience)
-    except TimeoutError as error:
-        if patience == HANG:
-            raise Hang from error
-        raise
+def _run(result: object) -> None:
+    if inspect.iscoroutine(result):
+        run(result)
+
+
+def _bounded(result: object) -> None:
+    """The same for a check that should hang: in a task, which the end of its loop cancels.
+
+    All other tasks are cancelled with it, so that a hang in its clean-up ends, too.
+    """
+
+    async def main(check: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.ensure_future(check)
+        done, _ = await asyncio.wait([task], timeout=HANG)
+        if not done:
+            raise Hang
+        await task
+
+    if inspect.iscoroutine(result):
+        run(main(result))
 
 
 class Hang(Exception):

@@ -1,0 +1,138 @@
+"""What the tests of EventBus share: buses that end with their block, logs, hooks at waits."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from tests.kit.fakes import Gate
+from tests.kit.primitives import primitive, rebind
+from tests.kit.proofs import Proof
+from tests.kit.twins import Twin
+
+Check = Callable[..., None]
+
+
+class Proofs(list[Proof]):
+    """A file's proofs, each check with its guarantee and its twins above it."""
+
+    def prove(self, guarantee: str, *twins: Twin, **search: Any) -> Callable[[Check], Check]:
+        """The check is one of them."""
+
+        def add(check: Check) -> Check:
+            self.append(Proof(guarantee, check, list(twins), **search))
+            return check
+
+        return add
+
+
+@contextmanager
+def running(m: ModuleType, *args: int, gates: int = 0, **options: Any) -> Iterator[Any]:
+    """A started bus and its gates; afterwards the gates are open and the bus is stopped."""
+    bus = m.EventBus(*args, **options)
+    doors = [Gate() for _ in range(gates)]
+    bus.start()
+    try:
+        yield (bus, *doors) if doors else bus
+    finally:
+        for door in doors:
+            door.open()
+        bus.stop()
+
+
+def workers(name: str = "event-bus") -> list[threading.Thread]:
+    """The threads of the bus of this name, in order of their making."""
+    found = [thread for thread in threading.enumerate() if thread.name.startswith(f"{name}-")]
+    return sorted(found, key=lambda thread: int(thread.name.rpartition("-")[2]))
+
+
+@contextmanager
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """What the buses log meanwhile, those of twins included."""
+    records: list[logging.LogRecord] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    keep, logger = Keep(), logging.getLogger("reference_impl.buses")
+    logger.addHandler(keep)
+    try:
+        yield records
+    finally:
+        logger.removeHandler(keep)
+
+
+@contextmanager
+def rebound(m: ModuleType, **names: Any) -> Iterator[None]:
+    """The module takes these for threading's within the block."""
+    undo = rebind(m, **names)
+    try:
+        yield
+    finally:
+        undo()
+
+
+class Over:
+    """Stands over a condition, which does what is not done here."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __enter__(self) -> Any:
+        return self.inner.__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        return self.inner.__exit__(*error)
+
+
+class Hooks:
+    """What happens at each wait on a condition, with its lock held.
+
+    `muted` drops wake-ups, `impatient` waits without patience, and notes in `cut` how long it
+    should have waited.
+    """
+
+    def __init__(self) -> None:
+        self.before: Callable[[], object] = lambda: None
+        self.after: Callable[[Any], object] = lambda condition: None
+        self.cut: list[float] = []
+        self.muted = self.impatient = False
+
+
+@contextmanager
+def hooked(m: ModuleType) -> Iterator[Hooks]:
+    """Hooks at the conditions that the module makes within the block, explored or not."""
+    made, hooks = primitive(m, "Condition"), Hooks()
+
+    class Condition(Over):
+        def __init__(self, lock: Any = None) -> None:
+            super().__init__(made(lock))
+
+        def wait(self, timeout: float | None = None) -> Any:
+            hooks.before()
+            woken = self.inner.wait(timeout)
+            hooks.after(self)
+            return woken
+
+        def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+            if hooks.impatient and timeout:
+                hooks.cut.append(timeout)
+                timeout = 0
+            return threading.Condition.wait_for(self, predicate, timeout)  # type: ignore[arg-type]
+
+        def notify(self, n: int = 1) -> None:
+            if not hooks.muted:
+                self.inner.notify(n)
+
+        def notify_all(self) -> None:
+            if not hooks.muted:
+                self.inner.notify_all()
+
+    with rebound(m, Condition=Condition):
+        yield hooks

@@ -1,0 +1,203 @@
+"""Exit, fork and signals."""
+
+import signal
+import sys
+
+import pytest
+
+from reference_impl.buses import event_bus
+from reference_impl.buses.event import BusStats, Event
+from reference_impl.buses.event_bus import EventBus
+from tests.buses.event_bus import inside
+from tests.buses.event_bus.helpers import hooked, logged, running, workers
+from tests.contracts.bus_contract import numbered
+from tests.kit.fakes import PATIENCE
+from tests.kit.process import run_python
+
+
+def test_the_exit_stops_each_bus_and_tells_what_is_left() -> None:
+    with (
+        logged() as records,
+        hooked(event_bus) as hooks,
+        running(event_bus, 1, gates=1, name="first") as (first, gate),
+        running(event_bus, 1) as second,
+    ):
+        first.subscribe("topic", gate)
+        for event in numbered(3):
+            first.publish(event)
+        gate.await_entered()
+        hooks.impatient = True
+        inside.exits()
+        assert hooks.cut[0] == 10.0
+        assert not first.is_running
+        assert not second.is_running
+        gate.open()
+    assert [record.getMessage() for record in records] == [
+        f"first stopped, but {gate!r} runs on ('topic')",
+        "the interpreter exits: 2 events undelivered",
+    ]
+
+
+def test_a_handler_whose_bus_is_reset_ends_its_worker_and_leaves_a_bus_to_start() -> None:
+    """A child forked by a handler goes on in it, on a bus that is as new."""
+    seen: list[Event] = []
+
+    def fork(event: Event) -> None:
+        seen.append(event)
+        if len(seen) == 1:
+            inside.is_forked()
+
+    bus = EventBus(1)
+    bus.subscribe("topic", fork, ordered=True)
+    bus.start()
+    (worker,) = workers()
+    bus.publish(Event("topic"))
+    worker.join(PATIENCE)
+    assert not worker.is_alive()
+    assert not bus.is_running
+    assert bus.stats == BusStats(published=1, delivered=0, failed=0, dropped=0, pending=0)
+    with bus:
+        bus.publish(Event("topic"))
+    assert len(seen) == 2
+
+
+SETUP = """
+    import os, sys, threading, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of fork with threads
+    from reference_impl.buses.event import Event
+    from reference_impl.buses.event_bus import EventBus
+"""
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
+def test_a_forked_child_has_a_stopped_bus_that_can_be_started() -> None:
+    run_python(
+        SETUP
+        + """
+    seen, gate, inside, locks = [], threading.Event(), threading.Event(), []
+    made = threading.Lock
+    threading.Lock = lambda: locks.append(made()) or locks[-1]
+    bus = EventBus(2)
+    threading.Lock = made
+    assert locks
+    bus.subscribe("gate", lambda event: (inside.set(), gate.wait()))
+    bus.subscribe("topic", seen.append, ordered=True)
+    bus.start()
+    for _ in range(2):
+        bus.publish(Event("gate"))
+    bus.publish(Event("topic", "parent's"))
+    inside.wait()
+    for lock in locks:
+        lock.acquire()  # as if another thread held it at the fork
+    child = os.fork()
+    if not child:
+        try:
+            assert not bus.is_running and bus.stop() == []
+            gate.set()
+            with bus:
+                bus.publish(Event("topic", "child's"))
+            assert [event.payload for event in seen] == ["child's"], seen
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    for lock in locks:
+        lock.release()
+    assert os.waitpid(child, 0)[1] == 0
+    gate.set()
+    bus.stop()
+    assert [event.payload for event in seen] == ["parent's"], seen
+    """
+    )
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
+def test_a_handler_may_fork() -> None:
+    run_python(
+        SETUP
+        + """
+    statuses = []
+    def fork(event):
+        child = os.fork()
+        if not child:
+            os._exit(7 if not bus.is_running else 1)
+        statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    with EventBus(1) as bus:
+        bus.subscribe("topic", fork)
+        bus.publish(Event("topic"))
+    assert statuses == [7], statuses
+    """
+    )
+
+
+def test_the_interpreters_exit_drains_a_running_bus() -> None:
+    done = run_python(
+        SETUP
+        + """
+    bus = EventBus(1)
+    bus.subscribe("topic", lambda event: print(event.payload, flush=True))
+    bus.start()
+    for number in range(100):
+        bus.publish(Event("topic", number))
+    """
+    )
+    assert done.stdout.split() == [str(number) for number in range(100)]
+    assert done.stderr == ""
+
+
+def test_the_interpreter_does_not_wait_for_ever_for_a_stuck_handler() -> None:
+    done = run_python(
+        SETUP
+        + """
+    wait_for = threading.Condition.wait_for
+    threading.Condition.wait_for = lambda self, ready, timeout=None: wait_for(
+        self, ready, timeout and 0.01)
+    inside = threading.Event()
+    bus = EventBus(1, name="stuck-bus")
+    bus.subscribe("topic", lambda event: (inside.set(), threading.Event().wait()))
+    bus.start()
+    bus.publish(Event("topic"))
+    bus.publish(Event("topic"))
+    inside.wait()
+    """
+    )
+    assert "stuck-bus stopped, but" in done.stderr
+    assert "1 events undelivered" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals to oneself")
+def test_a_signal_handler_hands_over_while_a_publisher_waits() -> None:
+    """It must not call the bus, whose lock its thread may hold; setting an event is enough."""
+    run_python(
+        SETUP
+        + f"""
+    import signal
+    from reference_impl.buses import event_bus
+    from tests.kit.primitives import watched
+    gate, inside = threading.Event(), threading.Event()
+    with watched(event_bus) as waits:
+        bus = EventBus(1, max_queue=1)
+    bus.subscribe("topic", lambda event: (inside.set(), gate.wait()))
+    bus.start()
+    bus.publish(Event("topic"))
+    inside.wait()
+    bus.publish(Event("topic"))
+    def handle(*_):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        gate.set()
+    signal.signal(signal.SIGTERM, handle)
+
+    def send():
+        waits.await_waiting()
+        bus.stats  # there is no figure before the main thread sleeps, as it holds the lock
+        while not gate.is_set():  # one signal may come just before the wait, and not be seen
+            signal.pthread_kill(threading.main_thread().ident, {int(signal.SIGTERM)})
+
+    waits.forget()
+    threading.Thread(target=send).start()
+    bus.publish(Event("topic"))
+    assert bus.stop() == []
+    assert bus.stats.delivered == 3, bus.stats
+    """
+    )

@@ -1,0 +1,444 @@
+"""Start, stop and idleness: EB-8 and EB-10."""
+
+import threading
+from types import ModuleType
+
+import pytest
+
+from reference_impl.buses import event_bus
+from reference_impl.buses.event import BusStats, BusStopped, Event
+from tests.buses.event_bus import faults
+from tests.buses.event_bus.faults import wrong
+from tests.buses.event_bus.helpers import Proofs, hooked, logged, rebound, running, workers
+from tests.contracts.bus_contract import numbered
+from tests.kit.fakes import PATIENCE, Beside
+from tests.kit.primitives import watched
+from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.twins import Twin
+
+PROOFS = Proofs()
+_RETURNED = "AssertionError: assert bus.stop(timeout=0, drain=drain) == events"
+
+# EB-8: what stop returns, and what it leaves.
+
+
+@PROOFS.prove(
+    "EB-8",
+    wrong(faults.ReturnsNothing, _RETURNED),
+    wrong(faults.ReturnsInReverse, _RETURNED),
+    wrong(faults.ReturnsAgain, "AssertionError: assert bus.stop(timeout=0) == []"),
+)
+def check_stop_returns_what_was_not_started(m: ModuleType) -> None:
+    """In order, each once, though an event has two calls; one of them may have started."""
+    for drain in (True, False):
+        with running(m, 1, gates=1) as (bus, gate):
+            seen: list[Event] = []
+            bus.subscribe("topic", gate)
+            bus.subscribe("topic", seen.append)
+            bus.subscribe("late", seen.append, ordered=True)
+            events = [*numbered(3), *numbered(3, "late"), *numbered(2)]
+            for event in events:
+                bus.publish(event)
+            gate.await_entered()
+            assert bus.stop(timeout=0, drain=drain) == events
+            assert bus.stop(timeout=0) == []
+            assert seen == []
+            stats = bus.stats
+            assert (stats.dropped, stats.pending, stats.delivered) == (12, 1, 0)
+
+
+@PROOFS.prove(
+    "EB-8", wrong(faults.TellsOfNoHandlerLeft, "AssertionError: assert len(records) == 1")
+)
+def check_a_stuck_handler_counts_over_a_restart(m: ModuleType) -> None:
+    """After the original's `stop(timeout)` a restart had two workers instead of one."""
+    with running(m, 2, gates=2, name="stuck") as (bus, stuck, busy):
+        bus.subscribe("stuck", stuck)
+        bus.subscribe("busy", busy, ordered=False)
+        with logged() as records:
+            bus.publish(Event("stuck"))
+            stuck.await_entered()
+            assert bus.stop(timeout=0) == []
+            assert len(records) == 1
+            assert "Gate" in records[0].getMessage()
+        assert not bus.is_running
+        assert Beside(bus.stop).result() == []  # at once: that handler was given up
+        bus.wait_idle()  # at once: the bus is stopped
+        bus.start()
+        for _ in range(2):
+            bus.publish(Event("busy"))
+        busy.await_entered()
+        assert len(workers("stuck")) == 2
+        assert len(busy.seen) == 1
+        assert bus.stats.pending == 3
+        stuck.open()
+        busy.await_entered()  # its thread goes on as one of the workers
+        busy.open()
+        assert bus.stop() == []
+        assert bus.stats.delivered == 3
+
+
+@PROOFS.prove("EB-8")
+def check_no_thread_is_left_after_stop(m: ModuleType) -> None:
+    for _ in range(20):
+        before = set(threading.enumerate())
+        bus = m.EventBus(5)
+        bus.subscribe("topic", lambda event, bus=bus: bus.stop() if event.payload else None)
+        for payload in (None, "stop in the handler"):
+            bus.start()
+            bus.publish(Event("topic", payload))
+            bus.stop()
+            bus.stop()
+            assert set(threading.enumerate()) == before
+
+
+@PROOFS.prove("EB-8")
+def check_stop_joins_its_workers(m: ModuleType) -> None:
+    joined: list[str] = []
+
+    class Noted(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            joined.append(self.name)
+            super().join(timeout)
+
+    with rebound(m, Thread=Noted), running(m, 3, name="noted") as bus:
+        names = [worker.name for worker in workers("noted")]
+        bus.stop()
+        assert sorted(joined) == names
+
+
+@PROOFS.prove("EB-8", wrong(faults.StartsWhileStopping, "Failed: pytest.raises(RuntimeError"))
+def check_the_last_stop_ends_the_stopping(m: ModuleType) -> None:
+    """One stop gives up while another still waits: until that returns, the bus is stopping."""
+    with watched(m) as waits, running(m, 1, gates=1) as (bus, gate):
+        bus.subscribe("topic", gate)
+        bus.publish(Event("topic"))
+        gate.await_entered()
+        waits.forget()
+        patient = Beside(bus.stop)
+        waits.await_waiting()
+        assert bus.stop(timeout=0) == []
+        with pytest.raises(RuntimeError, match="stopping"):
+            bus.start()
+        gate.open()
+        assert patient.result() == []
+        bus.start()
+
+
+@PROOFS.prove("EB-8")
+def check_an_interrupted_stop_is_finished_by_the_next(m: ModuleType) -> None:
+    with hooked(m) as hooks, running(m, 1, gates=1) as (bus, gate):
+        bus.subscribe("topic", gate)
+        bus.publish(Event("topic"))
+        gate.await_entered()
+        waiting = Event("topic")
+        bus.publish(waiting)
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        before, hooks.before = hooks.before, interrupt
+        with pytest.raises(KeyboardInterrupt):
+            bus.stop(drain=False)
+        hooks.before = before
+        with pytest.raises(BusStopped, match="stopping"):
+            bus.publish(Event("topic"))
+        with pytest.raises(RuntimeError, match="stopping"):
+            bus.start()
+        gate.open()
+        assert bus.stop() == [waiting]
+        bus.start()
+
+
+@PROOFS.prove("EB-8")
+def check_a_start_without_threads_leaves_the_bus_stopped(m: ModuleType) -> None:
+    made: list[threading.Thread] = []
+
+    class Scarce(threading.Thread):
+        def start(self) -> None:
+            if len(made) == 2:
+                raise RuntimeError("can't start new thread")
+            made.append(self)
+            super().start()
+
+    bus = m.EventBus(3, name="scarce")
+    with rebound(m, Thread=Scarce), pytest.raises(RuntimeError, match="can't start"):
+        bus.start()
+    assert not bus.is_running
+    for thread in made:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    with bus:
+        assert len(workers("scarce")) == 3
+
+
+@PROOFS.prove("EB-8")
+def check_a_handler_left_before_a_restart_is_waited_for_again(m: ModuleType) -> None:
+    with watched(m) as waits, running(m, 1, gates=1) as (bus, gate):
+        bus.subscribe("topic", gate)
+        bus.publish(Event("topic"))
+        gate.await_entered()
+        assert bus.stop(timeout=0) == []
+        bus.start()
+        waits.forget()
+        stopper = Beside(bus.stop)
+        waits.await_waiting()
+        gate.open()
+        assert stopper.result() == []
+        assert bus.stats.pending == 0
+
+
+# EB-8: stop in handlers.
+
+
+@PROOFS.prove("EB-8")
+def check_stop_in_a_handler_returns_what_only_it_could_handle(m: ModuleType) -> None:
+    returned: list[Event] = []
+    with running(m, 1, gates=1) as (bus, gate):
+
+        def stop(event: Event) -> None:
+            gate(event)
+            returned.extend(bus.stop())
+
+        bus.subscribe("topic", stop)
+        events = numbered(3)
+        for event in events:
+            bus.publish(event)
+        gate.open()
+        bus.stop()
+        assert returned == events[1:]
+
+
+@PROOFS.prove("EB-8")
+def check_stop_in_a_handler_leaves_to_others_what_they_can_handle(m: ModuleType) -> None:
+    """Even if the other worker has not woken up to it yet."""
+    seen: list[Event] = []
+    returned: list[list[Event]] = []
+    with watched(m) as waits, hooked(m) as hooks, running(m, 2) as bus:
+
+        def stop(event: Event) -> None:
+            hooks.muted = True
+            bus.publish(Event("topic"))
+            hooks.muted = False
+            returned.append(bus.stop())
+
+        bus.subscribe("stop", stop)
+        bus.subscribe("topic", seen.append)
+        waits.await_waiting(2)
+        bus.publish(Event("stop"))
+        bus.wait_idle(PATIENCE)
+        bus.stop()
+        assert returned == [[]]
+        assert len(seen) == 1
+
+
+@PROOFS.prove("EB-8")
+def check_a_stop_that_gives_up_excuses_what_waits_with_it(m: ModuleType) -> None:
+    """In a handler it gives up neither itself nor others inside stop; from outside it does."""
+    for inside in (True, False):
+        with logged() as records, watched(m) as waits, running(m, 2, gates=1) as (bus, gate):
+            stopping = threading.Event()
+
+            def stop(event: Event, bus=bus, stopping=stopping, inside=inside) -> None:  # type: ignore[no-untyped-def]
+                waits.forget()
+                stopping.set()
+                bus.stop(0 if inside else None)
+
+            bus.subscribe("topic", gate)
+            bus.subscribe("stop", stop)
+            bus.publish(Event("topic"))
+            gate.await_entered()
+            bus.publish(Event("stop"))
+            if inside:
+                bus.wait_idle()  # at once, when that stop is through
+            else:
+                assert stopping.wait(PATIENCE)
+                waits.await_waiting()
+                bus.stop(timeout=0)
+            gate.open()
+        assert len(records) == (1 if inside else 2)
+        text = f"event-bus stopped, but {gate!r} runs on ('topic')"
+        assert text in [record.getMessage() for record in records]
+
+
+@PROOFS.prove("EB-8")
+def check_a_handler_that_has_left_stop_is_no_longer_counted_inside(m: ModuleType) -> None:
+    """The next handler in stop waits for all others, though one gave up before it."""
+    with (
+        watched(m) as waits,
+        hooked(m) as hooks,
+        running(m, 3, gates=3) as (bus, first, second, other),
+    ):
+        threads: dict[str, threading.Thread] = {}
+        settled, returned = threading.Event(), threading.Event()
+
+        def stop(event: Event) -> None:
+            threads[event.payload] = threading.current_thread()
+            if event.payload == "first":
+                first(event)
+                bus.stop(timeout=0)
+            else:
+                second(event)
+                bus.stop()
+                returned.set()
+                settled.set()
+
+        bus.subscribe("stop", stop)
+        bus.subscribe("other", other)
+        for event in (Event("stop", "first"), Event("stop", "second"), Event("other")):
+            bus.publish(event)
+        for gate in (first, second, other):
+            gate.await_entered()
+        waits.forget()
+        patient = Beside(bus.stop)  # so that the bus goes on stopping
+        waits.await_waiting()
+        first.open()
+        threads["first"].join(PATIENCE)
+
+        def settle() -> None:
+            if threading.current_thread() is threads["second"]:
+                settled.set()
+
+        hooks.before = settle
+        second.open()
+        assert settled.wait(PATIENCE)
+        assert not returned.is_set(), "it did not wait for the other"
+        other.open()
+        assert patient.result() == []
+        assert bus.stats == BusStats(published=3, delivered=3, failed=0, dropped=0, pending=0)
+
+
+@PROOFS.prove("EB-8")
+def check_a_bus_can_be_restarted_in_a_handler(m: ModuleType) -> None:
+    seen: list[Event] = []
+    done = threading.Event()
+    with running(m, 1) as bus:
+
+        def restart(event: Event) -> None:
+            assert bus.stop() == []
+            bus.start()
+            bus.publish(Event("after"))
+            done.set()
+
+        bus.subscribe("topic", restart)
+        bus.subscribe("after", seen.append)
+        bus.publish(Event("topic"))
+        assert done.wait(PATIENCE)
+        bus.wait_idle(PATIENCE)
+        assert len(seen) == 1
+
+
+@PROOFS.prove("EB-8")
+def check_a_handler_that_restarted_the_bus_is_waited_for_by_another(m: ModuleType) -> None:
+    with watched(m) as waits, running(m, 2, gates=1) as (bus, gate):
+
+        def restart(event: Event) -> None:
+            bus.stop()
+            bus.start()
+            gate(event)
+
+        def stop(event: Event) -> None:
+            waits.forget()
+            stopping.set()
+            bus.stop()
+
+        stopping = threading.Event()
+        bus.subscribe("restart", restart)
+        bus.subscribe("stop", stop)
+        bus.publish(Event("restart"))
+        gate.await_entered()
+        bus.publish(Event("stop"))
+        assert stopping.wait(PATIENCE)
+        waits.await_waiting()  # it waits for the first, which is not inside stop now
+        assert bus.stats.pending == 2
+        gate.open()
+
+
+# EB-10: idleness.
+
+
+@PROOFS.prove(
+    "EB-10", wrong(faults.WaitsForItself, 'AssertionError: assert "handler" in errors[0]')
+)
+def check_waiting_for_idle_in_a_handler_is_refused(m: ModuleType) -> None:
+    with running(m, 1) as bus:
+        errors: list[str] = []
+
+        def wait(event: Event) -> None:
+            try:
+                bus.wait_idle(0)
+            except RuntimeError as error:
+                errors.append(str(error))
+            except TimeoutError:
+                errors.append("it waits for itself")
+
+        bus.subscribe("topic", wait)
+        bus.publish(Event("topic"))
+        bus.wait_idle(PATIENCE)
+        assert len(errors) == 1
+        assert "handler" in errors[0]
+
+
+@PROOFS.prove("EB-10")
+def check_who_waits_for_idle_is_released_by_stop(m: ModuleType) -> None:
+    with watched(m) as waits, running(m, 1, gates=1) as (bus, gate):
+        bus.wait_idle()
+        bus.subscribe("topic", gate)
+        bus.publish(Event("topic"))
+        gate.await_entered()
+        waits.forget()
+        waiter = Beside(bus.wait_idle)
+        waits.await_waiting()
+        bus.stop(timeout=0)
+        waiter.result()
+
+
+@PROOFS.prove("EB-10")
+def check_waiting_for_idle_tells_how_much_is_left(m: ModuleType) -> None:
+    with running(m, 1, gates=1) as (bus, gate):
+        bus.subscribe("topic", gate)
+        bus.publish(Event("topic"))
+        bus.publish(Event("topic"))
+        with pytest.raises(TimeoutError, match="2 calls left"):
+            bus.wait_idle(0.001)
+        gate.open()
+
+
+@PROOFS.prove("EB-10")
+def check_an_idle_moment_counts_though_the_bus_is_busy_again(m: ModuleType) -> None:
+    with watched(m) as waits, hooked(m) as hooks, running(m, 1, gates=2) as (bus, before, after):
+        bus.subscribe("other", lambda event: None)
+        bus.publish(Event("other"))
+        bus.wait_idle(PATIENCE)  # one such moment is over
+        bus.subscribe("before", before)
+        bus.subscribe("after", after)
+        bus.publish(Event("before"))
+        before.await_entered()
+
+        def publish(condition: threading.Condition) -> None:
+            """The one who waits is woken, and comes to its lock when the bus is busy again."""
+            if threading.current_thread() is waiter and not after.seen:
+                condition.release()
+                try:
+                    bus.publish(Event("after"))
+                    after.await_entered()
+                finally:
+                    condition.acquire()
+
+        hooks.after = publish
+        waits.forget()
+        waiter = Beside(bus.wait_idle)
+        waits.await_waiting()
+        before.open()
+        waiter.result()
+        assert bus.stats.pending == 1
+
+
+@each_proof(PROOFS)
+def test_it_holds(proof: Proof) -> None:
+    proof.hold(event_bus)
+
+
+@each_twin(PROOFS)
+def test_its_twin_fails(proof: Proof, twin: Twin) -> None:
+    proof.must_fail(twin, "buses/event_bus")
