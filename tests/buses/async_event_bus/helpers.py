@@ -1,0 +1,109 @@
+"""What the tests of AsyncEventBus share: events, both builds, ways to make a twin of it."""
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import ModuleType
+from typing import Any
+
+from reference_impl.buses import async_event_bus
+from reference_impl.buses.event import Event, Handler, Subscription
+from tests.kit.fakes import AsyncGate
+from tests.kit.proofs import Proof
+from tests.kit.twins import Fault, build, edit, override
+
+COMPONENT = "buses/async_event_bus"
+# As on Python 3.11, where no task is eager.
+PLAIN_TASKS = edit("", "sys.version_info >= (3, 12)", "False")
+
+
+@functools.cache
+def builds() -> dict[str, ModuleType]:
+    """The component as it is, and as it runs on 3.11."""
+    return {"as it is": async_event_bus, "plain tasks": build(COMPONENT, PLAIN_TASKS)}
+
+
+def hold(proof: Proof, *arguments: Any) -> None:
+    """The proof's check holds for both builds."""
+    for module in builds().values():
+        proof.hold(module, *arguments)
+
+
+def event(payload: object = None, topic: str = "topic") -> Event:
+    return Event.create(topic, payload)
+
+
+def payloads(events: list[Event]) -> list[Any]:
+    return [event.payload for event in events]
+
+
+class Gate(AsyncGate):
+    """A handler that notes the payloads that it was given, and waits until it is opened."""
+
+    async def __call__(self, given: Event | None = None) -> None:
+        await super().__call__(None if given is None else given.payload)
+
+
+@asynccontextmanager
+async def running(module: ModuleType, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
+    """A bus that runs within the block; where that fails, nobody waits for its handlers."""
+    bus = module.AsyncEventBus(*arguments, **options)
+    await bus.start()
+    yield bus
+    await bus.stop()
+
+
+# Faults.
+
+
+def instead(method: str, call: Callable[..., Any]) -> Fault:
+    """`call(the original method, bus, ...)` in place of a public method of the bus."""
+
+    def make(original: Any) -> Any:
+        return lambda *arguments, **options: call(original, *arguments, **options)
+
+    return override(f"AsyncEventBus.{method}", make)
+
+
+def handlers(wrap: Callable[[Handler], Handler]) -> Fault:
+    """Handlers are called as `wrap` says."""
+
+    def subscribe(
+        original: Any, bus: Any, topic: Any, handler: Handler, **options: Any
+    ) -> Subscription:
+        subscription: Subscription = original(bus, topic, wrap(handler), **options)
+        return subscription
+
+    return instead("subscribe", subscribe)
+
+
+def ends_handlers_instead_of_cancelling() -> Fault:
+    """Who cancels a subscription is spared further calls, but its calls stay in line."""
+
+    def subscribe(
+        original: Any, bus: Any, topic: Any, handler: Handler, **options: Any
+    ) -> Subscription:
+        cancelled: list[bool] = []
+
+        def call(event: Event) -> object:
+            return None if cancelled else handler(event)
+
+        def cancel() -> bool:
+            cancelled.append(True)
+            return len(cancelled) == 1
+
+        original(bus, topic, call, **options)
+        return Subscription(cancel)
+
+    return instead("subscribe", subscribe)
+
+
+async def in_a_task(operation: Any, *arguments: Any, **options: Any) -> Any:
+    """Who calls it in a handler is not known as that handler."""
+    return await asyncio.ensure_future(operation(*arguments, **options))
+
+
+async def forever() -> None:
+    """What nobody ends."""
+    await asyncio.get_running_loop().create_future()
