@@ -3,12 +3,12 @@
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import ModuleType
 from typing import Any
 
 from reference_impl.buses import async_event_bus
-from reference_impl.buses.event import Event, Handler, Subscription
+from reference_impl.buses.event import BusStopped, Event, Handler, Subscription
 from tests.kit.fakes import AsyncGate
 from tests.kit.proofs import Proof
 from tests.kit.twins import Fault, build, edit, override
@@ -97,6 +97,37 @@ def ends_handlers_instead_of_cancelling() -> Fault:
         return Subscription(cancel)
 
     return instead("subscribe", subscribe)
+
+
+def forgets_what_a_cancelled_stop_took_back() -> Fault:
+    cancelled: list[object] = []
+
+    async def stop(original: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            left = await original(*arguments, **options)
+        except asyncio.CancelledError:
+            cancelled.append(arguments)
+            raise
+        return [] if cancelled else left
+
+    return instead("stop", stop)
+
+
+async def leaves_a_task(start: Any, bus: Any) -> None:
+    bus.left = asyncio.create_task(forever())
+    await start(bus)
+
+
+async def says_accepted(publish: Any, *arguments: Any) -> None:
+    with suppress(BusStopped):
+        await publish(*arguments)
+
+
+async def never_says_refused(publish: Any, *arguments: Any) -> None:
+    try:
+        await publish(*arguments)
+    except BusStopped:
+        await forever()
 
 
 async def in_a_task(operation: Any, *arguments: Any, **options: Any) -> Any:

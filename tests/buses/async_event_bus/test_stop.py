@@ -13,10 +13,12 @@ from tests.buses.async_event_bus.helpers import (
     Gate,
     event,
     forever,
+    forgets_what_a_cancelled_stop_took_back,
     handlers,
     hold,
     in_a_task,
     instead,
+    leaves_a_task,
     payloads,
     running,
 )
@@ -87,11 +89,6 @@ async def _newest_first(stop: Any, *arguments: Any, **options: Any) -> list[Even
 
 async def _without_limit(stop: Any, bus: Any, _: Any = None, **options: Any) -> Any:
     return await stop(bus, **options)
-
-
-async def _leaves_a_task(start: Any, bus: Any) -> None:
-    bus.left = asyncio.create_task(forever())
-    await start(bus)
 
 
 async def check_stop_in_a_handler(m: ModuleType) -> None:
@@ -238,20 +235,6 @@ async def check_a_cancelled_stop(m: ModuleType) -> None:
     assert gate.ended == [0]
     await bus.start()
     assert await bus.stop() == []
-
-
-def forgets_what_a_cancelled_stop_took_back() -> Fault:
-    cancelled: list[object] = []
-
-    async def stop(original: Any, *arguments: Any, **options: Any) -> Any:
-        try:
-            left = await original(*arguments, **options)
-        except asyncio.CancelledError:
-            cancelled.append(arguments)
-            raise
-        return [] if cancelled else left
-
-    return instead("stop", stop)
 
 
 async def _stops_although_cancelled(stop: Any, bus: Any, *arguments: Any, **options: Any) -> Any:
@@ -410,7 +393,7 @@ PROOFS = [
             ),
             Twin(
                 "leaves a task behind",
-                instead("start", _leaves_a_task),
+                instead("start", leaves_a_task),
                 "AssertionError: it leaves a task",
             ),
         ],
@@ -473,7 +456,10 @@ PROOFS = [
             Twin(
                 "cancels before it drains",
                 instead("stop", _cancels_first),
-                "AssertionError: sorted(handled, key=str)",
+                (
+                    "AssertionError: sorted(handled, key=str)",
+                    "AssertionError: await bus.stop() == []",
+                ),
             )
         ],
     ),

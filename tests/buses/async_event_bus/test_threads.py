@@ -4,7 +4,6 @@ import asyncio
 import concurrent.futures
 import threading
 from concurrent.futures import Future
-from contextlib import suppress
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,9 @@ from tests.buses.async_event_bus.helpers import (
     forever,
     hold,
     instead,
+    never_says_refused,
     running,
+    says_accepted,
 )
 from tests.kit.fakes import Beside, run, turns
 from tests.kit.process import run_python
@@ -59,18 +60,6 @@ async def check_publications_that_race_stop(m: ModuleType) -> None:
     assert await stopping == []
     assert gate.ended == ["runs", "waits"]
     assert bus.stats == BusStats(published=2, delivered=2, failed=0, dropped=0, pending=0)
-
-
-async def says_accepted(publish: Any, *arguments: Any) -> None:
-    with suppress(BusStopped):
-        await publish(*arguments)
-
-
-async def never_says_refused(publish: Any, *arguments: Any) -> None:
-    try:
-        await publish(*arguments)
-    except BusStopped:
-        await forever()
 
 
 def _never_tells_a_thread(publish: Any, bus: Any, event: Event) -> Future[None]:
