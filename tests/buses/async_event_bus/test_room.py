@@ -415,7 +415,7 @@ PROOFS = [
                 "calls an ordered handler side by side",
                 instead("subscribe", _side_by_side),
                 "AssertionError: two at once",
-            ),
+            )
         ],
     ),
     Proof(

@@ -478,11 +478,7 @@ PROOFS = [
                 instead("wait_idle", _while_calls_wait),
                 "AssertionError: seen == [5, 4, 3, 2, 1, 0]",
             ),
-            Twin(
-                "lets a handler wait for itself",
-                instead("wait_idle", in_a_task),
-                "hang",
-            ),
+            Twin("lets a handler wait for itself", instead("wait_idle", in_a_task), "hang"),
         ],
     ),
     Proof("AB-10", check_calls_that_end_beside_others),

@@ -423,10 +423,7 @@ def test_a_second_loop_is_refused() -> None:
             asyncio.run(use())
 
     async def plain_methods() -> None:
-        for plain in (
-            lambda: bus.publish_nowait(event()),
-            lambda: bus.subscribe("topic", print),
-        ):
+        for plain in (lambda: bus.publish_nowait(event()), lambda: bus.subscribe("topic", print)):
             with pytest.raises(RuntimeError, match="another event loop"):
                 plain()
 
