@@ -27,6 +27,7 @@ from tests.buses.async_event_bus.helpers import (
     leaves_a_task,
     never_says_refused,
     says_accepted,
+    twin,
 )
 from tests.kit.explore import Interleavings, Schedules
 from tests.kit.fakes import turns
@@ -157,6 +158,7 @@ def test_the_twins_line_is_sound(schedules: Schedules) -> None:
         schedules.prove(publishers_in_line(sound, cancel_after), delays=1)
 
 
+@twin("accepts an event whose publisher was cancelled", "AssertionError: accepted [", "publish")
 async def accepts_although_cancelled(publish: Any, bus: Any, event: Event, *timeout: Any) -> None:
     try:
         await publish(bus, event, *timeout)
@@ -234,6 +236,11 @@ async def any_publishers_and_stop(m: ModuleType) -> None:
     await publishers_and_stop(m, detangle.choice([None, *range(10)]), **stop)()
 
 
+@twin(
+    "returns an event once for each call",
+    "AssertionError: len(returned) == len(set(returned))",
+    "stop",
+)
 async def twice(stop: Any, *arguments: Any, **options: Any) -> list[Event]:
     return [event for event in await stop(*arguments, **options) for _ in range(2)]
 
@@ -397,6 +404,7 @@ def tells_the_first_alone() -> Fault:
     return instead("wait_idle", wait_idle) + instead("start", start)
 
 
+@twin("does not wait for the calls that run", "AssertionError: seen == [2, 1, 0]", "wait_idle")
 async def returns_at_once(_: Any, bus: Any, timeout: float | None = None) -> None:
     await asyncio.sleep(0)
 
@@ -414,11 +422,7 @@ MODELS = [
             Twin(
                 "offers no room when a call starts", line_of_its_own(offers=False), "DeadlockError"
             ),
-            Twin(
-                "accepts an event whose publisher was cancelled",
-                instead("publish", accepts_although_cancelled),
-                "AssertionError: accepted [",
-            ),
+            accepts_although_cancelled,
         ],
     ),
     Proof(
@@ -446,11 +450,7 @@ MODELS = [
                 forgets_what_a_cancelled_stop_took_back(),
                 "AssertionError: 2 * returned.count(payload) >= 2",
             ),
-            Twin(
-                "returns an event once for each call",
-                instead("stop", twice),
-                "AssertionError: len(returned) == len(set(returned))",
-            ),
+            twice,
             Twin(
                 "leaves a task behind",
                 instead("start", leaves_a_task),
@@ -482,11 +482,7 @@ MODELS = [
         "AB-10",
         any_idle_waiters,
         [
-            Twin(
-                "does not wait for the calls that run",
-                instead("wait_idle", returns_at_once),
-                "AssertionError: seen == [2, 1, 0]",
-            ),
+            returns_at_once,
             Twin(
                 "wakes none of those who wait",
                 instead("wait_idle", sleeps_until_woken),

@@ -11,7 +11,7 @@ from reference_impl.buses import async_event_bus
 from reference_impl.buses.event import BusStopped, Event, Handler, Subscription
 from tests.kit.fakes import AsyncGate
 from tests.kit.proofs import Proof
-from tests.kit.twins import Fault, build, edit, override
+from tests.kit.twins import Fault, Twin, build, edit, override
 
 COMPONENT = "buses/async_event_bus"
 # As on Python 3.11, where no task is eager.
@@ -76,6 +76,13 @@ def handlers(wrap: Callable[[Handler], Handler]) -> Fault:
         return subscription
 
     return instead("subscribe", subscribe)
+
+
+def twin(
+    name: str, fails: str | tuple[str, ...], method: str = ""
+) -> Callable[[Callable[..., Any]], Twin]:
+    """The decorated function in place of that method, or without one around each handler."""
+    return lambda call: Twin(name, instead(method, call) if method else handlers(call), fails)
 
 
 def ends_handlers_instead_of_cancelling() -> Fault:

@@ -23,6 +23,7 @@ from tests.buses.async_event_bus.helpers import (
     instead,
     payloads,
     running,
+    twin,
 )
 from tests.kit.fakes import turns
 from tests.kit.proofs import Proof, each_proof, each_twin
@@ -52,10 +53,20 @@ async def check_once_per_subscription(m: ModuleType) -> None:
     assert bus.stats == BusStats(published=4, delivered=10, failed=0, dropped=0, pending=0)
 
 
+@twin(
+    "does not call those who subscribed to ANY",
+    "AssertionError: sorted(seen, key=str)",
+    "subscribe",
+)
 def _never_for_any(subscribe: Any, bus: Any, topic: Any, handler: Handler, **options: Any) -> Any:
     return subscribe(bus, object() if topic is ANY else topic, handler, **options)
 
 
+@twin(
+    "calls a handler that subscribed twice once",
+    "AssertionError: sorted(seen, key=str)",
+    "subscribe",
+)
 def _once_a_handler(subscribe: Any, bus: Any, topic: Any, handler: Handler, **options: Any) -> Any:
     bus.unsubscribe(topic, handler)
     return subscribe(bus, topic, handler, **options)
@@ -149,6 +160,7 @@ async def check_failing_handlers(m: ModuleType) -> None:
     assert bus.stats == BusStats(published=2, delivered=2, failed=12, dropped=0, pending=0)
 
 
+@twin("keeps the slot of a handler that was cancelled", "AssertionError: a slot or a call was lost")
 def _keeps_cancelled(handler: Handler) -> Handler:
     async def call(event: Event) -> None:
         try:
@@ -161,6 +173,11 @@ def _keeps_cancelled(handler: Handler) -> Handler:
     return call
 
 
+@twin(
+    "does not await an on_error that is a coroutine function",
+    "AssertionError: sorted(map(str, heard))",
+    "__init__",
+)
 def _closes_what_on_error_gives(init: Any, bus: Any, *limits: Any, on_error: Any, **o: Any) -> None:
     init(bus, *limits, on_error=lambda *about: on_error(*about).close(), **o)
 
@@ -187,6 +204,9 @@ async def check_failures_are_logged(m: ModuleType, caplog: pytest.LogCaptureFixt
         assert bus.stats.failed == 1
 
 
+@twin(
+    "keeps a failure that nobody hears of to itself", "AssertionError: record.levelno", "__init__"
+)
 def _hears_nothing(init: Any, bus: Any, *limits: Any, on_error: Any = None, **options: Any) -> None:
     init(bus, *limits, on_error=on_error or (lambda *_: None), **options)
 
@@ -214,6 +234,7 @@ def check_an_exit_in_a_handler(m: ModuleType) -> None:
         assert bus.stats == BusStats(published=1, delivered=0, failed=1, dropped=0, pending=0)
 
 
+@twin("goes on after an exit in a handler", "Failed: DID NOT RAISE")
 def _survives_an_exit(handler: Handler) -> Handler:
     def call(event: Event) -> object:
         try:
@@ -250,6 +271,7 @@ async def check_cancelling_with_calls_waiting(m: ModuleType) -> None:
         assert bus.stats == BusStats(7, delivered=4, failed=0, dropped=3, pending=0)
 
 
+@twin("says of each cancelling that it was the first", "AssertionError: idempotent", "subscribe")
 def _always_the_first(subscribe: Any, *arguments: Any, **options: Any) -> Any:
     subscription = subscribe(*arguments, **options)
     return type(subscription)(lambda: subscription.cancel() or True)
@@ -312,6 +334,7 @@ def _in_context(handler: Any, event: Event, context: contextvars.Context) -> Any
     return asyncio.get_running_loop().create_task(handler(event), context=context)
 
 
+@twin("calls a handler in the context of its subscription", "AssertionError: sorted(seen)")
 def _subscribers_context(handler: Handler) -> Handler:
     context = contextvars.copy_context()
     return lambda event: _in_context(handler, event, context)
@@ -330,24 +353,8 @@ def _one_context_for_all_calls() -> Fault:
     return handlers(wrap)
 
 
-_WRONG_CALLS = "AssertionError: sorted(seen, key=str)"
 PROOFS = [
-    Proof(
-        "AB-1",
-        check_once_per_subscription,
-        [
-            Twin(
-                "does not call those who subscribed to ANY",
-                instead("subscribe", _never_for_any),
-                _WRONG_CALLS,
-            ),
-            Twin(
-                "calls a handler that subscribed twice once",
-                instead("subscribe", _once_a_handler),
-                _WRONG_CALLS,
-            ),
-        ],
-    ),
+    Proof("AB-1", check_once_per_subscription, [_never_for_any, _once_a_handler]),
     Proof(
         "AB-1",
         check_subscriptions_of_the_acceptance,
@@ -359,33 +366,8 @@ PROOFS = [
             )
         ],
     ),
-    Proof(
-        "AB-3",
-        check_failing_handlers,
-        [
-            Twin(
-                "keeps the slot of a handler that was cancelled",
-                handlers(_keeps_cancelled),
-                "AssertionError: a slot or a call was lost",
-            ),
-            Twin(
-                "does not await an on_error that is a coroutine function",
-                instead("__init__", _closes_what_on_error_gives),
-                "AssertionError: sorted(map(str, heard))",
-            ),
-        ],
-    ),
-    Proof(
-        "AB-3",
-        check_an_exit_in_a_handler,
-        [
-            Twin(
-                "goes on after an exit in a handler",
-                handlers(_survives_an_exit),
-                "Failed: DID NOT RAISE",
-            )
-        ],
-    ),
+    Proof("AB-3", check_failing_handlers, [_keeps_cancelled, _closes_what_on_error_gives]),
+    Proof("AB-3", check_an_exit_in_a_handler, [_survives_an_exit]),
     Proof(
         "AB-4",
         check_cancelling_with_calls_waiting,
@@ -395,11 +377,7 @@ PROOFS = [
                 ends_handlers_instead_of_cancelling(),
                 "AssertionError: dropped=3, pending=1",
             ),
-            Twin(
-                "says of each cancelling that it was the first",
-                instead("subscribe", _always_the_first),
-                "AssertionError: idempotent",
-            ),
+            _always_the_first,
         ],
     ),
     Proof(
@@ -417,11 +395,7 @@ PROOFS = [
         "AB-9",
         check_contexts,
         [
-            Twin(
-                "calls a handler in the context of its subscription",
-                handlers(_subscribers_context),
-                "AssertionError: sorted(seen)",
-            ),
+            _subscribers_context,
             Twin(
                 "has all calls of an event share one context",
                 _one_context_for_all_calls(),
@@ -430,19 +404,7 @@ PROOFS = [
         ],
     ),
 ]
-LOGGED = [
-    Proof(
-        "AB-3",
-        check_failures_are_logged,
-        [
-            Twin(
-                "keeps a failure that nobody hears of to itself",
-                instead("__init__", _hears_nothing),
-                "AssertionError: record.levelno",
-            )
-        ],
-    )
-]
+LOGGED = [Proof("AB-3", check_failures_are_logged, [_hears_nothing])]
 
 
 @each_proof(PROOFS)
@@ -478,16 +440,3 @@ def test_unsubscribe_finds_equal_handlers_of_exactly_this_topic() -> None:
     assert not bus.unsubscribe("topic", Listener().hear)
     assert bus.unsubscribe("topic", listener.hear)
     assert not bus.unsubscribe("topic", listener.hear)
-
-
-def test_an_eager_task_factory_changes_nothing() -> None:
-    factory = getattr(asyncio, "eager_task_factory", None)
-    if factory is None:
-        pytest.skip("Python 3.11 has no eager tasks")
-
-    async def main() -> None:
-        asyncio.get_running_loop().set_task_factory(factory)
-        for check in (check_once_per_subscription, check_failing_handlers):
-            await check(async_event_bus)
-
-    asyncio.run(main())

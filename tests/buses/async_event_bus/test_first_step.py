@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from reference_impl.buses import async_event_bus
 from reference_impl.buses.event import BusFull, BusStats, Event
 from tests.buses.async_event_bus.helpers import (
     COMPONENT,
@@ -17,7 +18,13 @@ from tests.buses.async_event_bus.helpers import (
     payloads,
     running,
 )
-from tests.kit.fakes import turns, until
+from tests.buses.async_event_bus.test_delivery import (
+    check_failing_handlers,
+    check_once_per_subscription,
+)
+from tests.buses.async_event_bus.test_room import check_a_handler_in_a_full_bus
+from tests.buses.async_event_bus.test_stop import check_stop_in_a_handler
+from tests.kit.fakes import run, turns, until
 from tests.kit.primitives import rebind
 from tests.kit.proofs import Proof, each_proof, each_twin
 from tests.kit.twins import Fault, Twin, patch
@@ -133,6 +140,21 @@ def test_a_call_without_a_step(proof: Proof) -> None:
 @each_twin(PROOFS)
 def test_a_lost_call_is_caught(proof: Proof, twin: Twin) -> None:
     proof.must_fail(twin, COMPONENT)
+
+
+def test_an_eager_task_factory_changes_nothing() -> None:
+    factory = getattr(asyncio, "eager_task_factory", None)
+    if factory is None:
+        pytest.skip("Python 3.11 has no eager tasks")
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        await check_once_per_subscription(async_event_bus)
+        await check_failing_handlers(async_event_bus)
+        await check_stop_in_a_handler(async_event_bus)
+        await check_a_handler_in_a_full_bus(async_event_bus)
+
+    run(main())
 
 
 # Plain tasks alone: an eager one has its first step at once.

@@ -20,6 +20,7 @@ from tests.buses.async_event_bus.helpers import (
     in_a_task,
     instead,
     running,
+    twin,
 )
 from tests.kit.fakes import turns
 from tests.kit.proofs import Proof, each_proof, each_twin
@@ -57,14 +58,17 @@ async def check_backpressure(m: ModuleType) -> None:
     assert bus.stats == BusStats(published=6, delivered=5, failed=0, dropped=0, pending=0)
 
 
+@twin("holds one event more than max_queue", "Failed: DID NOT RAISE", "__init__")
 def _one_event_more(init: Any, bus: Any, *limits: Any, max_queue: int = 10_000, **o: Any) -> None:
     init(bus, *limits, max_queue=max_queue + 1, **o)
 
 
+@twin("refuses at once who may wait for room", "AssertionError: not waiting.done()", "publish")
 async def _at_once(publish: Any, bus: Any, event: Event, timeout: float | None = None) -> None:
     await publish(bus, event, timeout or 0)
 
 
+@twin("waits for room without a limit", "hang", "publish")
 async def _without_limit(publish: Any, bus: Any, event: Event, _: float | None = None) -> None:
     await publish(bus, event)
 
@@ -199,6 +203,7 @@ async def check_order(m: ModuleType) -> None:
     assert bus.stats.delivered == 42
 
 
+@twin("calls an ordered handler side by side", "AssertionError: two at once", "subscribe")
 def _side_by_side(subscribe: Any, *arguments: Any, ordered: bool = False) -> Any:
     return subscribe(*arguments)
 
@@ -230,6 +235,11 @@ async def check_the_line_for_room(m: ModuleType) -> None:
     assert gate.ended == ["runs", "waits", 0, 2, 3, 4, 5]
 
 
+@twin(
+    "lets publishers look for room again and again, whose turn it may be",
+    "AssertionError: accepted == [0, 2, 3, 4, 5]",
+    "publish",
+)
 async def _polls(_: Any, bus: Any, event: Event, timeout: float | None = None) -> None:
     while True:
         try:
@@ -262,6 +272,11 @@ async def check_concurrency(m: ModuleType) -> None:
     assert bus.stats.delivered == 50
 
 
+@twin(
+    "runs one handler more than max_concurrency",
+    "AssertionError: a task for a call that waits",
+    "__init__",
+)
 def _one_handler_more(init: Any, bus: Any, max_concurrency: int = 100, **options: Any) -> None:
     init(bus, max_concurrency + 1, **options)
 
@@ -332,6 +347,7 @@ async def check_that_handlers_may_publish(m: ModuleType) -> None:
     assert handled == list(range(1000, -1, -1)), "breadth first"
 
 
+@twin("has a publisher wait for its handlers", "hang", "publish")
 async def _waits_for_its_handlers(publish: Any, bus: Any, *arguments: Any) -> None:
     await publish(bus, *arguments)
     while bus.stats.pending:
@@ -362,6 +378,7 @@ def check_that_nothing_is_run_in_vain(m: ModuleType) -> None:
             detangle.run(functools.partial(state, m), max_time=10.0)
 
 
+@twin("looks ten times a second whether there is something to do", "TimeLimitExceeded", "start")
 async def _polls_ten_times_a_second(start: Any, bus: Any) -> None:
     async def poll() -> None:
         while True:
@@ -372,23 +389,7 @@ async def _polls_ten_times_a_second(start: Any, bus: Any) -> None:
 
 
 PROOFS = [
-    Proof(
-        "AB-5",
-        check_backpressure,
-        [
-            Twin(
-                "holds one event more than max_queue",
-                instead("__init__", _one_event_more),
-                "Failed: DID NOT RAISE",
-            ),
-            Twin(
-                "refuses at once who may wait for room",
-                instead("publish", _at_once),
-                "AssertionError: not waiting.done()",
-            ),
-            Twin("waits for room without a limit", instead("publish", _without_limit), "hang"),
-        ],
-    ),
+    Proof("AB-5", check_backpressure, [_one_event_more, _at_once, _without_limit]),
     Proof(
         "AB-5",
         check_a_handler_in_a_full_bus,
@@ -407,39 +408,9 @@ PROOFS = [
         ],
     ),
     Proof("AB-5", check_the_default_room),
-    Proof(
-        "AB-6",
-        check_order,
-        [
-            Twin(
-                "calls an ordered handler side by side",
-                instead("subscribe", _side_by_side),
-                "AssertionError: two at once",
-            )
-        ],
-    ),
-    Proof(
-        "AB-6",
-        check_the_line_for_room,
-        [
-            Twin(
-                "lets publishers look for room again and again, whose turn it may be",
-                instead("publish", _polls),
-                "AssertionError: accepted == [0, 2, 3, 4, 5]",
-            )
-        ],
-    ),
-    Proof(
-        "AB-7",
-        check_concurrency,
-        [
-            Twin(
-                "runs one handler more than max_concurrency",
-                instead("__init__", _one_handler_more),
-                "AssertionError: a task for a call that waits",
-            )
-        ],
-    ),
+    Proof("AB-6", check_order, [_side_by_side]),
+    Proof("AB-6", check_the_line_for_room, [_polls]),
+    Proof("AB-7", check_concurrency, [_one_handler_more]),
     Proof("AB-7", check_a_hundred_handlers_by_default),
     Proof(
         "AB-7",
@@ -452,28 +423,8 @@ PROOFS = [
             )
         ],
     ),
-    Proof(
-        "AB-7",
-        check_that_handlers_may_publish,
-        [
-            Twin(
-                "has a publisher wait for its handlers",
-                instead("publish", _waits_for_its_handlers),
-                "hang",
-            )
-        ],
-    ),
-    Proof(
-        "AB-7",
-        check_that_nothing_is_run_in_vain,
-        [
-            Twin(
-                "looks ten times a second whether there is something to do",
-                instead("start", _polls_ten_times_a_second),
-                "TimeLimitExceeded",
-            )
-        ],
-    ),
+    Proof("AB-7", check_that_handlers_may_publish, [_waits_for_its_handlers]),
+    Proof("AB-7", check_that_nothing_is_run_in_vain, [_polls_ten_times_a_second]),
 ]
 
 

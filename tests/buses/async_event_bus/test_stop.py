@@ -21,6 +21,7 @@ from tests.buses.async_event_bus.helpers import (
     leaves_a_task,
     payloads,
     running,
+    twin,
 )
 from tests.kit.fakes import turns
 from tests.kit.proofs import Proof, each_proof, each_twin
@@ -83,10 +84,12 @@ async def check_a_stop_that_times_out(m: ModuleType) -> None:
     assert gate.ended == [0, 1, 2]
 
 
+@twin("returns the newest event first", "AssertionError: payloads(left) == [1, 2, 3]", "stop")
 async def _newest_first(stop: Any, *arguments: Any, **options: Any) -> list[Event]:
     return [*reversed(await stop(*arguments, **options))]
 
 
+@twin("cancels no handler when the time is over", "hang", "stop")
 async def _without_limit(stop: Any, bus: Any, _: Any = None, **options: Any) -> Any:
     return await stop(bus, **options)
 
@@ -140,6 +143,7 @@ async def check_stop_in_an_ordered_handler(m: ModuleType) -> None:
     assert others == ["other's"]
 
 
+@twin("takes back what others can handle", "AssertionError: left == [1, 2]", "stop")
 async def _does_not_drain(stop: Any, bus: Any, timeout: float | None = None, **_: Any) -> Any:
     return await stop(bus, timeout, drain=False)
 
@@ -237,6 +241,7 @@ async def check_a_cancelled_stop(m: ModuleType) -> None:
     assert await bus.stop() == []
 
 
+@twin("is stopped by a stop that was cancelled", "Failed: DID NOT RAISE", "stop")
 async def _stops_although_cancelled(stop: Any, bus: Any, *arguments: Any, **options: Any) -> Any:
     try:
         return await stop(bus, *arguments, **options)
@@ -279,6 +284,11 @@ async def check_that_restarts_lose_nothing(m: ModuleType) -> None:
     assert sorted(handled, key=str) == sorted(range(400), key=str)
 
 
+@twin(
+    "cancels before it drains",
+    ("AssertionError: sorted(handled, key=str)", "AssertionError: await bus.stop() == []"),
+    "stop",
+)
 async def _cancels_first(stop: Any, bus: Any, _: Any = None, **options: Any) -> Any:
     return await stop(bus, 0, **options)
 
@@ -351,12 +361,18 @@ async def check_wait_idle(m: ModuleType) -> None:
     await bus.wait_idle()
 
 
+@twin("waits until the bus stays idle", "AssertionError: waiting.done()", "wait_idle")
 async def _until_it_stays_idle(wait_idle: Any, bus: Any, timeout: float | None = None) -> None:
     await wait_idle(bus, timeout)
     while bus.stats.pending:
         await wait_idle(bus, timeout)
 
 
+@twin(
+    "does not wait for the calls that run",
+    "AssertionError: seen == [5, 4, 3, 2, 1, 0]",
+    "wait_idle",
+)
 async def _while_calls_wait(_: Any, bus: Any, timeout: float | None = None) -> None:
     await asyncio.sleep(0)
 
@@ -383,14 +399,8 @@ PROOFS = [
         "AB-8",
         check_a_stop_that_times_out,
         [
-            Twin(
-                "returns the newest event first",
-                instead("stop", _newest_first),
-                "AssertionError: payloads(left) == [1, 2, 3]",
-            ),
-            Twin(
-                "cancels no handler when the time is over", instead("stop", _without_limit), "hang"
-            ),
+            _newest_first,
+            _without_limit,
             Twin(
                 "leaves a task behind",
                 instead("start", leaves_a_task),
@@ -409,17 +419,7 @@ PROOFS = [
             )
         ],
     ),
-    Proof(
-        "AB-8",
-        check_stop_in_an_ordered_handler,
-        [
-            Twin(
-                "takes back what others can handle",
-                instead("stop", _does_not_drain),
-                "AssertionError: left == [1, 2]",
-            )
-        ],
-    ),
+    Proof("AB-8", check_stop_in_an_ordered_handler, [_does_not_drain]),
     Proof("AB-8", check_a_restart_after_an_ordered_call_was_taken_back),
     Proof(
         "AB-8",
@@ -441,43 +441,18 @@ PROOFS = [
                 forgets_what_a_cancelled_stop_took_back(),
                 "AssertionError: what the first one took back",
             ),
-            Twin(
-                "is stopped by a stop that was cancelled",
-                instead("stop", _stops_although_cancelled),
-                "Failed: DID NOT RAISE",
-            ),
+            _stops_although_cancelled,
         ],
     ),
     Proof("AB-8", check_repetitions_and_two_stops_at_once),
-    Proof(
-        "AB-8",
-        check_that_restarts_lose_nothing,
-        [
-            Twin(
-                "cancels before it drains",
-                instead("stop", _cancels_first),
-                (
-                    "AssertionError: sorted(handled, key=str)",
-                    "AssertionError: await bus.stop() == []",
-                ),
-            )
-        ],
-    ),
+    Proof("AB-8", check_that_restarts_lose_nothing, [_cancels_first]),
     Proof("AB-8", check_a_loop_that_ends),
     Proof(
         "AB-10",
         check_wait_idle,
         [
-            Twin(
-                "waits until the bus stays idle",
-                instead("wait_idle", _until_it_stays_idle),
-                "AssertionError: waiting.done()",
-            ),
-            Twin(
-                "does not wait for the calls that run",
-                instead("wait_idle", _while_calls_wait),
-                "AssertionError: seen == [5, 4, 3, 2, 1, 0]",
-            ),
+            _until_it_stays_idle,
+            _while_calls_wait,
             Twin("lets a handler wait for itself", instead("wait_idle", in_a_task), "hang"),
         ],
     ),
