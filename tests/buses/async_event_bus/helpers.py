@@ -54,6 +54,16 @@ async def running(module: ModuleType, *arguments: Any, **options: Any) -> AsyncI
     await bus.stop()
 
 
+async def starts_again(bus: Any, seen: list[Any]) -> None:
+    """The bus has been stopped, and can be started; its handlers append to `seen`."""
+    assert not bus.is_running
+    assert bus.stats.pending == 0
+    await bus.start()
+    await bus.publish(event("again"))
+    assert await bus.stop() == []
+    assert seen[-1] == "again"
+
+
 # Faults.
 
 
@@ -138,10 +148,10 @@ async def never_says_refused(publish: Any, *arguments: Any) -> None:
 
 
 async def in_a_task(operation: Any, *arguments: Any, **options: Any) -> Any:
-    """Who calls it in a handler is not known as that handler."""
+    """The call has a task of its own: a handler that makes it is not recognised."""
     return await asyncio.ensure_future(operation(*arguments, **options))
 
 
 async def forever() -> None:
-    """What nobody ends."""
+    """Wait for what never comes."""
     await asyncio.get_running_loop().create_future()

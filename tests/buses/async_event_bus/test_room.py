@@ -63,7 +63,11 @@ def _one_event_more(init: Any, bus: Any, *limits: Any, max_queue: int = 10_000, 
     init(bus, *limits, max_queue=max_queue + 1, **o)
 
 
-@twin("refuses at once who may wait for room", "AssertionError: not waiting.done()", "publish")
+@twin(
+    "refuses at once publishers who may wait for room",
+    "AssertionError: not waiting.done()",
+    "publish",
+)
 async def _at_once(publish: Any, bus: Any, event: Event, timeout: float | None = None) -> None:
     await publish(bus, event, timeout or 0)
 
@@ -236,7 +240,7 @@ async def check_the_line_for_room(m: ModuleType) -> None:
 
 
 @twin(
-    "lets publishers look for room again and again, whose turn it may be",
+    "lets publishers look for room again and again, in no order",
     "AssertionError: accepted == [0, 2, 3, 4, 5]",
     "publish",
 )
@@ -378,7 +382,7 @@ def check_that_nothing_is_run_in_vain(m: ModuleType) -> None:
             detangle.run(functools.partial(state, m), max_time=10.0)
 
 
-@twin("looks ten times a second whether there is something to do", "TimeLimitExceeded", "start")
+@twin("wakes up ten times a second", "TimeLimitExceeded", "start")
 async def _polls_ten_times_a_second(start: Any, bus: Any) -> None:
     async def poll() -> None:
         while True:
@@ -417,7 +421,7 @@ PROOFS = [
         check_that_the_loop_does_not_starve,
         [
             Twin(
-                "calls for what a handler publishes in the same turn of the loop",
+                "handles what a handler publishes in the same turn of the loop",
                 _handles_at_once(),
                 "AssertionError: 0 < left < 20_000",
             )

@@ -21,6 +21,7 @@ from tests.buses.async_event_bus.helpers import (
     leaves_a_task,
     payloads,
     running,
+    starts_again,
     twin,
 )
 from tests.kit.fakes import turns
@@ -115,12 +116,7 @@ async def check_stop_in_a_handler(m: ModuleType) -> None:
         await turns(50)
         assert left == [*expected, "returned"]
         assert sorted([*seen, *left[:-1]], key=str) == [0, 1, 2]
-        assert not bus.is_running
-        assert bus.stats.pending == 0
-        await bus.start()
-        await bus.publish(event("again"))
-        assert await bus.stop() == []
-        assert seen[-1] == "again"
+        await starts_again(bus, seen)
 
 
 async def check_stop_in_an_ordered_handler(m: ModuleType) -> None:
@@ -241,7 +237,7 @@ async def check_a_cancelled_stop(m: ModuleType) -> None:
     assert await bus.stop() == []
 
 
-@twin("is stopped by a stop that was cancelled", "Failed: DID NOT RAISE", "stop")
+@twin("ends although its stop was cancelled", "Failed: DID NOT RAISE", "stop")
 async def _stops_although_cancelled(stop: Any, bus: Any, *arguments: Any, **options: Any) -> Any:
     try:
         return await stop(bus, *arguments, **options)

@@ -287,12 +287,12 @@ PROOFS = [
         [
             NEVER_TELLS_A_THREAD,
             Twin(
-                "leaves who waits for room waiting when it stops",
+                "leaves publishers waiting for room when it stops",
                 instead("publish", never_says_refused),
                 "AssertionError: in_line.done()",
             ),
             Twin(
-                "says accepted of an event that it refused",
+                "says of a refused event that it was accepted",
                 instead("publish", says_accepted),
                 "AssertionError: isinstance(in_line.exception(), BusStopped)",
             ),
@@ -309,7 +309,7 @@ PROOFS = [
         check_the_order_of_threads,
         [
             Twin(
-                "takes the second of two posted events first",
+                "swaps two events of a thread",
                 _second_post_first(),
                 "AssertionError: who == name",
             )
