@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from types import ModuleType
 from typing import Any
@@ -125,13 +125,25 @@ def forgets_what_a_cancelled_stop_took_back() -> Fault:
         except asyncio.CancelledError:
             cancelled.append(arguments)
             raise
-        return [] if cancelled else left
+        forgotten = [*cancelled]
+        cancelled.clear()
+        return [] if forgotten else left
 
     return instead("stop", stop)
 
 
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def in_background(coro: Coroutine[Any, Any, None]) -> None:
+    """Start a task that nobody waits for."""
+    task = asyncio.create_task(coro)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+
 async def leaves_a_task(start: Any, bus: Any) -> None:
-    bus.left = asyncio.create_task(forever())
+    in_background(forever())
     await start(bus)
 
 

@@ -18,6 +18,7 @@ from tests.buses.async_event_bus.helpers import (
     handlers,
     hold,
     in_a_task,
+    in_background,
     instead,
     running,
     twin,
@@ -388,7 +389,7 @@ async def _polls_ten_times_a_second(start: Any, bus: Any) -> None:
         while True:
             await asyncio.sleep(0.1)
 
-    bus.polling = asyncio.create_task(poll())
+    in_background(poll())
     await start(bus)
 
 
