@@ -6,7 +6,6 @@ that no wake-up is lost. The inbox of other threads is explored with a thread sc
 """
 
 import asyncio
-import functools
 from collections.abc import Callable, Coroutine
 from types import ModuleType
 from typing import Any
@@ -15,28 +14,27 @@ import detangle
 import pytest
 
 from reference_impl.buses import async_event_bus
-from reference_impl.buses.event import BusFull, BusStopped, Event
+from reference_impl.buses.event import BusFull, BusStopped, Event, Handler
+from tests.buses.async_event_bus.helpers import (
+    COMPONENT,
+    builds,
+    event,
+    forever,
+    forgets_what_a_cancelled_stop_took_back,
+    handlers,
+    in_a_task,
+    instead,
+    leaves_a_task,
+    never_says_refused,
+    says_accepted,
+    starts_again,
+    twin,
+)
 from tests.kit.explore import Interleavings, Schedules
-from tests.kit.twins import twin
-
-FILE = "buses/async_event_bus.py"
-PLAIN = ("if sys.version_info >= (3, 12) else {}", "if False else {}")
-Model = Callable[[ModuleType], Callable[[], Coroutine[Any, Any, object]]]
-
-
-@functools.cache
-def builds() -> tuple[ModuleType, ...]:
-    """The component as it is, and as on 3.11, where no task is eager."""
-    return async_event_bus, twin(FILE, PLAIN)
-
-
-def event(payload: object) -> Event:
-    return Event.create("topic", payload)
-
-
-async def turns(number: int) -> None:
-    for _ in range(number):
-        await asyncio.sleep(0)
+from tests.kit.fakes import turns
+from tests.kit.primitives import unlocked
+from tests.kit.proofs import Proof, each_twin
+from tests.kit.twins import Fault, Twin, build
 
 
 async def settled(task: "asyncio.Task[Any]") -> BaseException | None:
@@ -101,72 +99,73 @@ CANCELLED_AT = [None, *range(8)]
 STOPS: list[dict[str, Any]] = [{}, {"timeout": 0}, {"drain": False}]
 
 
-@pytest.mark.guarantee("AB-5", "AB-2")
+@pytest.mark.guarantee("AB-5")
 @pytest.mark.parametrize("cancel_after", CANCELLED_AT)
 def test_a_cancelled_publisher_loses_nothing(
     schedules: Schedules, cancel_after: int | None
 ) -> None:
-    for module in builds():
+    for module in builds().values():
         schedules.prove(publishers_in_line(module, cancel_after), delays=2)
 
 
-@pytest.mark.twin("AB-5", "AB-2")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        ("                self._offer()  # the offer may", "                pass  # the offer may"),
-        ("        finally:\n            self._offer()\n", "        finally:\n"),
-    ],
-    ids=["offer not passed on", "no offer after a start"],
-)
-def test_a_lost_offer_of_room_is_found(schedules: Schedules, fault: tuple[str, str]) -> None:
-    broken = twin(FILE, fault)
-
-    async def any_turn() -> None:
-        await publishers_in_line(broken, detangle.choice(CANCELLED_AT))()
-
-    schedules.catch(any_turn)
+async def any_publishers(m: ModuleType) -> None:
+    await publishers_in_line(m, detangle.choice(CANCELLED_AT))()
 
 
-@pytest.mark.twin("AB-5", "AB-2")
-def test_a_publisher_accepted_on_behalf_of_a_cancelled_task_is_found(schedules: Schedules) -> None:
-    """Handing over acceptance instead of an offer: cancelled, and accepted all the same."""
-    broken = twin(
-        FILE,
-        (
-            (
-                "                if not head.done():\n"
-                "                    head.set_result(None)\n"
-                "                return"
-            ),
-            "                self._line.popleft()\n                if not head.done():\n"
-            "                    self._accept(head.event, copy_context())\n"
-            "                    head.set_result(None)\n                continue",
-        ),
-        (
-            "turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()",
-            "turn = Turn(loop=asyncio.get_running_loop()); turn.event = event",
-        ),
-        ("await self._stand_in_line(limit)", "return await self._stand_in_line(limit, event)"),
-        ("def _stand_in_line(self, limit: float | None)", "def _stand_in_line(self, limit, event)"),
-        (
-            (
-                "        if not self._line or self._line[0] is not turn:\n"
-                "            raise self._stopped()\n"
-                "        self._line.popleft()\n"
-            ),
-            "",
-        ),
-        (
-            "class AsyncEventBus:",
-            ("class Turn(asyncio.Future):\n    pass\n\n\nclass AsyncEventBus:"),
-        ),
-    )
+def line_of_its_own(*, offers: bool = True, passes_on: bool = True) -> Fault:
+    """Publishers wait in a line; whoever starts a call offers its room to the first of them."""
+    line: list[asyncio.Future[None]] = []
 
-    async def any_turn() -> None:
-        await publishers_in_line(broken, detangle.choice(CANCELLED_AT))()
+    def offer() -> None:
+        while line:
+            turn = line.pop(0)
+            if not turn.done():
+                turn.set_result(None)
+                break
 
-    schedules.catch(any_turn)
+    async def publish(_: Any, bus: Any, event: Event, timeout: float | None = None) -> None:
+        while True:
+            try:
+                return bus.publish_nowait(event)  # type: ignore[no-any-return]
+            except BusFull:
+                line.append(asyncio.get_running_loop().create_future())
+            turn = line[-1]
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if passes_on and turn not in line:
+                    offer()
+                raise
+
+    def wrap(handler: Handler) -> Handler:
+        def call(event: Event) -> object:
+            if offers:
+                offer()
+            return handler(event)
+
+        return call
+
+    def start(original: Any, bus: Any) -> Any:
+        line.clear()  # of the schedule before
+        return original(bus)
+
+    return instead("publish", publish) + handlers(wrap) + instead("start", start)
+
+
+def test_the_twins_line_is_sound(schedules: Schedules) -> None:
+    """What is caught below is its fault, and not that it has a line of its own."""
+    sound = build(COMPONENT, line_of_its_own())
+    for cancel_after in CANCELLED_AT:
+        schedules.prove(publishers_in_line(sound, cancel_after), delays=1)
+
+
+@twin("accepts an event whose publisher was cancelled", "AssertionError: accepted [", "publish")
+async def accepts_although_cancelled(publish: Any, bus: Any, event: Event, *timeout: Any) -> None:
+    try:
+        await publish(bus, event, *timeout)
+    except asyncio.CancelledError:
+        bus.publish_threadsafe(event)
+        raise
 
 
 def publishers_and_stop(
@@ -214,68 +213,43 @@ def publishers_and_stop(
     return model
 
 
-@pytest.mark.guarantee("AB-2", "AB-8")
+@pytest.mark.guarantee("AB-2")
 @pytest.mark.parametrize("stop", STOPS, ids=str)
 def test_publications_that_race_stop_are_accepted_or_refused(
     schedules: Schedules, stop: dict[str, Any]
 ) -> None:
-    for module in builds():
+    for module in builds().values():
         schedules.prove(publishers_and_stop(module, None, **stop), delays=2)
 
 
-@pytest.mark.guarantee("AB-2", "AB-8")
+@pytest.mark.guarantee("AB-8")
 @pytest.mark.parametrize("cancel_after", range(10))
 @pytest.mark.parametrize("stop", STOPS, ids=str)
 def test_a_cancelled_stop_loses_nothing(
     schedules: Schedules, stop: dict[str, Any], cancel_after: int
 ) -> None:
-    for module in builds():
+    for module in builds().values():
         schedules.prove(publishers_and_stop(module, cancel_after, **stop), delays=1)
 
 
-@pytest.mark.twin("AB-2", "AB-8")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        ("        taken, self._taken = self._taken, {}\n", "        self._taken, taken = {}, {}\n"),
-        ("self._taken[call.accepted.number] =", "self._taken[id(call)] ="),
-        ("            elif not waiter.done():", "            elif waiter.done():"),
-        (
-            (
-                "        if not self._line or self._line[0] is not turn:\n"
-                "            raise self._stopped()\n"
-                "        self._line.popleft()"
-            ),
-            "        if turn in self._line:\n            self._line.popleft()",
-        ),
-        ("            await asyncio.wait([keeper])\n", ""),
-        (
-            (
-                "        if self._watchers and self._pending <= len(self._inside):\n"
-                "            self._announce()"
-            ),
-            "",
-        ),
-    ],
-    ids=[
-        "forgets what it took",
-        "returns twice",
-        "leaves the line",
-        "accepts after the stop",
-        "leaves its keeper",
-        "wakes nobody",
-    ],
+async def any_publishers_and_stop(m: ModuleType) -> None:
+    stop: dict[str, Any] = detangle.choice(STOPS)
+    await publishers_and_stop(m, detangle.choice([None, *range(10)]), **stop)()
+
+
+@twin(
+    "returns an event once for each call",
+    "AssertionError: len(returned) == len(set(returned))",
+    "stop",
 )
-def test_a_stop_that_loses_is_found(
-    schedules: Schedules, fault: tuple[str, str], request: pytest.FixtureRequest
-) -> None:
-    broken = twin(FILE, fault)
+async def twice(stop: Any, *arguments: Any, **options: Any) -> list[Event]:
+    return [event for event in await stop(*arguments, **options) for _ in range(2)]
 
-    async def any_turn() -> None:
-        stop: dict[str, Any] = detangle.choice(STOPS)
-        await publishers_and_stop(broken, detangle.choice([None, *range(10)]), **stop)()
 
-    schedules.catch(any_turn)
+async def sleeps_until_woken(operation: Any, bus: Any, *arguments: Any, **options: Any) -> Any:
+    if bus.stats.pending:
+        await forever()  # and nobody wakes it
+    return await operation(bus, *arguments, **options)
 
 
 def stops_inside_and_outside(
@@ -306,12 +280,7 @@ def stops_inside_and_outside(
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others)  # the handler, on its way home from its own stop
         assert sorted([*seen, *returned], key=str) == list(range(4))
-        assert not bus.is_running
-        assert bus.stats.pending == 0
-        await bus.start()
-        await bus.publish(event("again"))
-        assert await bus.stop() == []
-        assert seen[-1] == "again"
+        await starts_again(bus, seen)
 
     return model
 
@@ -322,31 +291,58 @@ def stops_inside_and_outside(
 def test_stops_inside_and_outside_of_a_handler_both_end(
     schedules: Schedules, stop: dict[str, Any], ordered: bool
 ) -> None:
-    for module in builds():
+    for module in builds().values():
         schedules.prove(stops_inside_and_outside(module, ordered, **stop), delays=2)
 
 
-@pytest.mark.twin("AB-8")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        ("            self._take_back(me.route)", "            pass"),
-        ("                self._inside.discard(me)", "                pass"),
-        (
-            "self._pending <= len(self._inside) or keeper is not self._keeper",
-            "self._pending <= len(self._inside)",
-        ),
-    ],
-    ids=["waits behind itself", "stays inside", "outlives the run"],
-)
-def test_a_stop_that_waits_for_ever_is_found(schedules: Schedules, fault: tuple[str, str]) -> None:
-    broken = twin(FILE, fault)
+async def any_stops(m: ModuleType) -> None:
+    stop: dict[str, Any] = detangle.choice(STOPS)
+    await stops_inside_and_outside(m, detangle.flip(), **stop)()
 
-    async def any_stop() -> None:
-        stop: dict[str, Any] = detangle.choice(STOPS)
-        await stops_inside_and_outside(broken, detangle.flip(), **stop)()
 
-    schedules.catch(any_stop)
+def counts_who_stopped_as_still_inside() -> Fault:
+    """Once a handler has stopped it, the stop of a later run waits for nobody."""
+    stopped_inside: list[object] = []
+
+    async def stop(original: Any, bus: Any, *arguments: Any, **options: Any) -> Any:
+        if stopped_inside and bus.is_running:
+            return await original(bus, 0, drain=False)
+        if bus.is_running:
+            stopped_inside.append(asyncio.current_task())
+        return await original(bus, *arguments, **options)
+
+    def forget(init: Any, *arguments: Any, **options: Any) -> None:
+        stopped_inside.clear()  # of the schedule before
+        init(*arguments, **options)
+
+    return instead("stop", stop) + instead("__init__", forget)
+
+
+def waits_for_handlers_that_have_stopped() -> Fault:
+    tasks: set[asyncio.Task[Any] | None] = set()
+
+    def wrap(handler: Any) -> Handler:
+        async def call(event: Event) -> None:
+            task = asyncio.current_task()
+            tasks.add(task)
+            try:
+                await handler(event)
+            finally:
+                tasks.discard(task)
+
+        return call
+
+    async def stop(original: Any, bus: Any, *arguments: Any, **options: Any) -> Any:
+        left = await original(bus, *arguments, **options)
+        if others := [task for task in tasks - {asyncio.current_task()} if task]:
+            await asyncio.wait(others)
+        return left
+
+    def forget(init: Any, *arguments: Any, **options: Any) -> None:
+        tasks.clear()  # of the schedule before
+        init(*arguments, **options)
+
+    return handlers(wrap) + instead("stop", stop) + instead("__init__", forget)
 
 
 def idle_waiters(module: ModuleType) -> Callable[[], Coroutine[Any, Any, None]]:
@@ -379,80 +375,132 @@ def idle_waiters(module: ModuleType) -> Callable[[], Coroutine[Any, Any, None]]:
 
 @pytest.mark.guarantee("AB-10")
 def test_no_waiter_for_an_idle_bus_is_forgotten(schedules: Schedules) -> None:
-    for module in builds():
+    for module in builds().values():
         schedules.prove(idle_waiters(module), delays=2)
 
 
-@pytest.mark.twin("AB-10")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        ("return not self._pending or self._idle", "return not self._backlog or self._idle"),
-        (
-            (
-                "        if self._watchers and self._pending <= len(self._inside):\n"
-                "            self._announce()"
+async def any_idle_waiters(m: ModuleType) -> None:
+    await idle_waiters(m)()
+
+
+def tells_the_first_alone() -> Fault:
+    """Of those who wait for an idle bus, the first one is told."""
+    waiting: list[object] = []
+
+    async def wait_idle(original: Any, bus: Any, timeout: float | None = None) -> None:
+        waiting.append(asyncio.current_task())
+        if len(waiting) > 1:
+            await forever()
+        await original(bus, timeout)
+
+    def start(original: Any, bus: Any) -> Any:
+        waiting.clear()  # of the schedule before
+        return original(bus)
+
+    return instead("wait_idle", wait_idle) + instead("start", start)
+
+
+@twin("does not wait for the calls that run", "AssertionError: seen == [2, 1, 0]", "wait_idle")
+async def returns_at_once(_: Any, bus: Any, timeout: float | None = None) -> None:
+    await asyncio.sleep(0)
+
+
+MODELS = [
+    Proof(
+        "AB-5",
+        any_publishers,
+        [
+            Twin(
+                "forgets the room that it offered to a publisher who was cancelled",
+                line_of_its_own(passes_on=False),
+                "DeadlockError",
             ),
-            "",
-        ),
-        ("        for watcher in watchers:", "        for watcher in list(watchers)[:1]:"),
-    ],
-    ids=["ignores what runs", "wakes nobody", "wakes one"],
-)
-def test_a_forgotten_waiter_is_found(schedules: Schedules, fault: tuple[str, str]) -> None:
-    schedules.catch(idle_waiters(twin(FILE, fault)))
+            Twin(
+                "offers no room when a call starts", line_of_its_own(offers=False), "DeadlockError"
+            ),
+            accepts_although_cancelled,
+        ],
+    ),
+    Proof(
+        "AB-2",
+        any_publishers_and_stop,
+        [
+            Twin(
+                "leaves publishers waiting for room when it stops",
+                instead("publish", never_says_refused),
+                "DeadlockError",
+            ),
+            Twin(
+                "says of a refused event that it was accepted",
+                instead("publish", says_accepted),
+                "AssertionError: ledger.seen.count(payload)",
+            ),
+        ],
+    ),
+    Proof(
+        "AB-8",
+        any_publishers_and_stop,
+        [
+            Twin(
+                "forgets what a cancelled stop took back",
+                forgets_what_a_cancelled_stop_took_back(),
+                "AssertionError: 2 * returned.count(payload) >= 2",
+            ),
+            twice,
+            Twin(
+                "leaves a task behind",
+                instead("start", leaves_a_task),
+                "AssertionError: not asyncio.all_tasks()",
+            ),
+            Twin("wakes no stop", instead("stop", sleeps_until_woken), "DeadlockError"),
+        ],
+    ),
+    Proof(
+        "AB-8",
+        any_stops,
+        [
+            Twin(
+                "waits in a handler for that handler", instead("stop", in_a_task), "DeadlockError"
+            ),
+            Twin(
+                "has later stops wait for nobody once a handler has stopped it",
+                counts_who_stopped_as_still_inside(),
+                "AssertionError: await bus.stop() == []",
+            ),
+            Twin(
+                "waits for what a handler does after its own stop",
+                waits_for_handlers_that_have_stopped(),
+                "DeadlockError",
+            ),
+        ],
+    ),
+    Proof(
+        "AB-10",
+        any_idle_waiters,
+        [
+            returns_at_once,
+            Twin(
+                "wakes none of those who wait",
+                instead("wait_idle", sleeps_until_woken),
+                "DeadlockError",
+            ),
+            Twin("wakes one of those who wait", tells_the_first_alone(), "DeadlockError"),
+        ],
+    ),
+]
 
 
-@pytest.mark.guarantee("AB-7")
-def test_an_idle_bus_has_nothing_to_run() -> None:
-    """No timer, no ready callback: the loop finds nothing that could ever run again."""
+@each_twin(MODELS)
+def test_a_lost_event_or_wakeup_is_found(schedules: Schedules, proof: Proof, twin: Twin) -> None:
+    broken = build(COMPONENT, twin.fault)
 
-    async def idle(module: ModuleType) -> None:
-        async with module.AsyncEventBus() as bus:
-            bus.subscribe("topic", lambda _: None)
-            await bus.publish(event(1))
-            await bus.wait_idle()
-            await asyncio.get_running_loop().create_future()
+    async def model() -> None:
+        await proof.check(broken)  # type: ignore[misc]
 
-    for module in builds():
-        with pytest.raises(detangle.DeadlockError):
-            detangle.run(functools.partial(idle, module))
-
-
-@pytest.mark.twin("AB-7")
-def test_a_bus_that_polls_is_found() -> None:
-    polling = twin(
-        FILE,
-        (
-            "    await asyncio.get_running_loop().create_future()\n",
-            ("    while True:\n        await asyncio.sleep(0.1)\n"),
-        ),
-    )
-
-    async def idle() -> None:
-        async with polling.AsyncEventBus():
-            await asyncio.get_running_loop().create_future()
-
-    with pytest.raises(detangle.TimeLimitExceeded):
-        detangle.run(idle, max_time=10.0)
+    schedules.catch(model, twin=twin)
 
 
 # Threads: the inbox
-
-
-class StubLoop:
-    """As much of a loop as `publish_threadsafe` and `_close` use; its turns are run by hand."""
-
-    def __init__(self) -> None:
-        self.posted: list[Callable[[], None]] = []
-
-    def call_soon_threadsafe(self, callback: Callable[[], None]) -> None:
-        self.posted.append(callback)
-
-    def call_soon(self, callback: Callable[[], None]) -> None: ...
-
-    def is_running(self) -> bool:
-        return False
 
 
 def posting_races_stop(module: ModuleType, posters: int) -> Callable[[], None]:
@@ -462,29 +510,45 @@ def posting_races_stop(module: ModuleType, posters: int) -> Callable[[], None]:
         import interleave_test  # pyright: ignore[reportMissingImports]  # not on Python 3.11
 
         bus = module.AsyncEventBus()
-        loop = StubLoop()
-        bus._loop, bus._state, bus._open = loop, "running", True
         bus.subscribe("topic", lambda _: None)
+        loop, errors = asyncio.new_event_loop(), list[object]()
+        loop.set_exception_handler(lambda _, about: errors.append(about))
+        loop.run_until_complete(bus.start())
         futures: list[Any] = []
 
         def post() -> None:
             futures.append(bus.publish_threadsafe(event(1)))
 
-        def run_loop() -> None:
-            for callback in loop.posted[:]:
-                callback()
-            bus._close()
+        def stop() -> None:
+            loop.run_until_complete(bus.stop())
 
-        threads = [interleave_test.spawn(each) for each in (*[post] * posters, run_loop)]
-        for thread in threads:
-            thread.join()
-        for callback in loop.posted:  # the loop's last turn
-            callback()
+        try:
+            threads = [interleave_test.spawn(each) for each in (*[post] * posters, stop)]
+            for thread in threads:
+                thread.join()
+            loop.run_until_complete(turns(2))  # the loop's last ones
+        finally:
+            loop.close()
+        assert not errors, "an event is accepted, and refused"
         assert all(future.done() for future in futures), "a future never settles"
         accepted = sum(future.exception() is None for future in futures)
-        assert accepted == bus.stats.published
+        assert accepted == bus.stats.published == bus.stats.delivered
 
     return model
+
+
+INBOX = Proof(
+    "AB-2",
+    posting_races_stop,
+    [
+        Twin(
+            "posts without the inbox's lock",
+            unlocked("AsyncEventBus.publish_threadsafe"),
+            ("AssertionError: a future never settles", "AssertionError: accepted, and refused"),
+        )
+    ],
+    diagram="Without the lock, an event is posted after stop has looked for the last time",
+)
 
 
 @pytest.mark.guarantee("AB-2")
@@ -493,16 +557,9 @@ def test_every_event_posted_while_the_bus_stops_settles(interleavings: Interleav
     interleavings.prove(posting_races_stop(async_event_bus, 2), granularity="line")
 
 
-@pytest.mark.twin("AB-2")
-def test_an_event_posted_after_the_last_look_is_found(interleavings: Interleavings) -> None:
-    broken = twin(
-        FILE,
-        (
-            "    def _post(self, posted: _Posted) -> bool:\n        with self._lock:",
-            "    def _post(self, posted: _Posted) -> bool:\n        if True:",
-        ),
-    )
-    interleavings.catch(
-        posting_races_stop(broken, 1),
-        diagram="Without the lock, an event is posted after stop has looked for the last time",
-    )
+@each_twin([INBOX])
+def test_an_event_posted_after_the_last_look_is_found(
+    interleavings: Interleavings, proof: Proof, twin: Twin
+) -> None:
+    broken = build(COMPONENT, twin.fault)
+    interleavings.catch(posting_races_stop(broken, 1), twin=twin, diagram=proof.diagram)

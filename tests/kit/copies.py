@@ -21,8 +21,8 @@ _COMPONENTS = _ROOT / "reference_impl"
 
 
 def explored_paths() -> list[Path]:
-    """What the explorers trace: the components, and the copies in their place."""
-    return [_COMPONENTS, *_copies().values()]
+    """What the explorers trace: the components, the copies in their place, and both's twins."""
+    return [_COMPONENTS, *{path.parent for path in _copies().values()}]
 
 
 def _copies() -> dict[str, Path]:
