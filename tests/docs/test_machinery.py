@@ -151,7 +151,7 @@ def test_a_disfigured_copy_is_what_the_tests_run_on(tmp_path: Path) -> None:
         f"def test_it(): assert ttl_cache.__file__ == {str(file)!r}\n"
     )
     settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
-    settings += ["-p", "no:cacheprovider", "--confcutdir", str(ROOT)]
+    settings += ["-p", "tests.kit.under_test", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *settings, option, str(test)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
