@@ -1,4 +1,4 @@
-"""The root conftest: fences in docs/ and doctests in reference_impl/ need the kit's plugins, too."""
+"""The root conftest: fences in docs and doctests in reference_impl need the plugins, too."""
 
 pytest_plugins = [
     "tests.kit.under_test",
