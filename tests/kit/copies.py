@@ -9,6 +9,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import linecache
 import os
 import sys
 from collections.abc import Sequence
@@ -21,8 +22,14 @@ _COMPONENTS = _ROOT / "reference_impl"
 
 
 def explored_paths() -> list[Path]:
-    """What the explorers trace: the components, and the copies in their place."""
-    return [_COMPONENTS, *_copies().values()]
+    """What the explorers trace: the components, the copies in their place, and their twins."""
+    copies = list(_copies().values())
+    twins = [
+        Path(file)
+        for file in linecache.cache
+        if any(file.startswith(f"{copy}.twin") for copy in copies)
+    ]
+    return [_COMPONENTS, *copies, *twins]
 
 
 def _copies() -> dict[str, Path]:
