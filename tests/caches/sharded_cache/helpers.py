@@ -76,20 +76,17 @@ class OneShard:
         whole = None if max_size is None else 4 * max_size
         self.cache = m.ShardedCache(4, default_ttl=default_ttl, max_size=whole, **more)
 
-    def get(self, key: Any, default: Any = None) -> Any:
-        return self.cache.get(Same(key), default)
+    def __getattr__(self, name: str) -> Any:  # what is about all keys
+        return getattr(self.cache, name)
+
+    def get(self, key: Any, *more: Any) -> Any:
+        return self.cache.get(Same(key), *more)
 
     def set(self, key: Any, value: Any, ttl: Any = None) -> None:
         self.cache.set(Same(key), value, ttl)
 
     def delete(self, key: Any) -> bool:
         return bool(self.cache.delete(Same(key)))
-
-    def clear(self) -> None:
-        self.cache.clear()
-
-    def cleanup_expired(self) -> int:
-        return int(self.cache.cleanup_expired())
 
     def get_or_load(self, key: Any, loader: Any, ttl: Any = None) -> Any:
         return self.cache.get_or_load(Same(key), loader, ttl)
@@ -99,14 +96,6 @@ class OneShard:
 
     def items(self) -> list[tuple[Any, Any]]:
         return [(same.key, value) for same, value in self.cache.items()]
-
-    @property
-    def stats(self) -> Any:
-        return self.cache.stats
-
-    @property
-    def size(self) -> int:
-        return int(self.cache.size)
 
     def __len__(self) -> int:
         return len(self.cache)

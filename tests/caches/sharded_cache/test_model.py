@@ -1,5 +1,6 @@
 """ShardedCache against the model of TTLCache."""
 
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -11,16 +12,15 @@ from reference_impl.caches import sharded_cache
 from tests.caches.sharded_cache.helpers import COMPONENT, home
 from tests.caches.sharded_cache.test_shards import sized
 from tests.caches.ttl_cache import faults
+from tests.caches.ttl_cache import test_model as model
 from tests.caches.ttl_cache.faults import counted, wrapped
-from tests.caches.ttl_cache.helpers import proves
-from tests.caches.ttl_cache.test_model import DEFAULT, DIFFERS, SEARCH, Caches, run_model
 from tests.contracts.cache_contract import Clock
 from tests.kit.profile import budget
 from tests.kit.proofs import Proof, each_twin
-from tests.kit.twins import Fault, Twin, edit
+from tests.kit.twins import Twin, edit
 
 
-class ShardedCaches(Caches):
+class ShardedCaches(model.Caches):
     """The same, but that room is made, and order kept, in each shard."""
 
     module: ModuleType = sharded_cache
@@ -29,7 +29,7 @@ class ShardedCaches(Caches):
     def start(self, max_size: int | None, shards: int = 1) -> None:
         self.clock = Clock()
         self.cache: Any = self.module.ShardedCache(
-            shards, default_ttl=DEFAULT, max_size=max_size, clock=self.clock
+            shards, default_ttl=model.DEFAULT, max_size=max_size, clock=self.clock
         )
         whole = 1_000_000 if max_size is None else max_size
         self.room = [(whole + shards - 1 - n) // shards for n in range(shards)]
@@ -53,18 +53,10 @@ class ShardedCaches(Caches):
 
 @pytest.mark.guarantee("SC-4")
 def test_the_cache_does_what_the_model_does() -> None:
-    run_model(ShardedCaches, sharded_cache, max_examples=budget(60, 300))
+    model.run_model(ShardedCaches, sharded_cache, max_examples=budget(60, 300))
 
 
-def check_the_model_agrees(m: ModuleType) -> None:
-    run_model(ShardedCaches, m, **SEARCH)
-
-
-def differs(guarantee: str, name: str, fault: Fault) -> Proof:
-    """A twin that the model is to catch."""
-    return proves(guarantee, check_the_model_agrees, name, fault, DIFFERS)
-
-
+differs = partial(model.differs, machine=ShardedCaches)
 DIFFERENT = [
     differs("SC-2", "rounds the shares down", sized(lambda size, n: size and size - size % n)),
     differs(

@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 from tests.caches.ttl_cache.helpers import Impatient
-from tests.kit.fakes import Beside
 from tests.kit.primitives import rebind
 from tests.kit.twins import Fault, override, patch
 
@@ -94,12 +93,6 @@ def looks_then_loads(_: Any, cache: Any, key: Any, loader: Any, ttl: Any = None)
     return found
 
 
-def loads_none_again(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
-    if cache.get(key) is None:
-        cache.delete(key)
-    return load(cache, key, loader, ttl)
-
-
 def stores_in_any_case(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
     value = load(cache, key, loader, ttl)
     cache.set(key, value, ttl)
@@ -129,10 +122,6 @@ def hands_on_an_interrupt(load: Any, cache: Any, key: Any, loader: Any, ttl: Any
         if isinstance(error.__cause__, KeyboardInterrupt):
             raise error.__cause__ from None
         raise
-
-
-def loads_in_a_thread(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
-    return load(cache, key, lambda: Beside(loader).result(), ttl)
 
 
 # Loads within loads.

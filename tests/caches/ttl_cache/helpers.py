@@ -100,14 +100,12 @@ class NoWait:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self.release = self._lock.release
 
     def acquire(self) -> bool:
         if not self._lock.acquire(blocking=False):
             raise Occupied("another thread holds the lock")
         return True
-
-    def release(self) -> None:
-        self._lock.release()
 
     def __enter__(self) -> bool:
         return self.acquire()

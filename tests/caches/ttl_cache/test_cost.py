@@ -16,7 +16,7 @@ from tests.caches.ttl_cache.helpers import Check, Key, proves, reach, steps
 from tests.contracts.cache_contract import Clock
 from tests.kit.primitives import Waits, watched
 from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin, build, edit, must_fail
+from tests.kit.twins import Twin, edit
 
 COMPONENT = "caches/ttl_cache"
 
@@ -254,37 +254,3 @@ def check_a_context_keeps_no_value(m: ModuleType) -> None:
 )
 def test_leaks(check: Check) -> None:
     check(ttl_cache)
-
-
-RELEASES: list[tuple[Check, Twin]] = [
-    (
-        lambda m: check_what_is_dropped_is_released_outside_the_lock(m, "evicted"),
-        Twin(
-            "releases what it evicts under the lock",
-            edit("TTLCache._put_locked", "dropped = dropped, evicted", "del _, evicted"),
-            "AssertionError: assert log == [True, True]",
-        ),
-    ),
-    (
-        check_a_failed_load_leaves_no_cycle,
-        Twin(
-            "keeps the load in the frame that the error keeps",
-            edit("TTLCache._load_or_join", "del load, mine", ""),
-            "AssertionError: assert log == [True]",
-        ),
-    ),
-    (
-        check_a_context_keeps_no_value,
-        Twin(
-            "keeps the load in its context",
-            edit("TTLCache._lead", "weakref.ref(load)", "lambda kept=load: kept"),
-            "AssertionError: assert value() is None",
-        ),
-    ),
-]
-
-
-@pytest.mark.parametrize(("check", "twin"), RELEASES, ids=[twin.name for _, twin in RELEASES])
-def test_what_is_kept_is_noticed(check: Check, twin: Twin) -> None:
-    module = build(COMPONENT, twin.fault)
-    must_fail(twin, lambda: check(module))

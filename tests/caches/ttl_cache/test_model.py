@@ -201,10 +201,6 @@ def test_the_cache_does_what_the_model_does() -> None:
     run_model(Caches, ttl_cache, max_examples=budget(60, 300))
 
 
-def check_the_model_agrees(m: ModuleType) -> None:
-    run_model(Caches, m, **SEARCH)
-
-
 # What is seen first depends on the calls that are drawn.
 DIFFERS = tuple(
     f"AssertionError: {place}"
@@ -223,8 +219,12 @@ DIFFERS = tuple(
 )
 
 
-def differs(guarantee: str, name: str, fault: Fault) -> Proof:
+def differs(guarantee: str, name: str, fault: Fault, machine: type[Caches] = Caches) -> Proof:
     """A twin that the model is to catch."""
+
+    def check_the_model_agrees(m: ModuleType) -> None:
+        run_model(machine, m, **SEARCH)
+
     return proves(guarantee, check_the_model_agrees, name, fault, DIFFERS)
 
 
