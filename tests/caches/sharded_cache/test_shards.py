@@ -3,6 +3,7 @@
 import inspect
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ from reference_impl.caches.sharded_cache import ShardedCache
 from reference_impl.caches.ttl_cache import CacheStats, TTLCache
 from tests.caches.sharded_cache.helpers import COMPONENT, FourShardsCases, in_each, one_in_each
 from tests.caches.ttl_cache.faults import counted, wrapped
-from tests.caches.ttl_cache.helpers import Loader, NoWait, Occupied, outcome, proves, until
+from tests.caches.ttl_cache.helpers import Loader, outcome, proves, until
 from tests.contracts import cache_contract as contract
 from tests.contracts.cache_contract import Clock
 from tests.kit import ROOT
@@ -352,6 +353,29 @@ def test_a_sum_is_of_several_instants() -> None:
 
 
 # Who waits for whom: SC-5.
+
+
+class Occupied(Exception):
+    """The thread would have to wait for a lock."""
+
+
+class NoWait:
+    """A lock that raises where it would wait."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.release = self._lock.release
+
+    def acquire(self) -> bool:
+        if not self._lock.acquire(blocking=False):
+            raise Occupied("another thread holds the lock")
+        return True
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def check_shards_do_not_wait_for_each_other(m: ModuleType) -> None:

@@ -91,29 +91,6 @@ class Impatient(threading.Event):
         return True
 
 
-class Occupied(Exception):
-    """The thread would have to wait for a lock."""
-
-
-class NoWait:
-    """A lock that raises where it would wait."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self.release = self._lock.release
-
-    def acquire(self) -> bool:
-        if not self._lock.acquire(blocking=False):
-            raise Occupied("another thread holds the lock")
-        return True
-
-    def __enter__(self) -> bool:
-        return self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
 class Key:
     """A key that counts how often any key is hashed or compared, and how many there are."""
 

@@ -11,11 +11,8 @@ from typing import Any
 import pytest
 
 from reference_impl.caches import ttl_cache
-from tests.caches.ttl_cache.helpers import NoWait
 from tests.contracts.cache_contract import Clock
 from tests.kit.fakes import Beside
-from tests.kit.primitives import rebind
-from tests.kit.twins import Twin, build, edit, must_fail, patch
 
 
 class Interrupt(BaseException):
@@ -129,30 +126,3 @@ def test_an_interrupt_leaves_the_cache_usable(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in INTERRUPTED if name != "clear"])  # no hash
 def test_an_interrupt_in_a_key_leaves_the_cache_usable(name: str) -> None:
     check_an_interrupt_leaves_the_cache_usable(ttl_cache, name, interrupted_in_a_key)
-
-
-def _nobody_waits(module: ModuleType) -> None:
-    rebind(module, RLock=NoWait)
-
-
-HARM = Twin(
-    "keeps the lock after an interrupt",
-    edit("TTLCache._give_back", "with contextlib.suppress(RuntimeError):\n    ...", "pass")
-    + patch(_nobody_waits),
-    "Occupied",
-)
-HARM_IN_A_KEY = Twin(
-    "trusts that an interrupted set has left nothing behind",
-    edit("TTLCache._expire_locked", "entry is None or entry[3] != serial", "False"),
-    "TypeError: 'NoneType' object is not subscriptable",
-)
-
-
-@pytest.mark.parametrize(
-    ("twin", "name", "where"),
-    [(HARM, "get", interrupted), (HARM_IN_A_KEY, "set", interrupted_in_a_key)],
-    ids=[HARM.name, HARM_IN_A_KEY.name],
-)
-def test_an_interrupt_that_does_harm_is_noticed(twin: Twin, name: str, where: Interrupted) -> None:
-    module = build(ttl_cache, twin.fault)
-    must_fail(twin, lambda: check_an_interrupt_leaves_the_cache_usable(module, name, where))
