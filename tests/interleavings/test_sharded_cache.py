@@ -9,16 +9,16 @@ import pytest
 from detangle.lin import Model, Operation
 
 from reference_impl.caches import sharded_cache
-from tests.caches.sharded_cache.helpers import COMPONENT, in_each, one_in_each
+from tests.caches.sharded_cache.helpers import COMPONENT, in_each, in_shards, one_in_each
 from tests.caches.sharded_cache.test_shards import hashed
 from tests.caches.ttl_cache import faults
-from tests.caches.ttl_cache.faults import MAKES_ROOM_TOO_LATE, wrapped
+from tests.caches.ttl_cache.faults import wrapped
 from tests.caches.ttl_cache.helpers import proves
 from tests.interleavings.test_ttl_cache import together
 from tests.kit.explore import Interleavings
 from tests.kit.primitives import unlocked
 from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin, within
+from tests.kit.twins import Twin
 
 pytest.importorskip("interleave_test", reason="needs Python >= 3.12")
 
@@ -188,13 +188,11 @@ def walks_twice(keys: Any, cache: Any) -> list[Any]:
 
 
 _turns = count()
-IN_SHARD = "caches/ttl_cache"
 PROOFS = [
     proves(
         "SC-4",
         check_one_shard_is_linearizable,
-        "has no lock in its shards",
-        within(IN_SHARD, unlocked()),
+        *in_shards(("has no lock", unlocked())),
         ("KeyError", "NotLinearizable: history"),
         diagram="One shard and no lock: sharding does not replace it",
     ),
@@ -208,8 +206,7 @@ PROOFS = [
     proves(
         "SC-2",
         check_nobody_sees_one_too_many,
-        "stores first and makes room in a second step",
-        within(IN_SHARD, MAKES_ROOM_TOO_LATE),
+        *in_shards(faults.makes_room_too_late()),
         "AssertionError: assert seen in ([a], [b])",
     ),
     proves(
@@ -222,8 +219,7 @@ PROOFS = [
     proves(
         "SC-3",
         check_no_call_is_counted_twice_or_lost,
-        "counts without a lock",
-        within(IN_SHARD, unlocked("TTLCache.get")),
+        *in_shards(("counts without a lock", unlocked("TTLCache.get"))),
         "AssertionError: assert (cache.stats.hits, cache.stats.misses) == (2, 1)",
         granularity="opcode",  # by line, no count is lost
     ),
@@ -237,16 +233,14 @@ PROOFS = [
     proves(
         "SC-4",
         check_loaded_once,
-        "looks, loads and sets in steps of their own",
-        wrapped("ShardedCache.get_or_load", faults.looks_then_loads),
+        *faults.looks_then_loads("ShardedCache"),
         "AssertionError: assert len(calls) == 1",
         diagram="Look, then load, then set: each step has its lock, and two threads load",
     ),
     proves(
         "SC-4",
         check_crossing_loads_end,
-        "looks for circles among its own thread's loads alone",
-        within(IN_SHARD, wrapped("TTLCache.get_or_load", faults.sees_its_own_circles)),
+        *in_shards(faults.sees_its_own_circles()),
         "deadlock",
         diagram="Two loaders in different shards that wait for each other",
     ),
@@ -255,13 +249,11 @@ PROOFS = [
         check_clear_wins_over_a_load,
         [
             Twin(
-                "clears key by key, and misses a load that is under way",
-                wrapped("ShardedCache.clear", faults.clears_what_it_sees),
+                *faults.clears_what_it_sees("ShardedCache"),
                 'AssertionError: assert cache.get(key, "new") == "new"',
             ),
             Twin(
-                "has shards that clear key by key",
-                within(IN_SHARD, wrapped("TTLCache.clear", faults.clears_what_it_sees)),
+                *in_shards(faults.clears_what_it_sees()),
                 'AssertionError: assert cache.get(key, "new") == "new"',
             ),
         ],

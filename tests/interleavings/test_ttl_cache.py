@@ -11,7 +11,6 @@ from detangle.lin import Model, Operation
 
 from reference_impl.caches import ttl_cache
 from tests.caches.ttl_cache import faults
-from tests.caches.ttl_cache.faults import MAKES_ROOM_TOO_LATE, wrapped
 from tests.caches.ttl_cache.helpers import proves
 from tests.kit.explore import Interleavings
 from tests.kit.primitives import silent, unlocked
@@ -254,8 +253,7 @@ PROOFS = [
     proves(
         "TC-3",
         check_nobody_sees_one_too_many,
-        "stores first and makes room in a second step",
-        MAKES_ROOM_TOO_LATE,
+        *faults.makes_room_too_late(),
         'AssertionError: assert seen[1] in (["a"], ["b"])',
     ),
     proves(
@@ -270,11 +268,7 @@ PROOFS = [
         "TC-6",
         check_loaded_once,
         [
-            Twin(
-                "looks, loads and sets in steps of their own",
-                wrapped("TTLCache.get_or_load", faults.looks_then_loads),
-                "AssertionError: assert len(calls) == 1",
-            ),
+            Twin(*faults.looks_then_loads(), "AssertionError: assert len(calls) == 1"),
             Twin(
                 "does not look again, under the lock, before it loads",
                 edit(
@@ -298,37 +292,32 @@ PROOFS = [
     proves(
         "TC-6",
         check_an_interrupted_load_is_loaded_again,
-        "interrupts those who wait, too",
-        wrapped("TTLCache.get_or_load", faults.hands_on_an_interrupt),
+        *faults.hands_on_an_interrupt(),
         'AssertionError: assert sorted(map(str, results)) == ["", "value"]',
     ),
     proves(
         "TC-7",
         INVALIDATIONS["set"],
-        "stores what it loaded, whatever came between",
-        wrapped("TTLCache.get_or_load", faults.stores_in_any_case),
+        *faults.stores_in_any_case(),
         'AssertionError: assert cache.get("key", "new") == "new"',
         diagram="The load undoes a set that came after it began",
     ),
     proves(
         "TC-7",
         INVALIDATIONS["delete"],
-        "deletes only what is there already",
-        wrapped("TTLCache.delete", faults.deletes_what_it_sees),
+        *faults.deletes_what_it_sees(),
         'AssertionError: assert cache.get("key", "new") == "new"',
     ),
     proves(
         "TC-7",
         INVALIDATIONS["clear"],
-        "clears only what is there already",
-        wrapped("TTLCache.clear", faults.clears_what_it_sees),
+        *faults.clears_what_it_sees(),
         'AssertionError: assert cache.get("key", "new") == "new"',
     ),
     proves(
         "TC-8",
         check_crossing_loads_end,
-        "looks for circles among its own thread's loads alone",
-        wrapped("TTLCache.get_or_load", faults.sees_its_own_circles),
+        *faults.sees_its_own_circles(),
         "deadlock",
         diagram="Two loaders that wait for each other",
     ),

@@ -10,7 +10,9 @@ from typing import Any
 
 from reference_impl.caches import sharded_cache
 from reference_impl.caches.sharded_cache import ShardedCache
+from tests.caches.ttl_cache.faults import Named
 from tests.contracts import cache_contract as contract
+from tests.kit.twins import Fault, within
 
 COMPONENT = "caches/sharded_cache"
 
@@ -125,6 +127,12 @@ def in_one_shard(check: Callable[[ModuleType], object]) -> Callable[[ModuleType]
 
     check_in_one_shard.__name__ = getattr(check, "__name__", "check")
     return check_in_one_shard
+
+
+def in_shards(twin: Named, more: Fault | None = None) -> Named:
+    """The same fault, in the TTLCaches that the shards are."""
+    name, fault = twin
+    return f"has shards of which each {name}", within("caches/ttl_cache", fault + (more or Fault()))
 
 
 class OneShardCases(contract.OfModule):

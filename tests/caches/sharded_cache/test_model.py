@@ -13,7 +13,7 @@ from tests.caches.sharded_cache.helpers import COMPONENT, home
 from tests.caches.sharded_cache.test_shards import sized
 from tests.caches.ttl_cache import faults
 from tests.caches.ttl_cache import test_model as model
-from tests.caches.ttl_cache.faults import counted, wrapped
+from tests.caches.ttl_cache.faults import counted
 from tests.contracts.cache_contract import Clock
 from tests.kit.profile import budget
 from tests.kit.proofs import Proof, each_twin
@@ -68,16 +68,8 @@ DIFFERENT = [
         "deletes in one shard",
         edit("ShardedCache.delete", "self._shard(key)", "self._shards[0]"),
     ),
-    differs(
-        "SC-4",
-        "ignores an entry's own time to live",
-        wrapped("ShardedCache.set", faults.ignores_the_ttl),
-    ),
-    differs(
-        "SC-4",
-        "takes a look for a use",
-        wrapped("ShardedCache.__contains__", faults.looks_by_get),
-    ),
+    differs("SC-4", *faults.ignores_the_ttl("ShardedCache")),
+    differs("SC-4", *faults.looks_by_get("ShardedCache")),
 ]
 
 

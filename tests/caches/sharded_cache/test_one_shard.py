@@ -12,17 +12,18 @@ from tests.caches.sharded_cache.helpers import (
     OneShardCases,
     as_ttl_cache,
     in_one_shard,
+    in_shards,
     one_in_each,
 )
 from tests.caches.ttl_cache import faults, test_cost
-from tests.caches.ttl_cache.faults import impatient, wrapped
+from tests.caches.ttl_cache.faults import impatient
 from tests.caches.ttl_cache.helpers import proves, steps
 from tests.caches.ttl_cache.test_loads import CIRCLES, LOADS, check_two_loads_that_cross
 from tests.caches.ttl_cache.test_promises import check_a_clock_that_steps_back_does_no_harm
 from tests.contracts import cache_contract as contract
 from tests.contracts.cache_contract import case
 from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin, override, within
+from tests.kit.twins import Twin, override
 
 
 @pytest.mark.guarantee("SC-4")
@@ -122,11 +123,7 @@ SHARDS = [
     proves(
         "SC-4",
         check_loads_across_shards,
-        "sees no circle",
-        within(
-            "caches/ttl_cache",
-            wrapped("TTLCache.get_or_load", faults.sees_no_circle) + impatient,
-        ),
+        *in_shards(faults.sees_no_circle(), impatient),
         "AssertionError: it hangs",
     ),
 ]
@@ -134,39 +131,31 @@ WRONG = [
     proves(
         "SC-4",
         in_one_shard(check_two_loads_that_cross),
-        "sees only the circles of one thread",
-        within(
-            "caches/ttl_cache",
-            wrapped("TTLCache.get_or_load", faults.sees_its_own_circles) + impatient,
-        ),
+        *in_shards(faults.sees_its_own_circles(), impatient),
         "AssertionError: it hangs",
     ),
     proves(
         "SC-4",
         case(TestOneShard, "the_bound_is_kept"),
-        "has shards with room for one more",
-        within("caches/ttl_cache", wrapped("TTLCache.__init__", faults.has_room_for_one_more)),
+        *in_shards(faults.has_room_for_one_more()),
         "AssertionError: assert len(cache) == len(cache.keys()) <= 3",
     ),
     proves(
         "SC-4",
         case(TestOneShard, "the_least_recently_used_entry_makes_room_not_the_oldest_write"),
-        "evicts the oldest write",
-        wrapped("ShardedCache.get", faults.does_not_refresh),
+        *faults.does_not_refresh("ShardedCache"),
         'AssertionError: assert cache.keys() == ["read", "new"]',
     ),
     proves(
         "SC-4",
         case(TestOneShard, "a_clear_during_the_load_stays"),
-        "clears only what is there already",
-        wrapped("ShardedCache.clear", faults.clears_what_it_sees),
+        *faults.clears_what_it_sees("ShardedCache"),
         'AssertionError: assert "key" not in cache',
     ),
     proves(
         "SC-4",
         case(TestAllShards, "none_is_stored_found_and_counted"),
-        "takes None for absence",
-        wrapped("ShardedCache.get", faults.takes_none_for_absence),
+        *faults.takes_none_for_absence("ShardedCache"),
         'AssertionError: assert cache.get("key", "default") is None',
     ),
 ]

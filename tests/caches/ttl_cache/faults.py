@@ -1,8 +1,4 @@
-"""Faults of a cache that are made of its public methods: whatever the cache looks like inside.
-
-Each function stands in for a method of TTLCache or ShardedCache and is given the original first;
-`wrapped` puts it there.
-"""
+"""Faults of a cache that are made of its public methods: whatever the cache looks like inside."""
 
 from collections.abc import Callable
 from contextvars import Context, ContextVar
@@ -15,6 +11,7 @@ from tests.kit.primitives import rebind
 from tests.kit.twins import Fault, override, patch
 
 ABSENT: Any = object()
+Named = tuple[str, Fault]  # what begins a twin
 
 
 def wrapped(path: str, call: Callable[..., Any]) -> Fault:
@@ -27,6 +24,18 @@ def wrapped(path: str, call: Callable[..., Any]) -> Fault:
         return method
 
     return override(path, make)
+
+
+def in_place_of(method: str) -> Callable[[Callable[..., Any]], Callable[..., Named]]:
+    """A function that is given the original first becomes a fault; its docstring is the name."""
+
+    def decorate(call: Callable[..., Any]) -> Callable[..., Named]:
+        def of(cache: str = "TTLCache") -> Named:
+            return str(call.__doc__), wrapped(f"{cache}.{method}", call)
+
+        return of
+
+    return decorate
 
 
 def counted(path: str, **wrong: Callable[[Any], int]) -> Fault:
@@ -42,14 +51,15 @@ def counted(path: str, **wrong: Callable[[Any], int]) -> Fault:
     return override(path, make)
 
 
-# get, in, set.
-
-
+@in_place_of("get")
 def does_not_refresh(_: Any, cache: Any, key: Any, default: Any = None) -> Any:
+    """looks for a value among all items, which refreshes nothing"""
     return dict(cache.items()).get(key, default)
 
 
+@in_place_of("get")
 def renews(get: Any, cache: Any, key: Any, default: Any = None) -> Any:
+    """renews what it reads"""
     found = get(cache, key, ABSENT)
     if found is ABSENT:
         return default
@@ -57,35 +67,41 @@ def renews(get: Any, cache: Any, key: Any, default: Any = None) -> Any:
     return found
 
 
+@in_place_of("get")
 def takes_none_for_absence(get: Any, cache: Any, key: Any, default: Any = None) -> Any:
+    """takes None for absence"""
     found = get(cache, key)
     return default if found is None else found
 
 
+@in_place_of("__contains__")
 def looks_by_get(_: Any, cache: Any, key: Any) -> bool:
+    """takes a look for a use"""
     return cache.get(key, ABSENT) is not ABSENT
 
 
+@in_place_of("set")
 def ignores_the_ttl(set_: Any, cache: Any, key: Any, value: Any, _: Any = None) -> None:
+    """ignores an entry's own time to live"""
     set_(cache, key, value)
 
 
-# delete, clear.
-
-
-def deletes_what_it_sees(delete: Any, cache: Any, key: Any) -> bool:
+@in_place_of("delete")
+def deletes_what_it_sees(delete: Any, cache: Any, key: Any) -> Any:
+    """deletes only what is there already"""
     return key in cache and delete(cache, key)
 
 
+@in_place_of("clear")
 def clears_what_it_sees(_: Any, cache: Any) -> None:
+    """clears key by key, and misses a load that is under way"""
     for key in cache.keys():  # noqa: SIM118 - no dict
         cache.delete(key)
 
 
-# get_or_load.
-
-
+@in_place_of("get_or_load")
 def looks_then_loads(_: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+    """looks, loads and sets in steps of their own"""
     found = cache.get(key, ABSENT)
     if found is ABSENT:
         found = loader()
@@ -93,20 +109,27 @@ def looks_then_loads(_: Any, cache: Any, key: Any, loader: Any, ttl: Any = None)
     return found
 
 
+@in_place_of("get_or_load")
 def stores_in_any_case(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+    """stores what it loaded, whatever came between"""
     value = load(cache, key, loader, ttl)
     cache.set(key, value, ttl)
     return value
 
 
+@in_place_of("get_or_load")
 def swallows_the_failure(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+    """swallows the loader's failure"""
     try:
         return load(cache, key, loader, ttl)
     except Exception:
         return None
 
 
+@in_place_of("get_or_load")
 def hands_on_an_interrupt(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+    """interrupts those who wait, too"""
+
     class Interrupted(Exception):
         pass
 
@@ -130,12 +153,15 @@ _own: ContextVar[tuple[Any, ...]] = ContextVar("own", default=())
 CIRCLE = "would wait for itself"
 
 
+@in_place_of("get_or_load")
 def sees_no_circle(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+    """sees no circle"""
     return Context().run(load, cache, key, loader, ttl)
 
 
+@in_place_of("get_or_load")
 def sees_its_own_circles(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
-    """Those of loads that one thread has begun, and not those by way of other threads."""
+    """looks for circles among its own thread's loads alone"""
     mine = _own.get()
     if (cache, key) in mine:
         raise RuntimeError(CIRCLE)
@@ -147,8 +173,9 @@ def sees_its_own_circles(load: Any, cache: Any, key: Any, loader: Any, ttl: Any 
     return Context().run(apart)
 
 
+@in_place_of("get_or_load")
 def refuses_to_wait(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
-    """Within a load, whether or not that is a circle."""
+    """refuses every load that a loader would wait for"""
     if _own.get() and key not in cache:
         raise RuntimeError(CIRCLE)
     token = _own.set((key,))
@@ -168,25 +195,29 @@ impatient = patch(_impatient)  # who would wait for ever fails with "it hangs"
 # The whole cache.
 
 
+@in_place_of("__init__")
 def has_room_for_one_more(
     make: Any, cache: Any, default_ttl: float = 3600.0, max_size: int | None = 1000, **more: Any
 ) -> None:
+    """has room for one more"""
     make(cache, default_ttl, None if max_size is None else max_size + 1, **more)
 
 
-def lives_a_moment_longer(
-    make: Any, cache: Any, default_ttl: float = 3600.0, *more: Any, **also: Any
-) -> None:
-    make(cache, default_ttl + 0.0625, *more, **also)
+@in_place_of("__init__")
+def lives_longer(make: Any, cache: Any, default_ttl: float = 3600.0, **more: Any) -> None:
+    """keeps an entry a moment too long"""
+    make(cache, default_ttl + 0.0625, **more)
 
 
+@in_place_of("set")
 def drops_in_a_second_step(set_: Any, cache: Any, key: Any, value: Any, ttl: Any = None) -> None:
-    """Of a cache for one entry that has room for one more."""
+    """stores first and makes room in a second step"""  # in a cache for one entry
     set_(cache, key, value, ttl)
     while len(cache) > 1:
         cache.delete(cache.keys()[0])
 
 
-MAKES_ROOM_TOO_LATE = wrapped("TTLCache.__init__", has_room_for_one_more) + wrapped(
-    "TTLCache.set", drops_in_a_second_step
-)
+def makes_room_too_late() -> Named:
+    """Both of these."""
+    name, fault = drops_in_a_second_step()
+    return name, has_room_for_one_more()[1] + fault

@@ -11,7 +11,6 @@ import pytest
 from reference_impl.caches import ttl_cache
 from reference_impl.caches.ttl_cache import TTLCache
 from tests.caches.ttl_cache import faults
-from tests.caches.ttl_cache.faults import impatient, wrapped
 from tests.caches.ttl_cache.helpers import Loader, outcome, proves, raises, reach, until
 from tests.contracts.cache_contract import Clock
 from tests.kit.fakes import PATIENCE, Beside, Gate
@@ -128,16 +127,14 @@ LOADS = [
     proves(
         "TC-6",
         check_twenty_threads_load_once,
-        "looks, loads and sets in steps of their own",
-        wrapped("TTLCache.get_or_load", faults.looks_then_loads),
+        *faults.looks_then_loads(),
         "AssertionError: assert load.calls == 1",
     ),
     proves("TC-6", check_a_failing_loader_releases_every_waiter),
     proves(
         "TC-6",
         check_one_waiter_loads_again_after_an_interrupt,
-        "interrupts those who wait, too",
-        wrapped("TTLCache.get_or_load", faults.hands_on_an_interrupt),
+        *faults.hands_on_an_interrupt(),
         'AssertionError: assert [outcome(other) for other in others] == ["value"] * 4',
     ),
     proves("TC-2", check_a_waiter_takes_what_was_stored_only_alive),
@@ -262,11 +259,8 @@ def check_a_wait_that_is_over_closes_no_circle(m: ModuleType) -> None:
     assert late.result() is outer.result() is context
 
 
-_BLIND = Twin(
-    "sees no circle",
-    wrapped("TTLCache.get_or_load", faults.sees_no_circle) + impatient,
-    "AssertionError: it hangs",
-)
+_NAME, _FAULT = faults.sees_no_circle()
+_BLIND = Twin(_NAME, _FAULT + faults.impatient, "AssertionError: it hangs")
 CIRCLES = [
     Proof("TC-8", check_a_direct_recursion, [_BLIND]),
     proves("TC-8", check_a_recursion_through_other_keys_and_caches),
@@ -275,8 +269,7 @@ CIRCLES = [
     proves(
         "TC-8",
         check_a_chain_that_is_no_circle,
-        "refuses every load that a loader would wait for",
-        wrapped("TTLCache.get_or_load", faults.refuses_to_wait),
+        *faults.refuses_to_wait(),
         "RuntimeError: would wait for itself",
     ),
     proves("TC-8", check_a_context_that_outlives_its_load),
@@ -284,11 +277,7 @@ CIRCLES = [
         "TC-8",
         check_a_wait_that_is_over_closes_no_circle,
         "counts who waits for a load that has ended",
-        edit(
-            "_wait",
-            "[] if step.landed.is_set() else step.joined.copy()",
-            "step.joined.copy()",
-        ),
+        edit("_wait", "[] if step.landed.is_set() else step.joined.copy()", "step.joined.copy()"),
         "RuntimeError: would wait for itself",
     ),
 ]

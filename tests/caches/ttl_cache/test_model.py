@@ -1,5 +1,6 @@
 """TTLCache against a plain model: a list of entries, looked through from end to end."""
 
+import gc
 import math
 from dataclasses import dataclass
 from types import ModuleType
@@ -18,7 +19,7 @@ from hypothesis.stateful import (
 
 from reference_impl.caches import ttl_cache
 from tests.caches.ttl_cache import faults
-from tests.caches.ttl_cache.faults import counted, wrapped
+from tests.caches.ttl_cache.faults import counted
 from tests.caches.ttl_cache.helpers import Key, proves
 from tests.contracts.cache_contract import Clock
 from tests.kit.profile import budget
@@ -179,6 +180,8 @@ class Caches(RuleBasedStateMachine):
     def no_more_is_held(self) -> None:
         """Dead entries count as well, and what was noted of those that are gone."""
         if hasattr(self, "cache"):
+            if Key.alive - self.others > self.max_size:
+                gc.collect()  # whoever measures a call that fails may leave a cycle
             assert Key.alive - self.others <= self.max_size
 
     def teardown(self) -> None:
@@ -229,46 +232,22 @@ def differs(guarantee: str, name: str, fault: Fault, machine: type[Caches] = Cac
 
 
 DIFFERENT = [
-    differs(
-        "TC-2",
-        "ignores an entry's own time to live",
-        wrapped("TTLCache.set", faults.ignores_the_ttl),
-    ),
+    differs("TC-2", *faults.ignores_the_ttl()),
     differs(
         "TC-2",
         "notes the next death too late",
         edit("TTLCache._expire_locked", "(entry[1], ttl)", "(entry[1] + 100, ttl)"),
     ),
-    differs(
-        "TC-3",
-        "has room for one more",
-        wrapped("TTLCache.__init__", faults.has_room_for_one_more),
-    ),
+    differs("TC-3", *faults.has_room_for_one_more()),
     differs(
         "TC-4",
         "evicts the living before the dead",
         edit("TTLCache._put_locked", "self._heap[0][0] <= now", "False"),
     ),
-    differs(
-        "TC-4",
-        "evicts the oldest write",
-        wrapped("TTLCache.get", faults.does_not_refresh),
-    ),
-    differs(
-        "TC-5",
-        "counts no expiration",
-        counted("TTLCache.stats", expirations=lambda _: 0),
-    ),
-    differs(
-        "TC-7",
-        "stores what it loaded, whatever came between",
-        wrapped("TTLCache.get_or_load", faults.stores_in_any_case),
-    ),
-    differs(
-        "TC-10",
-        "takes None for absence",
-        wrapped("TTLCache.get", faults.takes_none_for_absence),
-    ),
+    differs("TC-4", *faults.does_not_refresh()),
+    differs("TC-5", "counts no expiration", counted("TTLCache.stats", expirations=lambda _: 0)),
+    differs("TC-7", *faults.stores_in_any_case()),
+    differs("TC-10", *faults.takes_none_for_absence()),
 ]
 
 

@@ -10,7 +10,7 @@ import pytest
 from reference_impl.caches import ttl_cache
 from reference_impl.caches.ttl_cache import CacheStats
 from tests.caches.ttl_cache import faults
-from tests.caches.ttl_cache.faults import counted, wrapped
+from tests.caches.ttl_cache.faults import counted
 from tests.caches.ttl_cache.helpers import Cases, proves
 from tests.contracts import cache_contract as contract
 from tests.contracts.cache_contract import Clock, case
@@ -59,43 +59,37 @@ WRONG = [
     proves(
         "TC-2",
         case(TestExpiry, "an_entry_lives_for_its_time_and_not_a_moment_longer"),
-        "keeps an entry a moment too long",
-        wrapped("TTLCache.__init__", faults.lives_a_moment_longer),
+        *faults.lives_longer(),
         'AssertionError: assert cache.get("key", "gone") == "gone"',
     ),
     proves(
         "TC-2",
         case(TestExpiry, "reading_does_not_lengthen_a_life"),
-        "renews what it reads",
-        wrapped("TTLCache.get", faults.renews),
+        *faults.renews(),
         'AssertionError: assert "key" not in cache',
     ),
     proves(
         "TC-3",
         case(TestBound, "the_bound_is_kept"),
-        "has room for one more",
-        wrapped("TTLCache.__init__", faults.has_room_for_one_more),
+        *faults.has_room_for_one_more(),
         "AssertionError: assert len(cache) == len(cache.keys()) <= 3",
     ),
     proves(
         "TC-4",
         case(TestEviction, "the_least_recently_used_entry_makes_room_not_the_oldest_write"),
-        "evicts the oldest write",
-        wrapped("TTLCache.get", faults.does_not_refresh),
+        *faults.does_not_refresh(),
         'AssertionError: assert cache.keys() == ["read", "new"]',
     ),
     proves(
         "TC-4",
         case(TestEviction, "asking_whether_a_key_is_there_is_no_use"),
-        "takes a look for a use",
-        wrapped("TTLCache.__contains__", faults.looks_by_get),
+        *faults.looks_by_get(),
         'AssertionError: assert cache.keys() == ["b", "c"]',
     ),
     proves(
         "TC-5",
         case(TestStats, "looking_without_taking_is_no_look_up"),
-        "counts a look as a look-up",
-        wrapped("TTLCache.__contains__", faults.looks_by_get),
+        *faults.looks_by_get(),
         "AssertionError: assert (cache.stats.hits, cache.stats.misses) == (0, 0)",
     ),
     proves(
@@ -108,22 +102,19 @@ WRONG = [
     proves(
         "TC-6",
         case(TestLoading, "a_failure_is_passed_on_and_not_stored"),
-        "swallows the loader's failure",
-        wrapped("TTLCache.get_or_load", faults.swallows_the_failure),
+        *faults.swallows_the_failure(),
         "Failed: DID NOT RAISE",
     ),
     proves(
         "TC-7",
         case(TestInvalidation, "a_set_during_the_load_stays"),
-        "stores what it loaded, whatever came between",
-        wrapped("TTLCache.get_or_load", faults.stores_in_any_case),
+        *faults.stores_in_any_case(),
         'AssertionError: assert cache.get("key") == "set"',
     ),
     proves(
         "TC-10",
         case(TestNone, "none_is_stored_found_and_counted"),
-        "takes None for absence",
-        wrapped("TTLCache.get", faults.takes_none_for_absence),
+        *faults.takes_none_for_absence(),
         'AssertionError: assert cache.get("key", "default") is None',
     ),
 ]
