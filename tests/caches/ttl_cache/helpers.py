@@ -92,16 +92,17 @@ class Impatient(threading.Event):
 
 
 class Key:
-    """A key that counts how often any key is hashed or compared, and how many there are."""
+    """A key that counts how often any key is hashed or compared; `alive` is as long as it lives."""
 
-    work = alive = 0
+    work = 0
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, alive: list[int] | None = None) -> None:
         self.number = number
-        Key.alive += 1
+        self.alive = [] if alive is None else alive
+        self.alive.append(number)
 
     def __del__(self) -> None:
-        Key.alive -= 1
+        self.alive.remove(self.number)
 
     def __hash__(self) -> int:
         Key.work += 1
