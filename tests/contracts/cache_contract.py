@@ -8,9 +8,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from decimal import Decimal
+from types import ModuleType
 from typing import Any, Protocol
 
 import pytest
+
+from tests.kit import fakes
 
 
 class Stats(Protocol):
@@ -49,19 +52,11 @@ class Cache(Protocol):
     def __contains__(self, key: Any) -> bool: ...
 
 
-class Clock:
-    """A clock that stands still until it is told to `tick`; counts how often it is read."""
+class Clock(fakes.Clock):
+    """The kit's clock, far from zero, where nothing that should be counted from it is."""
 
     def __init__(self, now: float = 1_000.0) -> None:
-        self.now = now
-        self.readings = 0
-
-    def __call__(self) -> float:
-        self.readings += 1
-        return self.now
-
-    def tick(self, seconds: float) -> None:
-        self.now += seconds
+        super().__init__(now)
 
 
 VIEWS: dict[str, Callable[[Cache], object]] = {
@@ -92,6 +87,24 @@ class CacheCases(ABC):
     def timed(self, default_ttl: float = 10.0, **arguments: Any) -> tuple[Cache, Clock]:
         clock = Clock()
         return self.make(default_ttl=default_ttl, clock=clock, **arguments), clock
+
+
+class OfModule(CacheCases):
+    """The cases of a cache that `module` holds: the component, a twin, a reader's copy."""
+
+    module: ModuleType
+
+
+def case(cases: type[OfModule], name: str, *arguments: object) -> Callable[[ModuleType], None]:
+    """One case as a check of any module: the test of that name, without its `test_`."""
+
+    def check(m: ModuleType) -> None:
+        instance = cases()
+        instance.module = m
+        getattr(instance, f"test_{name}")(*arguments)
+
+    check.__name__ = name
+    return check
 
 
 class ExpiryCases(CacheCases):

@@ -1,7 +1,7 @@
 """TTLCache under every schedule of a few threads; its broken twins under the same search."""
 
-import weakref
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from types import ModuleType
 from typing import Any
 
@@ -10,21 +10,22 @@ import pytest
 from detangle.lin import Model, Operation
 
 from reference_impl.caches import ttl_cache
+from tests.caches.ttl_cache import faults
+from tests.caches.ttl_cache.helpers import proves
 from tests.kit.explore import Interleavings
-from tests.kit.twins import twin
+from tests.kit.primitives import silent, unlocked
+from tests.kit.profile import budget
+from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.twins import Twin, edit
 
 interleave_test = pytest.importorskip("interleave_test", reason="needs Python >= 3.12")
 
-NO_LOCK = [
-    ("self._lock = threading.RLock()", "self._lock = contextlib.nullcontext()"),
-    ("            self._lock.acquire()\n", ""),
-    ("        self._lock.release()\n", ""),
-]
+COMPONENT = "caches/ttl_cache"
 
 
-def cache_of(module: ModuleType, **arguments: Any) -> Any:
+def cache_of(m: ModuleType, **arguments: Any) -> Any:
     """A cache whose clock stands still, so that the schedule decides everything."""
-    return module.TTLCache(10.0, clock=lambda: 1.0, **arguments)
+    return m.TTLCache(10.0, clock=lambda: 1.0, **arguments)
 
 
 def together(*calls: Callable[[], object]) -> list[Any]:
@@ -78,8 +79,8 @@ CLIENTS: list[list[tuple[str, tuple[str, int | None] | None]]] = [
 ]
 
 
-def check_linearizable(module: ModuleType, clients: int) -> None:
-    cache, history = cache_of(module, max_size=2), detangle.History()
+def check_linearizable(m: ModuleType, clients: int) -> None:
+    cache, history = cache_of(m, max_size=2), detangle.History()
     calls: dict[str, Callable[..., object]] = {
         "get": lambda key, _: cache.get(key),
         "set": cache.set,
@@ -99,34 +100,30 @@ def check_linearizable(module: ModuleType, clients: int) -> None:
     history.assert_linearizable(Sequential())
 
 
+def check_two_clients_are_linearizable(m: ModuleType) -> None:
+    check_linearizable(m, 2)
+
+
 @pytest.mark.guarantee("TC-1")
-def test_two_clients_are_linearizable(interleavings: Interleavings) -> None:
-    interleavings.prove(lambda: check_linearizable(ttl_cache, 2))
-    interleavings.prove(lambda: check_linearizable(ttl_cache, 2), preemptions=2, granularity="line")
+def test_two_clients_are_linearizable_deeper(interleavings: Interleavings) -> None:
+    check = check_two_clients_are_linearizable
+    interleavings.prove(lambda: check(ttl_cache), preemptions=budget(1, 2), granularity="line")
 
 
-@pytest.mark.guarantee("TC-1", "TC-3")
+@pytest.mark.guarantee("TC-1")
 def test_three_clients_are_linearizable(interleavings: Interleavings) -> None:
     interleavings.sample(lambda: check_linearizable(ttl_cache, 3), schedules=1_000)
 
 
-@pytest.mark.twin("TC-1", "TC-3")
-def test_without_the_lock_they_are_not(interleavings: Interleavings) -> None:
-    broken = twin("caches/ttl_cache.py", *NO_LOCK)
-    interleavings.catch(
-        lambda: check_linearizable(broken, 2), diagram="Two threads and no lock: a lost update"
-    )
-
-
-def check_nobody_sees_one_too_many(module: ModuleType) -> None:
-    cache = cache_of(module, max_size=1)
+def check_nobody_sees_one_too_many(m: ModuleType) -> None:
+    cache = cache_of(m, max_size=1)
     cache.set("a", 1)
     seen = together(lambda: cache.set("b", 2), lambda: cache.keys())
     assert seen[1] in (["a"], ["b"])
 
 
-def check_look_ups_are_counted(module: ModuleType) -> None:
-    cache = cache_of(module)
+def check_look_ups_are_counted(m: ModuleType) -> None:
+    cache = cache_of(m)
     cache.set("a", 1)
     together(lambda: cache.get("a"), lambda: (cache.get("a"), cache.get("b")))
     assert (cache.stats.hits, cache.stats.misses) == (2, 1)
@@ -135,8 +132,8 @@ def check_look_ups_are_counted(module: ModuleType) -> None:
 # ---- single flight -----------------------------------------------------------------------
 
 
-def check_loaded_once(module: ModuleType) -> None:
-    cache, calls = cache_of(module), list[object]()
+def check_loaded_once(m: ModuleType) -> None:
+    cache, calls = cache_of(m), list[object]()
 
     def load() -> object:
         calls.append(object())
@@ -148,8 +145,8 @@ def check_loaded_once(module: ModuleType) -> None:
     assert cache.stats.misses + cache.stats.hits == 2
 
 
-def check_a_failure_reaches_all_and_stays_with_none(module: ModuleType) -> None:
-    cache, failures = cache_of(module), list[Exception]()
+def check_a_failure_reaches_all_and_stays_with_none(m: ModuleType) -> None:
+    cache, failures = cache_of(m), list[Exception]()
 
     def fail() -> object:
         failures.append(ValueError(len(failures)))
@@ -158,12 +155,11 @@ def check_a_failure_reaches_all_and_stays_with_none(module: ModuleType) -> None:
     results = together(*[lambda: cache.get_or_load("key", fail)] * 2)
     assert set(results) == set(failures)  # one load and one error, or one after the other
     assert cache.stats.load_failures == len(failures)
-    assert not cache._loads
     assert cache.get_or_load("key", lambda: "better") == "better"
 
 
-def check_an_interrupted_load_is_loaded_again(module: ModuleType) -> None:
-    cache, calls = cache_of(module), list[object]()
+def check_an_interrupted_load_is_loaded_again(m: ModuleType) -> None:
+    cache, calls = cache_of(m), list[object]()
 
     def load() -> object:
         calls.append(None)
@@ -176,9 +172,9 @@ def check_an_interrupted_load_is_loaded_again(module: ModuleType) -> None:
     assert len(calls) == 2
 
 
-def check_an_invalidation_wins(module: ModuleType, invalidate: str) -> None:
+def check_an_invalidation_wins(m: ModuleType, invalidate: str) -> None:
     """Whatever the schedule: what was invalidated is not there afterwards."""
-    cache, version = cache_of(module), ["old"]
+    cache, version = cache_of(m), ["old"]
 
     def change() -> None:
         version[0] = "new"
@@ -194,158 +190,171 @@ def check_an_invalidation_wins(module: ModuleType, invalidate: str) -> None:
     assert cache.get_or_load("key", lambda: "new") == "new"
 
 
-def check_crossing_loads_end(module: ModuleType) -> None:
-    cache = cache_of(module)
+def check_crossing_loads_end(m: ModuleType) -> None:
+    cache = cache_of(m)
 
     def load(key: str, other: str) -> object:
         return cache.get_or_load(key, lambda: cache.get_or_load(other, lambda: "inner"))
 
     results = together(lambda: load("a", "b"), lambda: load("b", "a"))
     assert all(result == "inner" or isinstance(result, RuntimeError) for result in results)
-    assert not cache._loads
+    for key in ("a", "b"):  # no load is left that somebody could wait for
+        assert cache.get_or_load(key, lambda: "after") in {"inner", "after"}
 
 
-def check_waits_that_cross_end(module: ModuleType) -> None:
-    """The part of the above that matters most, alone: small enough for a deeper search."""
-    one, two = module._Load(), module._Load()
+def check_waits_that_cross_end(m: ModuleType) -> None:
+    """The part of the above that matters most, alone: small enough for a deeper search.
 
-    def wait(mine: Any, other: Any) -> str:
-        module._loading.set((weakref.ref(mine),))
+    Two loads are under way, until somebody is refused; two threads run in their contexts.
+    """
+    cache, refused, tasks = cache_of(m), interleave_test.Event(), list[Any]()
+    first: Context
+
+    def cross(context: Context, other: str) -> None:
         try:
-            module._wait(other, "key")
+            context.run(cache.get_or_load, other, lambda: "not this")
         except RuntimeError:
-            return "refused"
-        finally:
-            mine.landed.set()
-        return "waited"
+            refused.set()
 
-    assert "refused" in together(lambda: wait(one, two), lambda: wait(two, one))
-    assert not one.joined
-    assert not two.joined
+    def outer() -> object:
+        nonlocal first
+        first = copy_context()
+        return Context().run(cache.get_or_load, "b", inner)
+
+    def inner() -> str:
+        tasks.append(interleave_test.spawn(cross, first, "b"))
+        tasks.append(interleave_test.spawn(cross, copy_context(), "a"))
+        refused.wait()
+        return "loaded"
+
+    assert cache.get_or_load("a", outer) == "loaded"
+    for task in tasks:
+        task.join()
 
 
 def invalidation(how: str) -> Callable[[ModuleType], None]:
-    def check(module: ModuleType) -> None:
-        check_an_invalidation_wins(module, how)
+    def check(m: ModuleType) -> None:
+        check_an_invalidation_wins(m, how)
 
     check.__name__ = f"check_an_invalidation_by_{how}_wins"
     return check
 
 
 INVALIDATIONS = {how: invalidation(how) for how in ("set", "delete", "clear")}
-CHECKS: list[tuple[str, Callable[[ModuleType], None], list[tuple[str, str]], str | None]] = [
-    (
+PROOFS = [
+    proves(
+        "TC-1",
+        check_two_clients_are_linearizable,
+        "has no lock",
+        unlocked(),
+        ("KeyError", "NotLinearizable: history"),
+        diagram="Two threads and no lock: a lost update",
+    ),
+    proves(
         "TC-3",
         check_nobody_sees_one_too_many,
-        [
-            (
-                "        while len(entries)",
-                "        self._lock.release(), self._lock.acquire()\n        while len(entries)",
-            )
-        ],
-        None,
+        *faults.makes_room_too_late(),
+        'AssertionError: assert seen[1] in (["a"], ["b"])',
     ),
-    ("TC-5", check_look_ups_are_counted, NO_LOCK, None),
-    (
+    proves(
+        "TC-5",
+        check_look_ups_are_counted,
+        "counts without a lock",
+        unlocked("TTLCache.get"),
+        "AssertionError: assert (cache.stats.hits, cache.stats.misses) == (2, 1)",
+        granularity="opcode",  # by line, no count is lost
+    ),
+    Proof(
         "TC-6",
         check_loaded_once,
-        [("load = self._loads.setdefault(key, mine)", "load = self._loads[key] = mine")],
-        "Check, then load: two loaders for one key",
+        [
+            Twin(*faults.looks_then_loads(), "AssertionError: assert len(calls) == 1"),
+            Twin(
+                "does not look again, under the lock, before it loads",
+                edit(
+                    "TTLCache._load_or_join",
+                    "if entry is not None and entry[1] > self._clock():\n    ...",
+                    "",
+                ),
+                "AssertionError: assert len(calls) == 1",
+            ),
+        ],
+        diagram="Check, then load: two loaders for one key",
     ),
-    (
-        "TC-6",  # the second look under the lock: the load may have ended since the first
-        check_loaded_once,
-        [("                    return entry[0]\n", "                    pass\n")],
-        None,
-    ),
-    (
+    proves(
         "TC-6",
         check_a_failure_reaches_all_and_stays_with_none,
-        [("            mine.landed.set()\n", "            pass\n")],
-        "A loader that raises, and a waiter whom nobody wakes",
+        "wakes nobody when a load ends",
+        silent("TTLCache.get_or_load"),
+        "deadlock",
+        diagram="A loader that raises, and a waiter whom nobody wakes",
     ),
-    (
+    proves(
         "TC-6",
         check_an_interrupted_load_is_loaded_again,
-        [("except Exception as error:", "except BaseException as error:")],
-        None,
+        *faults.hands_on_an_interrupt(),
+        'AssertionError: assert sorted(map(str, results)) == ["", "value"]',
     ),
-    (
+    proves(
         "TC-7",
         INVALIDATIONS["set"],
-        [("if self._loads.get(key) is load:", "self._loads[key] = load\n                if True:")],
-        "The load undoes a set that came after it began",
+        *faults.stores_in_any_case(),
+        'AssertionError: assert cache.get("key", "new") == "new"',
+        diagram="The load undoes a set that came after it began",
     ),
-    (
+    proves(
         "TC-7",
         INVALIDATIONS["delete"],
-        [("            self._loads.pop(key, None)\n            entry", "            entry")],
-        None,
+        *faults.deletes_what_it_sees(),
+        'AssertionError: assert cache.get("key", "new") == "new"',
     ),
-    ("TC-7", INVALIDATIONS["clear"], [("{}, [], {}", "{}, [], self._loads")], None),
-    (
+    proves(
+        "TC-7",
+        INVALIDATIONS["clear"],
+        *faults.clears_what_it_sees(),
+        'AssertionError: assert cache.get("key", "new") == "new"',
+    ),
+    proves(
         "TC-8",
         check_crossing_loads_end,
-        [("if load in blocked:", "if load in chain:")],
-        "Two loaders that wait for each other",
+        *faults.sees_its_own_circles(),
+        "deadlock",
+        diagram="Two loaders that wait for each other",
     ),
-    (
-        "TC-8",  # searched before announced: both look, and neither sees the other
+    proves(
+        "TC-8",
         check_waits_that_cross_end,
-        [
-            ("    with load.lock:\n        load.joined.append(chain)\n    try:", "    try:"),
-            (
-                "load.joined.remove(chain)",
-                "load.joined = [c for c in load.joined if c is not chain]",
-            ),
-            (
-                "        load.landed.wait()\n",
-                "        with load.lock:\n            load.joined.append(chain)\n"
-                "        load.landed.wait()\n",
-            ),
-        ],
-        None,
+        "looks for a circle before it says that it waits",
+        edit("_wait", "with load.lock:\n    load.joined.append(chain)", "")
+        + edit(
+            "_wait",
+            "load.landed.wait()",
+            "with load.lock:\n    load.joined.append(chain)\nload.landed.wait()",
+        )
+        + edit(
+            "_wait",
+            "load.joined.remove(chain)",
+            "load.joined = [each for each in load.joined if each is not chain]",
+        ),
+        "deadlock",
+        preemptions=budget(1, 2),
+        granularity="line",
     ),
 ]
-PROVED = {check: identifier for identifier, check, _, _ in CHECKS}
 
 
-def name(check: object) -> str:
-    return getattr(check, "__name__", "check").removeprefix("check_")
+@each_proof(PROOFS)
+def test_every_schedule(proof: Proof, interleavings: Interleavings) -> None:
+    proof.explore(ttl_cache, interleavings)
 
 
-@pytest.mark.parametrize(
-    "check",
-    [pytest.param(c, marks=pytest.mark.guarantee(i), id=name(c)) for c, i in PROVED.items()],
-)
-def test_every_schedule(check: Callable[[ModuleType], None], interleavings: Interleavings) -> None:
-    interleavings.prove(lambda: check(ttl_cache))
+@each_twin(PROOFS)
+def test_a_schedule_catches(proof: Proof, twin: Twin, interleavings: Interleavings) -> None:
+    proof.catch(twin, COMPONENT, interleavings)
 
 
-@pytest.mark.parametrize(
-    ("check", "faults", "diagram"),
-    [pytest.param(*c[1:], marks=pytest.mark.twin(c[0]), id=name(c[1])) for c in CHECKS],
-)
-def test_a_schedule_catches(
-    check: Callable[[ModuleType], None],
-    faults: list[tuple[str, str]],
-    diagram: str | None,
-    interleavings: Interleavings,
-) -> None:
-    broken = twin("caches/ttl_cache.py", *faults)
-    failure = interleavings.catch(lambda: check(broken), diagram=diagram)
-    assert failure.kind == "deadlock" or isinstance(failure.exception, AssertionError)
-
-
-@pytest.mark.guarantee("TC-8")
-def test_waits_that_cross_end_even_so(interleavings: Interleavings) -> None:
-    interleavings.prove(
-        lambda: check_waits_that_cross_end(ttl_cache), preemptions=2, granularity="line"
-    )
-
-
-def check_three_loads_in_a_circle_end(module: ModuleType) -> None:
-    cache = cache_of(module)
+def check_three_loads_in_a_circle_end(m: ModuleType) -> None:
+    cache = cache_of(m)
 
     def load(key: str, other: str) -> object:
         return cache.get_or_load(key, lambda: cache.get_or_load(other, lambda: "inner"))

@@ -1,0 +1,223 @@
+"""Faults of a cache that are made of its public methods: whatever the cache looks like inside."""
+
+from collections.abc import Callable
+from contextvars import Context, ContextVar
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+from tests.caches.ttl_cache.helpers import Impatient
+from tests.kit.primitives import rebind
+from tests.kit.twins import Fault, override, patch
+
+ABSENT: Any = object()
+Named = tuple[str, Fault]  # what begins a twin
+
+
+def wrapped(path: str, call: Callable[..., Any]) -> Fault:
+    """`call(the original, *arguments)` in place of this method."""
+
+    def make(original: Any) -> Any:
+        def method(*arguments: Any, **options: Any) -> Any:
+            return call(original, *arguments, **options)
+
+        return method
+
+    return override(path, make)
+
+
+def in_place_of(method: str) -> Callable[[Callable[..., Any]], Callable[..., Named]]:
+    """A function that is given the original first becomes a fault; its docstring is the name."""
+
+    def decorate(call: Callable[..., Any]) -> Callable[..., Named]:
+        def of(cache: str = "TTLCache") -> Named:
+            return str(call.__doc__), wrapped(f"{cache}.{method}", call)
+
+        return of
+
+    return decorate
+
+
+def counted(path: str, **wrong: Callable[[Any], int]) -> Fault:
+    """`stats`, with counters that are computed from the right ones."""
+
+    def make(stats: Any) -> Any:
+        def read(cache: Any) -> Any:
+            right = stats.fget(cache)
+            return replace(right, **{name: count(right) for name, count in wrong.items()})
+
+        return property(read)
+
+    return override(path, make)
+
+
+@in_place_of("get")
+def does_not_refresh(_: Any, cache: Any, key: Any, default: Any = None) -> Any:
+    """looks for a value among all items, which refreshes nothing"""
+    return dict(cache.items()).get(key, default)
+
+
+@in_place_of("get")
+def renews(get: Any, cache: Any, key: Any, default: Any = None) -> Any:
+    """renews what it reads"""
+    found = get(cache, key, ABSENT)
+    if found is ABSENT:
+        return default
+    cache.set(key, found)
+    return found
+
+
+@in_place_of("get")
+def takes_none_for_absence(get: Any, cache: Any, key: Any, default: Any = None) -> Any:
+    """takes None for absence"""
+    found = get(cache, key)
+    return default if found is None else found
+
+
+@in_place_of("__contains__")
+def looks_by_get(_: Any, cache: Any, key: Any) -> bool:
+    """takes a look for a use"""
+    return cache.get(key, ABSENT) is not ABSENT
+
+
+@in_place_of("set")
+def ignores_the_ttl(set_: Any, cache: Any, key: Any, value: Any, _: Any = None) -> None:
+    """ignores an entry's own time to live"""
+    set_(cache, key, value)
+
+
+@in_place_of("delete")
+def deletes_what_it_sees(delete: Any, cache: Any, key: Any) -> Any:
+    """deletes only what is there already"""
+    return key in cache and delete(cache, key)
+
+
+@in_place_of("clear")
+def clears_what_it_sees(_: Any, cache: Any) -> None:
+    """clears key by key, and misses a load that is under way"""
+    for key in cache.keys():  # noqa: SIM118 - no dict
+        cache.delete(key)
+
+
+@in_place_of("get_or_load")
+def looks_then_loads(_: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+    """looks, loads and sets in steps of their own"""
+    found = cache.get(key, ABSENT)
+    if found is ABSENT:
+        found = loader()
+        cache.set(key, found, ttl)
+    return found
+
+
+@in_place_of("get_or_load")
+def stores_in_any_case(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+    """stores what it loaded, whatever came between"""
+    value = load(cache, key, loader, ttl)
+    cache.set(key, value, ttl)
+    return value
+
+
+@in_place_of("get_or_load")
+def swallows_the_failure(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+    """swallows the loader's failure"""
+    try:
+        return load(cache, key, loader, ttl)
+    except Exception:
+        return None
+
+
+@in_place_of("get_or_load")
+def hands_on_an_interrupt(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+    """interrupts those who wait, too"""
+
+    class Interrupted(Exception):
+        pass
+
+    def wrapping() -> Any:
+        try:
+            return loader()
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
+
+    try:
+        return load(cache, key, wrapping, ttl)
+    except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise error.__cause__ from None
+        raise
+
+
+# Loads within loads.
+
+_own: ContextVar[tuple[Any, ...]] = ContextVar("own", default=())
+CIRCLE = "would wait for itself"
+
+
+@in_place_of("get_or_load")
+def sees_no_circle(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+    """sees no circle"""
+    return Context().run(load, cache, key, loader, ttl)
+
+
+@in_place_of("get_or_load")
+def sees_its_own_circles(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+    """looks for circles among its own thread's loads alone"""
+    mine = _own.get()
+    if (cache, key) in mine:
+        raise RuntimeError(CIRCLE)
+
+    def apart() -> Any:
+        _own.set((*mine, (cache, key)))
+        return load(cache, key, loader, ttl)
+
+    return Context().run(apart)
+
+
+@in_place_of("get_or_load")
+def refuses_to_wait(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+    """refuses every load that a loader would wait for"""
+    if _own.get() and key not in cache:
+        raise RuntimeError(CIRCLE)
+    token = _own.set((key,))
+    try:
+        return load(cache, key, loader, ttl)
+    finally:
+        _own.reset(token)
+
+
+def _impatient(module: ModuleType) -> None:
+    rebind(module, Event=Impatient)
+
+
+impatient = patch(_impatient)  # who would wait for ever fails with "it hangs"
+
+
+# The whole cache.
+
+
+@in_place_of("__init__")
+def has_room_for_one_more(
+    make: Any, cache: Any, default_ttl: float = 3600.0, max_size: int | None = 1000, **more: Any
+) -> None:
+    """has room for one more"""
+    make(cache, default_ttl, None if max_size is None else max_size + 1, **more)
+
+
+@in_place_of("__init__")
+def lives_longer(make: Any, cache: Any, default_ttl: float = 3600.0, **more: Any) -> None:
+    """keeps an entry a moment too long"""
+    make(cache, default_ttl + 0.0625, **more)
+
+
+@in_place_of("set")
+def drops_in_a_second_step(set_: Any, cache: Any, key: Any, value: Any, ttl: Any = None) -> None:
+    """stores first and makes room in a second step"""  # in a cache for one entry
+    set_(cache, key, value, ttl)
+    while len(cache) > 1:
+        cache.delete(cache.keys()[0])
+
+
+def makes_room_too_late() -> Named:
+    """Both of these."""
+    name, fault = drops_in_a_second_step()
+    return name, has_room_for_one_more()[1] + fault
