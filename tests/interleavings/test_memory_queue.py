@@ -13,15 +13,17 @@ import pytest
 
 from reference_impl.queues import memory_queue
 from tests.kit.explore import Interleavings
-from tests.kit.proofs_old import Faults, Proof, each_proof, each_twin
-from tests.kit.twins import twin
+from tests.kit.primitives import rebind, silent, unlocked, wakes_one
+from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.twins import Twin, patch
+from tests.queues.memory_queue.faults import believes_the_last
 
 interleave_test = pytest.importorskip("interleave_test")
 spawn: Callable[..., Any] = interleave_test.spawn
 
 
 def queue_of(m: ModuleType, *payloads: str, **options: Any) -> Any:
-    queue = m.MemoryQueue(clock=lambda: 0.0, **options)
+    queue = m.MemoryQueue(**{"clock": lambda: 0.0, **options})
     for payload in payloads:
         queue.add(payload)
     return queue
@@ -154,16 +156,14 @@ def a_waiter_and_a_thief(m: ModuleType) -> None:
 
 def an_interrupted_waiter_and_another(m: ModuleType) -> None:
     """A waiter that got the wake-up and then KeyboardInterrupt leaves the item to the other."""
-    queue = queue_of(m)
-    wait_for, victims = queue._available.wait_for, set[int]()
+    victims = set[int]()
 
-    def interrupted(*arguments: Any) -> Any:
-        found = wait_for(*arguments)
+    def clock() -> float:  # it is read when an item is about to be claimed
         if threading.get_ident() in victims:
             raise KeyboardInterrupt
-        return found
+        return 0.0
 
-    queue._available.wait_for = interrupted
+    queue = queue_of(m, clock=clock)
 
     def work(*, victim: bool) -> Any:
         if victim:
@@ -263,7 +263,7 @@ def sequential() -> Any:
     return Sequential()
 
 
-def histories(*threads: list[tuple[str, Any]]) -> Callable[[ModuleType], None]:
+def histories(name: str, *threads: list[tuple[str, Any]]) -> Callable[[ModuleType], None]:
     """A model: each thread does its operations, and the history must be linearizable."""
 
     def model(m: ModuleType) -> None:
@@ -296,107 +296,167 @@ def histories(*threads: list[tuple[str, Any]]) -> Callable[[ModuleType], None]:
             worker.join()
         history.assert_linearizable(sequential())
 
+    model.__name__ = name
     return model
 
 
 CLAIM, GIVE_BACK, COUNTS = ("claim", None), ("give back", None), ("counts", None)
-adds_and_claims = histories([("add", "a"), CLAIM], [("add", "b"), CLAIM])
-claims_and_counts = histories([("add", "a"), CLAIM], [COUNTS, GIVE_BACK])
-three_threads = histories([("add", "a"), CLAIM], [("add", "b"), GIVE_BACK], [CLAIM, COUNTS])
+adds_and_claims = histories("adds_and_claims", [("add", "a"), CLAIM], [("add", "b"), CLAIM])
+claims_and_counts = histories("claims_and_counts", [("add", "a"), CLAIM], [COUNTS, GIVE_BACK])
+three_threads = histories(
+    "three_threads", [("add", "a"), CLAIM], [("add", "b"), GIVE_BACK], [CLAIM, COUNTS]
+)
 
 
 # Which model proves what, how far it is searched, and the twins that it must catch.
 
-GET_NEXT = "with self._lock:\n            claimed ="
-ADD = "with self._lock:\n            if self._closed:\n                raise QueueClosed"
-LIST = "with self._lock:\n            found ="
-RETRY = "with self._lock:\n            items = [QueueItem"
-UPDATE = "with self._lock:\n            stored = self._items.get(new.id)"
-STALE = "with self._lock:\n            latest ="
+
+def without_lock(method: str, fails: str) -> Twin:
+    """It may tear the queue's own containers, or show in the model's assertion."""
+    torn = ("KeyError", "IndexError", "RuntimeError: changed size", "RuntimeError: mutated")
+    return Twin(f"does not lock in {method}", unlocked(f"MemoryQueue.{method}"), (*torn, fails))
 
 
-def without_lock(text: str) -> Faults:
-    return [(text, text.replace("with self._lock:", "if True:"))]
+def without_notify(method: str) -> Twin:
+    return Twin(f"wakes nobody in {method}", silent(f"MemoryQueue.{method}"), "deadlock")
 
 
-NO_NOTIFY: Faults = [("if self._waiting:", "if False:")]
+def impatient(m: ModuleType) -> None:
+    """Whoever has waited once, and was woken in vain, gives up."""
+
+    def condition(lock: Any = None) -> Any:
+        made, slept = threading.Condition(lock), set[int]()
+        wait = made.wait
+
+        def wait_once(timeout: float | None = None) -> bool:
+            if threading.get_ident() in slept:
+                raise TimeoutError("woken in vain")
+            slept.add(threading.get_ident())
+            return bool(wait(timeout))
+
+        made.wait = wait_once  # type: ignore[method-assign]
+        return made
+
+    rebind(m, Condition=condition)
 
 
-PROOFS = {
-    "two_claims": Proof("MQ-2", two_claims, [without_lock(GET_NEXT)]),
-    "one_item_two_claims": Proof(
+PROOFS = [
+    Proof("MQ-2", two_claims, [without_lock("get_next", 'AssertionError: == ["a", "b"]')]),
+    Proof(
         "MQ-2",
         one_item_two_claims,
-        [without_lock(GET_NEXT)],
+        [without_lock("get_next", "AssertionError: is not None for item in items) == 1")],
         diagram="Without the lock, two workers claim one item",
     ),
-    "two_updates": Proof(
-        "MQ-5", two_updates_of_one_version, [without_lock(UPDATE)], granularity="line"
+    Proof(
+        "MQ-5",
+        two_updates_of_one_version,
+        [without_lock("update", 'AssertionError: == ["None", "StaleItemError"]')],
     ),
-    "a_list_while_an_item_goes": Proof("MQ-6", a_list_while_an_item_goes, [without_lock(LIST)]),
-    "two_adds_to_the_last_place": Proof("MQ-7", two_adds_to_the_last_place, [without_lock(ADD)]),
-    "a_waiter_and_an_add": Proof(
+    Proof(
+        "MQ-6",
+        a_list_while_an_item_goes,
+        [without_lock("list_by_status", 'AssertionError: in (["a", "b"], ["b"])')],
+        granularity="opcode",
+    ),
+    Proof(
+        "MQ-7",
+        two_adds_to_the_last_place,
+        [without_lock("add", 'AssertionError: outcomes.count("QueueFull") == 1')],
+    ),
+    Proof(
         "MQ-8",
         a_waiter_and_an_add,
-        [NO_NOTIFY],
+        [without_notify("add")],
         diagram="Without the notify, a waiting worker sleeps beside a pending item",
     ),
-    "a_waiter_and_an_update": Proof("MQ-8", a_waiter_and_an_update, [NO_NOTIFY]),
-    "a_waiter_and_retry_failed": Proof("MQ-8", a_waiter_and_retry_failed, [NO_NOTIFY]),
-    "a_waiter_and_requeue_stale": Proof("MQ-8", a_waiter_and_requeue_stale, [NO_NOTIFY]),
-    "two_waiters_and_two_adds": Proof(
-        "MQ-8", two_waiters_and_two_adds, [NO_NOTIFY], granularity="line"
-    ),
-    "a_waiter_and_a_thief": Proof(
+    Proof("MQ-8", a_waiter_and_an_update, [without_notify("update")]),
+    Proof("MQ-8", a_waiter_and_retry_failed, [without_notify("retry_failed")]),
+    Proof("MQ-8", a_waiter_and_requeue_stale, [without_notify("requeue_stale")]),
+    Proof("MQ-8", two_waiters_and_two_adds, [without_notify("add")], granularity="line"),
+    Proof(
         "MQ-8",
         a_waiter_and_a_thief,
-        [[("wait_for(lambda: self._priorities or self._closed, timeout)", "wait(timeout)")]],
+        [
+            Twin(
+                "gives up when it was woken in vain",
+                patch(impatient),
+                "TimeoutError: woken in vain",
+            )
+        ],
         granularity="line",
     ),
-    "an_interrupted_waiter": Proof(
+    Proof(
         "MQ-8",
         an_interrupted_waiter_and_another,
-        [[("self._available.notify()\n                raise", "pass\n                raise")]],
+        [
+            Twin(
+                "takes the wake-up along when it is interrupted",
+                silent("MemoryQueue.wait_next"),
+                "deadlock",
+            )
+        ],
         granularity="line",
     ),
-    "a_timed_waiter_and_another": Proof(
-        "MQ-8", a_timed_waiter_and_another, [NO_NOTIFY], granularity="line"
-    ),
-    "waiters_and_close": Proof(
+    Proof("MQ-8", a_timed_waiter_and_another, [without_notify("add")], granularity="line"),
+    Proof(
         "MQ-9",
         waiters_and_close,
-        [[("notify_all()", "notify()")], [("self._available.notify_all()", "pass")]],
+        [
+            Twin("wakes one of those who wait", wakes_one("MemoryQueue.close"), "deadlock"),
+            without_notify("close"),
+        ],
         granularity="line",
     ),
-    "an_add_and_close": Proof(
-        "MQ-9", an_add_and_close, [without_lock(ADD)], granularity="line", preemptions=2
+    Proof(
+        "MQ-9",
+        an_add_and_close,
+        [without_lock("add", "AssertionError: assert got ==")],
+        granularity="line",
+        preemptions=2,
     ),
-    "a_late_report_and_requeue_stale": Proof(
+    Proof(
         "MQ-10",
         a_late_report_and_requeue_stale,
-        [without_lock(UPDATE), without_lock(STALE), [("or old.version != new.version", "")]],
+        [
+            without_lock("update", "AssertionError: (requeued, reported) in ["),
+            without_lock("requeue_stale", "AssertionError: (requeued, reported) in ["),
+            Twin(
+                "believes the last to speak",
+                believes_the_last,
+                "AssertionError: (requeued, reported) in [",
+            ),
+        ],
     ),
-    "two_retries": Proof("MQ-10", two_retries, [without_lock(RETRY)]),
-    "adds_and_claims": Proof(
+    Proof(
+        "MQ-10",
+        two_retries,
+        [without_lock("retry_failed", "AssertionError: for retrier in retriers) == 1")],
+    ),
+    Proof(
         "MQ-1",
         adds_and_claims,
-        [without_lock(ADD), without_lock(GET_NEXT)],
+        [without_lock("add", "NotLinearizable"), without_lock("get_next", "NotLinearizable")],
     ),
-    "claims_and_counts": Proof("MQ-1", claims_and_counts, [without_lock(STALE)]),
-}
+    Proof(
+        "MQ-1",
+        claims_and_counts,
+        [without_lock("requeue_stale", "NotLinearizable")],
+        granularity="opcode",
+    ),
+]
 
 
 @each_proof(PROOFS)
 def test_every_schedule(proof: Proof, interleavings: Interleavings) -> None:
-    interleavings.prove(lambda: proof.model(memory_queue), **proof.search)
+    proof.explore(memory_queue, interleavings)
 
 
 @each_twin(PROOFS)
 def test_the_search_catches_a_broken_twin(
-    proof: Proof, faults: Faults, interleavings: Interleavings
+    proof: Proof, twin: Twin, interleavings: Interleavings
 ) -> None:
-    broken = twin("queues/memory_queue.py", *faults)
-    interleavings.catch(lambda: proof.model(broken), diagram=proof.diagram, **proof.search)
+    proof.catch(twin, "queues/memory_queue", interleavings)
 
 
 @pytest.mark.guarantee("MQ-1")

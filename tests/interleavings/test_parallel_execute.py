@@ -8,27 +8,26 @@ there is a model of one, a thread for each call.
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
+from threading import get_ident
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from reference_impl.bridges import parallel_execute
+from tests.bridges.parallel_execute import faults
+from tests.bridges.parallel_execute.helpers import clocked, outcomes, rebound
 from tests.kit.explore import Interleavings
-from tests.kit.proofs_old import Faults, Proof, each_proof, each_twin
-from tests.kit.twins import twin
+from tests.kit.primitives import rebind, silent, unlocked
+from tests.kit.profile import budget
+from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.twins import Fault, Twin, patch
 
 interleave_test = pytest.importorskip("interleave_test", reason="needs Python >= 3.12")
-
-FILE = "bridges/parallel_execute.py"
-LIMIT = "4 * options.max_workers + 32"
 
 
 class Threads(Executor):
     """A model of a pool: a thread for each call."""
-
-    def __init__(self) -> None:
-        self.threads: list[threading.Thread] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -40,51 +39,67 @@ class Threads(Executor):
                 except BaseException as error:
                     future.set_exception(error)
 
-        thread = threading.Thread(target=run, name="pool")
-        thread.start()
-        self.threads.append(thread)
+        threading.Thread(target=run, name="pool").start()
         return future
 
 
-def call_of(m: ModuleType, operation: Callable[[Any], Any], workers: int = 2, **more: Any) -> Any:
-    """A call whose threads can be asked for; `run` is all that parallel_execute does with it."""
-    options = {"timeout": None, "fail_fast": False, "on_progress": None, "total": None, **more}
-    executor = options.pop("executor", None)
-    settings = m._Options(workers, **options)
-    if executor is None:
-        return m._InThreads(operation, settings)
-    return m._InExecutor(operation, settings, executor)
+def settle() -> None:
+    """Return when all others wait, or have ended: only then does the explorer's time pass."""
+    threading.Event().wait(1)
 
 
-def join(call: Any) -> None:
-    for thread in getattr(call, "executor", call).threads:
-        thread.join()
+class Few(int):
+    """A number of workers, of which 4 times as many + 32 keys are two."""
+
+    def __mul__(self, other: int) -> int:
+        return 2 - 32
+
+    __rmul__ = __mul__
 
 
-def timer(call: Any) -> Any:
-    """The call's deadline as a thread: it may strike between any two steps of the others.
+class Deadline:
+    """A deadline that a thread of its own brings, between any two steps of the others."""
 
-    The explorer's own clock moves only when nothing else can.
-    """
+    def __init__(self, m: ModuleType) -> None:
+        self._m = m
+        self._struck = False
+        self._locks = dict[int, list[Any]]()  # the conditions of each lock
+        self._waiting = list[Any]()  # conditions in which somebody waits for so long at most
 
-    def strike() -> None:
-        with call.lock:
-            call.deadline = 0.0
-            call.news.notify()
+    def __call__(self, call: Callable[[], Any]) -> Any:
+        """Make the call, which has a timeout of a second."""
+        with clocked(self._m) as self._clock, rebound(self._m, Condition=self._condition):
+            return call()
 
-    def wait_for(predicate: Callable[[], bool], timeout: float | None = None) -> bool:
-        while not predicate():
-            if call.deadline == 0.0:
-                return False
-            call.news.wait()
-        return True
+    def keys(self, *keys: int) -> Iterator[int]:
+        """The keys of the call; with the first one, time begins to pass."""
+        self.thread = interleave_test.spawn(self._strike, name="timer")
+        yield from keys
 
-    call.news.wait_for = wait_for
-    return interleave_test.spawn(strike, name="timer")
+    def _condition(self, lock: Any = None) -> Any:
+        made = threading.Condition(lock)
+        wait = made.wait
 
+        def wait_until_struck(timeout: float | None = None) -> bool:
+            if timeout is None:
+                return bool(wait())
+            if not self._struck:
+                self._waiting.append(made)
+                wait()
+                self._waiting.remove(made)
+            return not self._struck
 
-def kind(result: Any) -> Any:
-    return result.value if result.is_success else type(result.error)
+        made.wait = wait_until_struck  # type: ignore[method-assign]
+        self._locks.setdefault(id(lock), []).append(made)
+        return made
+
+    def _strike(self) -> None:
+        for conditions in self._locks.values():
+            with conditions[0]:
+                self._struck, self._clock.now = True, 1.0
+                for condition in conditions:
+                    if condition in self._waiting:
+                        condition.notify_all()
 
 
 # The models. Each takes the module, and is one run: it builds its state and asserts.
@@ -97,21 +112,10 @@ def keys_are_pulled(m: ModuleType) -> None:
         ran.append(key)
         return -key
 
-    results = call_of(m, operation).run(iter(range(2)))
+    results = m.parallel_execute(iter(range(2)), operation, 2)
     assert sorted(ran) == [0, 1]
-    assert [(result.key, kind(result)) for result in results] == [(0, 0), (1, -1)]
-
-
-def announced_sleep(call: Any) -> threading.Semaphore:
-    """Counts the workers that fall asleep: told under the lock, so nothing comes in between."""
-    asleep, wait = threading.Semaphore(0), call.work.wait
-
-    def announced(*arguments: Any) -> Any:
-        asleep.release()
-        return wait(*arguments)
-
-    call.work.wait = announced
-    return asleep
+    assert [result.key for result in results] == [0, 1]
+    assert outcomes(results) == [0, -1]
 
 
 def meeting(count: int) -> Callable[[int], None]:
@@ -127,34 +131,32 @@ def meeting(count: int) -> Callable[[int], None]:
 
 def sleepers_are_woken(m: ModuleType) -> None:
     """Two workers sleep when two keys come: the first wakes one, which wakes the other."""
-    call = call_of(m, meeting(4))
-    asleep = announced_sleep(call)
 
     def keys() -> Iterator[int]:
         yield from (0, 1)
-        asleep.acquire()
-        asleep.acquire()
+        settle()
         yield from (2, 3)
 
-    assert [kind(result) for result in call.run(keys())] == [None] * 4
+    assert outcomes(m.parallel_execute(keys(), meeting(4), 2)) == [None] * 4
 
 
 def a_sleeper_and_a_new_worker(m: ModuleType) -> None:
     """One worker sleeps when two keys come: it is woken, and a second one is started."""
     operation = meeting(2)
-    call = call_of(m, lambda key: key < 0 or operation(key))
-    asleep = announced_sleep(call)
 
     def keys() -> Iterator[int]:
         yield -1
-        asleep.acquire()
+        settle()
         yield from (0, 1)
 
-    assert [kind(result) for result in call.run(keys())] == [True, None, None]
+    results = m.parallel_execute(keys(), lambda key: key < 0 or operation(key), 2)
+    assert outcomes(results) == [True, None, None]
 
 
 def first_failure_and_the_others(
-    m: ModuleType, keys: tuple[str, ...] = ("good", "bad", "late"), executor: Executor | None = None
+    m: ModuleType,
+    keys: tuple[str, ...] = ("good", "bad", *budget((), ("late",))),
+    executor: Executor | None = None,
 ) -> None:
     """What has run keeps what came of it, whenever it ends; what has not is cancelled."""
     ran: list[str] = []
@@ -165,13 +167,12 @@ def first_failure_and_the_others(
             raise LookupError(key)
         return key
 
-    call = call_of(m, operation, fail_fast=True, executor=executor)
-    results = call.run(iter(keys))
-    join(call)
+    results = m.parallel_execute(iter(keys), operation, 2, fail_fast=True, executor=executor)
+    settle()
     assert tuple(result.key for result in results) == keys
-    for result in results:
-        own = LookupError if result.key == "bad" else result.key
-        assert kind(result) == (own if result.key in ran else CancelledError)
+    for key, came in zip(keys, outcomes(results), strict=True):
+        own = LookupError if key == "bad" else key
+        assert came == (own if key in ran else CancelledError)
 
 
 def failure_and_pool(m: ModuleType) -> None:
@@ -187,28 +188,32 @@ def nothing_starts_after_a_failure(m: ModuleType) -> None:
             raise LookupError
         noted.append(key)
 
-    call = call_of(m, operation, 1, fail_fast=True)
-    results = call.run(iter(range(3)))
+    results = m.parallel_execute(iter(range(3)), operation, 1, fail_fast=True)
     assert noted == []
-    assert [kind(result) for result in results] == [LookupError, CancelledError, CancelledError]
+    assert outcomes(results) == [LookupError, CancelledError, CancelledError]
 
 
 def deadline_and_completion(
-    m: ModuleType, keys: tuple[int, ...] = (1, 2), executor: Executor | None = None
+    m: ModuleType,
+    keys: tuple[int, ...] = budget((1,), (1, 2)),
+    executor: Executor | None = None,
 ) -> None:
     """Each key has its value or TimeoutError, and what ends later changes nothing."""
     ran: list[int] = []
-    call = call_of(m, ran.append, 1, timeout=1.0, executor=executor)
-    deadline = timer(call)
-    results = call.run(iter(keys))
+    deadline = Deadline(m)
+    results = deadline(
+        lambda: m.parallel_execute(
+            deadline.keys(*keys), ran.append, 1, timeout=1.0, executor=executor
+        )
+    )
     before = list(results)
-    deadline.join()
-    join(call)
+    deadline.thread.join()
+    settle()
     assert results == before
     assert tuple(result.key for result in results) == keys
-    for result in results:
-        assert kind(result) in (None, TimeoutError)
-        assert result.is_failure or result.key in ran
+    for key, came in zip(keys, outcomes(results), strict=True):
+        assert came in (None, TimeoutError)
+        assert came is TimeoutError or key in ran
 
 
 def deadline_and_pool(m: ModuleType) -> None:
@@ -217,13 +222,18 @@ def deadline_and_pool(m: ModuleType) -> None:
 
 def a_stuck_operation_and_the_deadline(m: ModuleType) -> None:
     """It ends only after the call has returned: the call must not wait for it."""
-    gate = threading.Event()
-    call = call_of(m, lambda key: gate.wait() if key else "done", timeout=1.0)
-    results = call.run(iter((0, 1)))
+    gate, deadline = threading.Event(), Deadline(m)
+
+    def operation(key: int) -> Any:
+        return gate.wait() if key else "done"
+
+    results = deadline(
+        lambda: m.parallel_execute(deadline.keys(0, 1), operation, budget(1, 2), timeout=1.0)
+    )
     gate.set()
-    join(call)
-    assert kind(results[0]) in ("done", TimeoutError)
-    assert kind(results[1]) is TimeoutError
+    deadline.thread.join()
+    settle()
+    assert outcomes(results) in (["done", TimeoutError], [TimeoutError] * 2)
 
 
 def a_full_window(m: ModuleType) -> None:
@@ -237,23 +247,26 @@ def a_full_window(m: ModuleType) -> None:
             drawn.append(key)
             yield key
 
-    results = call_of(m, ended.append, 1).run(keys())
-    assert [kind(result) for result in results] == [None] * 4
+    assert outcomes(m.parallel_execute(keys(), ended.append, Few(1))) == [None] * 4
 
 
 def an_exit_among_others(m: ModuleType) -> None:
     """SystemExit in an operation ends the call and its threads, whatever else goes on."""
-    error = SystemExit()
+    error, threads = SystemExit(), list[threading.Thread]()
 
     def operation(key: int) -> None:
         if key == 0:
             raise error
 
-    call = call_of(m, operation)
-    with pytest.raises(SystemExit) as caught:
-        call.run(iter(range(3)))
+    def thread(**options: Any) -> threading.Thread:
+        threads.append(threading.Thread(**options))
+        return threads[-1]
+
+    with rebound(m, Thread=thread), pytest.raises(SystemExit) as caught:
+        m.parallel_execute(iter(range(budget(2, 3))), operation, 2)
     assert caught.value is error
-    join(call)
+    for each in threads:
+        each.join()
 
 
 def progress_and_a_waiting_operation(m: ModuleType) -> None:
@@ -269,150 +282,167 @@ def progress_and_a_waiting_operation(m: ModuleType) -> None:
         told.append(completed)
         first.set()
 
-    call_of(m, operation, 1, on_progress=on_progress).run(iter((0, 1)))
+    m.parallel_execute(iter((0, 1)), operation, 1, on_progress=on_progress)
     assert told == [1, 2]
 
 
-AND_READY = "and len(self.ready) > self.sleeping + self.waking"
-POP = "                index = self.ready.popleft()\n"
-LATE: Faults = [
-    (
-        "        if index not in self.unfinished:\n"
-        "            return\n"
-        "        del self.unfinished[index]\n",
-        "        self.unfinished.pop(index, None)\n",
-    ),
-    ("results, self.results = self.results, []", "results = self.results"),
-]
+def wakes_workers(times: int) -> Fault:
+    """Of the keys that should each wake a worker, only so many do."""
+
+    def condition(lock: Any = None) -> Any:
+        made, caller, waited, left = threading.Condition(lock), get_ident(), set[int](), [times]
+        wait, notify = made.wait, made.notify
+
+        def noted_wait(timeout: float | None = None) -> bool:
+            waited.add(get_ident())
+            return bool(wait(timeout))
+
+        def rare_notify(n: int = 1) -> None:
+            if waited and caller not in waited:
+                left[0] -= 1
+            if left[0] >= 0:
+                notify(n)
+
+        made.wait, made.notify = noted_wait, rare_notify  # type: ignore[method-assign]
+        return made
+
+    def change(m: ModuleType) -> None:
+        rebind(m, Condition=condition)
+
+    return patch(change)
 
 
-PROOFS = {
-    "keys_are_pulled": Proof(
+def never_wakes_all(m: ModuleType) -> None:
+    """Who sleeps when the end comes is not told of it."""
+
+    def condition(lock: Any = None) -> Any:
+        made = threading.Condition(lock)
+        made.notify_all = lambda: None  # type: ignore[method-assign]
+        return made
+
+    rebind(m, Condition=condition)
+
+
+PROOFS = [
+    Proof(
         "PE-1",
         keys_are_pulled,
         [
-            [
-                (POP, "                index = self.ready[0]\n"),
-                (
-                    "                self.lock.release()\n",
-                    "                self.lock.release()\n"
-                    "                with self.lock:\n"
-                    "                    if index in self.ready:\n"
-                    "                        self.ready.remove(index)\n",
-                ),
-            ]
+            Twin(
+                "locks nothing",
+                unlocked(),
+                ("deadlock", "IndexError", "KeyError", "AssertionError: == [0, "),
+            )
         ],
-        reason="AssertionError",
         granularity="line",
-        diagram="Two workers look at the same key, and both run it",
+        diagram="Without the lock, a worker goes to sleep just after the last wake-up",
     ),
-    "sleepers_are_woken": Proof(
+    Proof(
         "PE-3",
         sleepers_are_woken,
         [
-            [("if self.sleeping and self.ready and not self.waking", "if False")],
-            [("            self.waking = False\n", "")],
-            [("self.work.notify()", "pass")],
+            Twin("wakes the first worker only", wakes_workers(1), "deadlock"),
+            Twin("wakes no worker", wakes_workers(0), "deadlock"),
         ],
-        reason="deadlock",
         granularity="line",
     ),
-    "a_sleeper_and_a_new_worker": Proof(
+    Proof(
         "PE-3",
         a_sleeper_and_a_new_worker,
-        [
-            [(AND_READY, "and not self.threads")],
-            [(AND_READY, f"{AND_READY} + bool(count)")],
-        ],
-        reason="deadlock",
+        [Twin("has one worker", faults.has_one_worker, "deadlock")],
         granularity="line",
     ),
-    "first_failure": Proof(
+    Proof(
         "PE-5",
         first_failure_and_the_others,
-        [[("for index in self.ready:", "for index in list(self.unfinished):")]],
-        reason="AssertionError",
+        [Twin("cancels what runs", faults.cancels_what_runs, "AssertionError: came == (own if")],
         granularity="line",
         diagram="An operation that runs at the first failure is reported as cancelled",
     ),
-    "failure_and_pool": Proof(
+    Proof(
         "PE-5",
         failure_and_pool,
-        [[("for index in self.ready:", "for index in list(self.unfinished):")]],
-        reason="AssertionError",
+        [Twin("cancels what runs", faults.cancels_what_runs, "AssertionError: came == (own if")],
         granularity="line",
     ),
-    "nothing_starts_after_a_failure": Proof(
+    Proof(
         "PE-5",
         nothing_starts_after_a_failure,
-        [[("outcome.is_failure and self.options.fail_fast", "False")]],
-        reason="AssertionError",
-        granularity="opcode",
+        [Twin("ignores fail_fast", faults.ignores_fail_fast, "AssertionError: noted == []")],
     ),
-    "deadline_and_completion": Proof(
+    Proof(
         "PE-4",
         deadline_and_completion,
-        [LATE],
-        reason="AssertionError",
+        [
+            Twin(
+                "lets late results in",
+                faults.lets_late_results_in,
+                "AssertionError: results == before",
+            )
+        ],
         granularity="line",
         diagram="An operation ends after the deadline, and its result changes the list",
     ),
-    "deadline_and_pool": Proof("PE-4", deadline_and_pool, [LATE], "AssertionError", "line"),
-    "a_stuck_operation": Proof(
+    Proof(
         "PE-4",
-        a_stuck_operation_and_the_deadline,
-        [[("() if self.stuck else self.threads", "self.threads")]],
-        reason="deadlock",
+        deadline_and_pool,
+        [
+            Twin(
+                "lets late results in",
+                faults.lets_late_results_in,
+                "AssertionError: results == before",
+            )
+        ],
         granularity="line",
     ),
-    "a_full_window": Proof(
+    Proof(
+        "PE-4",
+        a_stuck_operation_and_the_deadline,
+        [Twin("waits for stuck operations", faults.waits_for_all_operations, "deadlock")],
+        granularity="line",
+    ),
+    Proof(
         "PE-3",
         a_full_window,
         [
-            [("self.urgent or len(self.unfinished) <= self.wanted", "self.urgent")],
-            [("full = len(self.unfinished) >= self.limit", "full = False")],
+            Twin("wakes nobody", silent(), "deadlock"),
+            Twin(
+                "draws all keys at once",
+                faults.draws_all_at_once,
+                "AssertionError: len(drawn) - len(ended) <= 2",
+            ),
         ],
-        reason="",
         granularity="line",
-        variant=[(LIMIT, "2")],
     ),
-    "an_exit_among_others": Proof(
+    Proof(
         "PE-6",
         an_exit_among_others,
         [
-            [("        self.work.notify_all()\n", "        pass\n")],
-            [("            self.fatal = outcome if self.fatal is None else self.fatal\n", "")],
+            Twin("lets idle workers sleep on", patch(never_wakes_all), "deadlock"),
+            Twin(
+                "keeps an exit to itself",
+                faults.keeps_exits_to_itself,
+                "Failed: DID NOT RAISE SystemExit",
+            ),
         ],
-        reason="",
         granularity="line",
     ),
-    "progress": Proof(
+    Proof(
         "PE-6",
         progress_and_a_waiting_operation,
-        [[("self.options.on_progress is not None and self.completed > self.reported", "False")]],
-        reason="deadlock",
+        [Twin("tells of progress at the end", faults.tells_of_progress_at_the_end, "deadlock")],
         granularity="line",
     ),
-}
-
-
-def explored(proof: Proof, *faults: tuple[str, str]) -> ModuleType:
-    changes = [*faults, *proof.variant]
-    return twin(FILE, *changes) if changes else parallel_execute
+]
 
 
 @each_proof(PROOFS)
 def test_every_schedule(proof: Proof, interleavings: Interleavings) -> None:
-    module = explored(proof)
-    interleavings.prove(lambda: proof.model(module), **proof.search)
+    proof.explore(parallel_execute, interleavings)
 
 
 @each_twin(PROOFS)
 def test_the_search_catches_a_broken_twin(
-    proof: Proof, faults: Faults, interleavings: Interleavings
+    proof: Proof, twin: Twin, interleavings: Interleavings
 ) -> None:
-    broken = explored(proof, *faults)
-    failure = interleavings.catch(
-        lambda: proof.model(broken), diagram=proof.diagram, **proof.search
-    )
-    assert proof.reason in f"{failure.kind} {type(failure.exception).__name__}"
+    proof.catch(twin, "bridges/parallel_execute", interleavings)

@@ -1,9 +1,9 @@
 """parallel_execute against a plain loop, for whatever keys, operations and settings there are."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,20 +11,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from reference_impl.bridges import parallel_execute
-from tests.kit.twins import twin
-
-
-class Inline(Executor):
-    """Runs each call within `submit`: with it, every outcome is determined."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+from tests.bridges.parallel_execute import faults
+from tests.bridges.parallel_execute.helpers import Inline, clocked
+from tests.bridges.parallel_execute.helpers import outcomes as outcomes_of
+from tests.kit.profile import budget
+from tests.kit.twins import Twin, build, must_fail
 
 
 @dataclass(frozen=True)
@@ -60,12 +51,11 @@ def run(
     m: ModuleType, keys: list[Key], executor: Executor | None, **options: Any
 ) -> tuple[list[Any], list[Key], list[tuple[int, int | None]]]:
     """The outcomes, which operations ran, and the progress; time passes as keys are drawn."""
-    now, ran, told = 0, list[Key](), list[tuple[int, int | None]]()
+    ran, told = list[Key](), list[tuple[int, int | None]]()
 
     def drawn() -> Iterator[Key]:
-        nonlocal now
         for key in keys:
-            now += key.takes
+            clock.tick(key.takes)
             yield key
 
     def operation(key: Key) -> Any:
@@ -74,13 +64,12 @@ def run(
             raise LookupError
         return key.gives
 
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(m, "time", SimpleNamespace(monotonic=lambda: now))
+    with clocked(m) as clock:
         results = m.parallel_execute(
             drawn(), operation, executor=executor, on_progress=lambda *t: told.append(t), **options
         )
     assert [result.key for result in results] == keys
-    return [r.value if r.is_success else type(r.error) for r in results], ran, told
+    return outcomes_of(results), ran, told
 
 
 def check_determined(m: ModuleType) -> Callable[[], None]:
@@ -119,62 +108,51 @@ def check_in_threads(m: ModuleType) -> Callable[[], None]:
     return check
 
 
-@pytest.mark.guarantee("PE-1", "PE-2", "PE-4", "PE-5", "PE-8")
+@pytest.mark.guarantee("PE-1")
 def test_like_a_plain_loop() -> None:
     check_determined(parallel_execute)()
 
 
-@pytest.mark.guarantee("PE-1", "PE-2", "PE-5")
+@pytest.mark.guarantee("PE-2")
 def test_threads_give_what_a_plain_loop_gives() -> None:
-    settings(max_examples=50)(check_in_threads(parallel_execute))()
+    settings(max_examples=budget(50, 100))(check_in_threads(parallel_execute))()
+
+
+LIKE_A_LOOP = "AssertionError: assert outcomes == plain_loop(keys, deadline, fail_fast)"
+TOLD = "AssertionError: assert told == [(n, None) for n in range(1, len(ran) + 1)]"
+TWINS = [
+    ("PE-1", check_determined, Twin("gives 0 for each value", faults.gives_zero, LIKE_A_LOOP)),
+    ("PE-1", check_determined, Twin("ignores deadlines", faults.ignores_deadlines, LIKE_A_LOOP)),
+    ("PE-1", check_determined, Twin("ignores fail_fast", faults.ignores_fail_fast, LIKE_A_LOOP)),
+    ("PE-1", check_determined, Twin("tells of no progress", faults.tells_of_no_progress, TOLD)),
+    (
+        "PE-2",
+        check_in_threads,
+        Twin(
+            "mistakes each error for another",
+            faults.mistakes_errors,
+            "AssertionError: came in (outcome(key), CancelledError)",
+        ),
+    ),
+]
 
 
 @pytest.mark.parametrize(
-    ("check", "faults"),
+    ("check", "twin"),
     [
-        pytest.param(check, faults, id=name, marks=pytest.mark.twin(pe))
-        for name, pe, check, faults in [
-            (
-                "none",
-                "PE-1",
-                check_determined,
-                ("outcome = Success(key, future.result())", "outcome = Success(key, 0)"),
-            ),
-            (
-                "error",
-                "PE-2",
-                check_in_threads,
-                (
-                    "outcome = Failure(key, error)\n                except",
-                    "outcome = Failure(key, OSError())\n                except",
-                ),
-            ),
-            (
-                "deadline",
-                "PE-4",
-                check_determined,
-                ("self.refusal is None and self.seconds_left() == 0", "False"),
-            ),
-            (
-                "fail-fast",
-                "PE-5",
-                check_determined,
-                ("outcome.is_failure and self.options.fail_fast", "False"),
-            ),
-            (
-                "begun",
-                "PE-8",
-                check_determined,
-                ("self.completed += begun", "pass"),
-            ),
-        ]
+        pytest.param(
+            check,
+            twin,
+            id=twin.name,
+            marks=pytest.mark.twin(guarantee, fault=twin.name, fails=twin.ends),
+        )
+        for guarantee, check, twin in TWINS
     ],
 )
 def test_a_broken_twin_differs(
-    check: Callable[[ModuleType], Callable[[], None]], faults: tuple[str, str]
+    check: Callable[[ModuleType], Callable[[], None]], twin: Twin
 ) -> None:
-    broken = twin("bridges/parallel_execute.py", faults)
+    broken = build("bridges/parallel_execute", twin.fault)
     # The same thousand examples each time: a hundred of chance can miss the fault.
-    quick = settings(phases=[Phase.generate], database=None, derandomize=True, max_examples=1000)
-    with pytest.raises((AssertionError, ExceptionGroup)):
-        quick(check(broken))()
+    search = settings(phases=[Phase.generate], database=None, derandomize=True, max_examples=1000)
+    must_fail(twin, search(check(broken)))

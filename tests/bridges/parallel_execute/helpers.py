@@ -1,0 +1,103 @@
+"""What the tests of parallel_execute share: gates, clocks, executors, views of its threads."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.kit.fakes import PATIENCE, Clock
+from tests.kit.primitives import rebind
+
+
+class Gate(threading.Event):
+    """Holds operations until it is opened; that nobody opens it in time fails the test."""
+
+    patience = PATIENCE
+
+    def pass_through(self) -> None:
+        assert self.wait(self.patience), "the gate was not opened"
+
+
+@contextmanager
+def clocked(m: ModuleType) -> Iterator[Clock]:
+    """The module's time passes only when the clock is told."""
+    clock = Clock()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(m, "time", SimpleNamespace(monotonic=clock))
+        yield clock
+
+
+@contextmanager
+def rebound(m: ModuleType, **names: Any) -> Iterator[None]:
+    """The module has these in the place of threading's."""
+    undo = rebind(m, **names)
+    try:
+        yield
+    finally:
+        undo()
+
+
+class Asleep:
+    """Counts who went to sleep, and for how long; who then gets the lock finds them asleep."""
+
+    def __init__(self) -> None:
+        self.timeouts: list[float | None] = []
+        self._begun = threading.Semaphore(0)
+
+    def begin(self, timeout: float | None) -> None:
+        self.timeouts.append(timeout)
+        self._begun.release()
+
+    def await_one(self) -> None:
+        assert self._begun.acquire(timeout=Gate.patience), "nobody sleeps"
+
+
+@contextmanager
+def watch(m: ModuleType, *, workers: bool = False) -> Iterator[Asleep]:
+    """Tells when the caller sleeps, or when the workers do."""
+    caller, asleep = threading.get_ident(), Asleep()
+
+    class Watched(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            if (threading.get_ident() != caller) is workers:
+                asleep.begin(timeout)
+            return super().wait(timeout)
+
+    with rebound(m, Condition=Watched):
+        yield asleep
+
+
+class Inline(Executor):
+    """Runs each call within `submit`: with it, every outcome is determined."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+def fail(key: object) -> None:
+    raise LookupError(key)
+
+
+def outcomes(results: list[Any]) -> list[Any]:
+    """The values, and the errors' types."""
+    return [r.value if r.is_success else type(r.error) for r in results]
+
+
+def own_threads() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name.startswith("parallel_execute-")]
+
+
+def join_own_threads() -> None:
+    for thread in own_threads():
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), f"{thread.name} does not end"
