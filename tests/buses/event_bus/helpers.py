@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from reference_impl.buses.event import Event
 from tests.kit.fakes import Gate
-from tests.kit.primitives import primitive, rebind
+from tests.kit.primitives import Waits, primitive, rebind, watched
 from tests.kit.proofs import Proof
 from tests.kit.twins import Twin
 
@@ -92,47 +93,73 @@ class Over:
 
 
 class Hooks:
-    """What happens at each wait on a condition, with its lock held.
+    """What happens at each wait on a condition, with its lock held; `waits` counts them.
 
     `muted` drops wake-ups, `impatient` waits without patience, and notes in `cut` how long it
     should have waited.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waits: Waits) -> None:
         self.before: Callable[[], object] = lambda: None
         self.after: Callable[[Any], object] = lambda condition: None
         self.cut: list[float] = []
         self.muted = self.impatient = False
+        self.waits, self.forget, self.await_waiting = waits, waits.forget, waits.await_waiting
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Who waits meanwhile is interrupted."""
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        before, self.before = self.before, interrupt
+        yield
+        self.before = before
 
 
 @contextmanager
 def hooked(m: ModuleType) -> Iterator[Hooks]:
-    """Hooks at the conditions that the module makes within the block, explored or not."""
-    made, hooks = primitive(m, "Condition"), Hooks()
+    """Watched, and with hooks at the conditions that the module makes within the block."""
+    with watched(m) as waits:
+        made, hooks = primitive(m, "Condition"), Hooks(waits)
 
-    class Condition(Over):
-        def __init__(self, lock: Any = None) -> None:
-            super().__init__(made(lock))
+        class Condition(Over):
+            def __init__(self, lock: Any = None) -> None:
+                super().__init__(made(lock))
 
-        def wait(self, timeout: float | None = None) -> Any:
-            hooks.before()
-            woken = self.inner.wait(timeout)
-            hooks.after(self)
-            return woken
+            def wait(self, timeout: float | None = None) -> Any:
+                hooks.before()
+                woken = self.inner.wait(timeout)
+                hooks.after(self)
+                return woken
 
-        def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
-            if hooks.impatient and timeout:
-                hooks.cut.append(timeout)
-                timeout = 0
-            return threading.Condition.wait_for(self, predicate, timeout)  # type: ignore[arg-type]
+            def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
+                if hooks.impatient and timeout:
+                    hooks.cut.append(timeout)
+                    timeout = 0
+                return threading.Condition.wait_for(self, predicate, timeout)  # type: ignore[arg-type]
 
-        def notify(self, n: int = 1) -> None:
-            if not hooks.muted:
-                self.inner.notify(n)
+            def notify(self, n: int = 1) -> None:
+                if not hooks.muted:
+                    self.inner.notify(n)
 
-        def notify_all(self) -> None:
-            if not hooks.muted:
-                self.inner.notify_all()
+            def notify_all(self) -> None:
+                if not hooks.muted:
+                    self.inner.notify_all()
 
-    with rebound(m, Condition=Condition):
-        yield hooks
+        with rebound(m, Condition=Condition):
+            yield hooks
+
+
+@contextmanager
+def occupied(m: ModuleType, *waiting: Event, **options: Any) -> Iterator[tuple[Any, Gate, Hooks]]:
+    """A bus whose only worker is held by a handler of "gate"; these events wait behind."""
+    with hooked(m) as hooks, running(m, 1, gates=1, **options) as (bus, gate):
+        bus.subscribe("gate", gate)
+        bus.publish(Event("gate"))
+        gate.await_entered()
+        for event in waiting:
+            bus.publish(event)
+        hooks.forget()
+        yield bus, gate, hooks

@@ -14,7 +14,7 @@ from reference_impl.buses import event_bus
 from reference_impl.buses.event import ANY, BusStopped, Event, Handler
 from tests.buses.event_bus import faults
 from tests.buses.event_bus.faults import arguments, wrong
-from tests.buses.event_bus.helpers import Proofs, logged, running
+from tests.buses.event_bus.helpers import Proofs, logged, occupied, running
 from tests.kit.fakes import PATIENCE, Beside
 from tests.kit.primitives import watched
 from tests.kit.proofs import Proof, each_proof, each_twin
@@ -39,17 +39,12 @@ def check_each_subscription_is_called_once(m: ModuleType) -> None:
 @PROOFS.prove("EB-1", wrong(faults.LooksUpBeforeTheWait, "AssertionError: assert seen == [late]"))
 def check_who_subscribes_while_a_publisher_waits_for_room_is_called(m: ModuleType) -> None:
     """Acceptance comes after the wait for room, and so does the look-up."""
-    with watched(m) as waits, running(m, 1, max_queue=1, gates=1) as (bus, gate):
+    with occupied(m, Event("gate"), max_queue=1) as (bus, gate, hooks):
         seen: list[Event] = []
-        bus.subscribe("topic", gate)
-        bus.publish(Event("topic"))
-        gate.await_entered()
-        bus.publish(Event("topic"))
-        waits.forget()
-        late = Event("topic")
+        late = Event("gate")
         publisher = Beside(bus.publish, late)
-        waits.await_waiting()
-        bus.subscribe("topic", seen.append)
+        hooks.await_waiting()
+        bus.subscribe("gate", seen.append)
         gate.open()
         publisher.result()
         bus.wait_idle(PATIENCE)
@@ -94,13 +89,9 @@ def check_a_coroutine_may_publish_and_handlers_run_elsewhere(m: ModuleType) -> N
 
 @PROOFS.prove("EB-2", wrong(faults.AcceptsWhileStopping, "Failed: pytest.raises(BusStopped"))
 def check_publishing_while_draining_is_refused(m: ModuleType) -> None:
-    with watched(m) as waits, running(m, 1, gates=1) as (bus, gate):
-        bus.subscribe("topic", gate)
-        bus.publish(Event("topic"))
-        gate.await_entered()
-        waits.forget()
+    with occupied(m) as (bus, gate, hooks):
         stopper = Beside(bus.stop)
-        waits.await_waiting()
+        hooks.await_waiting()
         assert not bus.is_running
         with pytest.raises(BusStopped, match="stopping"):
             bus.publish(Event("topic"))
@@ -214,18 +205,14 @@ def check_a_faulty_log_handler_ends_no_worker(m: ModuleType) -> None:
 
 @PROOFS.prove("EB-4", wrong(faults.IgnoresCalls, "AssertionError: assert bus.stats.dropped == 2"))
 def check_cancel_drops_what_waits_and_makes_room(m: ModuleType) -> None:
-    with watched(m) as waits, running(m, 1, max_queue=2, gates=1) as (bus, gate):
+    with occupied(m, max_queue=2) as (bus, gate, hooks):
         seen: list[Event] = []
-        bus.subscribe("gate", gate)
         plain = bus.subscribe("topic", seen.append)
         ordered = bus.subscribe("topic", seen.append, ordered=True)
-        bus.publish(Event("gate"))
-        gate.await_entered()
         bus.publish(Event("topic"))
         bus.publish(Event("topic"))
-        waits.forget()
         publisher = Beside(bus.publish, Event("gate"), PATIENCE)
-        waits.await_waiting()
+        hooks.await_waiting()
         assert plain.cancel()
         assert bus.stats.dropped == 2
         assert ordered.cancel()

@@ -9,7 +9,7 @@ from reference_impl.buses import event_bus
 from reference_impl.buses.event import BusFull, Event
 from tests.buses.event_bus import faults
 from tests.buses.event_bus.faults import arguments, wrong
-from tests.buses.event_bus.helpers import Proofs, hooked, running, workers
+from tests.buses.event_bus.helpers import Proofs, occupied, running, workers
 from tests.contracts.bus_contract import numbered, payloads
 from tests.kit.fakes import PATIENCE, Beside
 from tests.kit.primitives import watched
@@ -31,27 +31,21 @@ PROOFS = Proofs()
     ),
 )
 def check_a_full_bus_waits_then_refuses(m: ModuleType) -> None:
-    with watched(m) as waits, running(m, 1, max_queue=2, gates=1) as (bus, gate):
-        bus.subscribe("topic", gate)
-        events = numbered(5)
-        bus.publish(events[0])
-        gate.await_entered()
-        for event in events[1:3]:
-            bus.publish(event)
+    events = numbered(4, "gate")
+    with occupied(m, *events[:2], max_queue=2) as (bus, gate, hooks):
         with pytest.raises(BusFull, match="2 events"):
-            bus.publish(events[3], timeout=0)
+            bus.publish(events[2], timeout=0)
         before = bus.stats
         with pytest.raises(BusFull):
-            bus.publish(events[3], timeout=0.001)
+            bus.publish(events[2], timeout=0.001)
         assert bus.stats == before
-        waits.forget()
-        publisher = Beside(bus.publish, events[4], timeout=PATIENCE)
-        waits.await_waiting()
+        publisher = Beside(bus.publish, events[3], timeout=PATIENCE)
+        hooks.await_waiting()
         assert bus.stats.published == 3
         gate.open()
         publisher.result()
         bus.wait_idle(PATIENCE)
-        assert gate.seen == [*events[:3], events[4]]
+        assert gate.seen[1:] == [*events[:2], events[3]]
 
 
 @PROOFS.prove("EB-5")
@@ -81,40 +75,24 @@ def check_a_handler_with_a_timeout_waits_for_room(m: ModuleType) -> None:
 @PROOFS.prove("EB-5")
 def check_an_interrupted_publisher_leaves_the_bus_unchanged(m: ModuleType) -> None:
     """Nor does it keep a wake-up for itself that came as it was interrupted."""
-    with watched(m) as waits, hooked(m) as hooks, running(m, 1, max_queue=1, gates=1) as opened:
-        bus, gate = opened
-        bus.subscribe("topic", gate)
-        bus.publish(Event("topic"))
-        gate.await_entered()
-        bus.publish(Event("topic"))
-        before, hooks.before = bus.stats, _interrupt
-        with pytest.raises(KeyboardInterrupt):
-            bus.publish(Event("topic"), PATIENCE)
-        hooks.before = lambda: None
+    with occupied(m, Event("gate"), max_queue=1) as (bus, gate, hooks):
+        before = bus.stats
+        with hooks.interrupting(), pytest.raises(KeyboardInterrupt):
+            bus.publish(Event("gate"), PATIENCE)
         assert bus.stats == before
-        assert not waits.held
+        assert not hooks.waits.held
         gate.open()
-        bus.publish(Event("topic"), timeout=PATIENCE)
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt
+        bus.publish(Event("gate"), timeout=PATIENCE)
 
 
 @PROOFS.prove("EB-5")
 def check_an_interrupted_publisher_passes_the_room_on(m: ModuleType) -> None:
     """Two wait for room; the one that is told of it is interrupted, and the other gets it."""
-    with watched(m) as waits, hooked(m) as hooks, running(m, 1, max_queue=1, gates=1) as opened:
-        bus, gate = opened
-        lone = bus.subscribe("lone", gate)
-        bus.publish(Event("lone"))
-        gate.await_entered()
-        bus.publish(Event("lone"))
-        waits.forget()
-        first = Beside(bus.publish, Event("lone"), timeout=PATIENCE)
-        waits.await_waiting()
-        second = Beside(bus.publish, Event("lone"), timeout=PATIENCE)
-        waits.await_waiting()
+    with occupied(m, Event("gate"), max_queue=1) as (bus, gate, hooks):
+        first = Beside(bus.publish, Event("gate"), PATIENCE)
+        hooks.await_waiting()
+        second = Beside(bus.publish, Event("gate"), PATIENCE)
+        hooks.await_waiting()
 
         def interrupt(condition: object) -> None:
             if threading.current_thread() is first:
@@ -125,20 +103,14 @@ def check_an_interrupted_publisher_passes_the_room_on(m: ModuleType) -> None:
         with pytest.raises(KeyboardInterrupt):
             first.result()
         second.result()
-        lone.cancel()
 
 
 @PROOFS.prove("EB-5")
 def check_who_waits_for_room_for_nobody_any_more_is_let_go(m: ModuleType) -> None:
-    with watched(m) as waits, running(m, 1, max_queue=1, gates=1) as (bus, gate):
-        bus.subscribe("gate", gate)
+    with occupied(m, Event("gate"), max_queue=1) as (bus, _, hooks):
         lone = bus.subscribe("lone", lambda event: None)
-        bus.publish(Event("gate"))
-        gate.await_entered()
-        bus.publish(Event("gate"))
-        waits.forget()
         publisher = Beside(bus.publish, Event("lone"))
-        waits.await_waiting()
+        hooks.await_waiting()
         lone.cancel()
         publisher.result()  # accepted without a call, though the bus is still full
         assert (bus.stats.published, bus.stats.pending) == (3, 2)

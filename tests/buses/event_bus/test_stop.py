@@ -9,7 +9,15 @@ from reference_impl.buses import event_bus
 from reference_impl.buses.event import BusStats, BusStopped, Event
 from tests.buses.event_bus import faults
 from tests.buses.event_bus.faults import wrong
-from tests.buses.event_bus.helpers import Proofs, hooked, logged, rebound, running, workers
+from tests.buses.event_bus.helpers import (
+    Proofs,
+    hooked,
+    logged,
+    occupied,
+    rebound,
+    running,
+    workers,
+)
 from tests.contracts.bus_contract import numbered
 from tests.kit.fakes import PATIENCE, Beside
 from tests.kit.primitives import watched
@@ -110,13 +118,9 @@ def check_stop_joins_its_workers(m: ModuleType) -> None:
 @PROOFS.prove("EB-8", wrong(faults.StartsWhileStopping, "Failed: pytest.raises(RuntimeError"))
 def check_the_last_stop_ends_the_stopping(m: ModuleType) -> None:
     """One stop gives up while another still waits: until that returns, the bus is stopping."""
-    with watched(m) as waits, running(m, 1, gates=1) as (bus, gate):
-        bus.subscribe("topic", gate)
-        bus.publish(Event("topic"))
-        gate.await_entered()
-        waits.forget()
+    with occupied(m) as (bus, gate, hooks):
         patient = Beside(bus.stop)
-        waits.await_waiting()
+        hooks.await_waiting()
         assert bus.stop(timeout=0) == []
         with pytest.raises(RuntimeError, match="stopping"):
             bus.start()
@@ -127,20 +131,10 @@ def check_the_last_stop_ends_the_stopping(m: ModuleType) -> None:
 
 @PROOFS.prove("EB-8")
 def check_an_interrupted_stop_is_finished_by_the_next(m: ModuleType) -> None:
-    with hooked(m) as hooks, running(m, 1, gates=1) as (bus, gate):
-        bus.subscribe("topic", gate)
-        bus.publish(Event("topic"))
-        gate.await_entered()
-        waiting = Event("topic")
-        bus.publish(waiting)
-
-        def interrupt() -> None:
-            raise KeyboardInterrupt
-
-        before, hooks.before = hooks.before, interrupt
-        with pytest.raises(KeyboardInterrupt):
+    waiting = Event("gate")
+    with occupied(m, waiting) as (bus, gate, hooks):
+        with hooks.interrupting(), pytest.raises(KeyboardInterrupt):
             bus.stop(drain=False)
-        hooks.before = before
         with pytest.raises(BusStopped, match="stopping"):
             bus.publish(Event("topic"))
         with pytest.raises(RuntimeError, match="stopping"):
@@ -174,15 +168,12 @@ def check_a_start_without_threads_leaves_the_bus_stopped(m: ModuleType) -> None:
 
 @PROOFS.prove("EB-8")
 def check_a_handler_left_before_a_restart_is_waited_for_again(m: ModuleType) -> None:
-    with watched(m) as waits, running(m, 1, gates=1) as (bus, gate):
-        bus.subscribe("topic", gate)
-        bus.publish(Event("topic"))
-        gate.await_entered()
+    with occupied(m) as (bus, gate, hooks):
         assert bus.stop(timeout=0) == []
         bus.start()
-        waits.forget()
+        hooks.forget()
         stopper = Beside(bus.stop)
-        waits.await_waiting()
+        hooks.await_waiting()
         gate.open()
         assert stopper.result() == []
         assert bus.stats.pending == 0
@@ -214,7 +205,7 @@ def check_stop_in_a_handler_leaves_to_others_what_they_can_handle(m: ModuleType)
     """Even if the other worker has not woken up to it yet."""
     seen: list[Event] = []
     returned: list[list[Event]] = []
-    with watched(m) as waits, hooked(m) as hooks, running(m, 2) as bus:
+    with hooked(m) as hooks, running(m, 2) as bus:
 
         def stop(event: Event) -> None:
             hooks.muted = True
@@ -224,7 +215,7 @@ def check_stop_in_a_handler_leaves_to_others_what_they_can_handle(m: ModuleType)
 
         bus.subscribe("stop", stop)
         bus.subscribe("topic", seen.append)
-        waits.await_waiting(2)
+        hooks.await_waiting(2)
         bus.publish(Event("stop"))
         bus.wait_idle(PATIENCE)
         bus.stop()
@@ -264,11 +255,7 @@ def check_a_stop_that_gives_up_excuses_what_waits_with_it(m: ModuleType) -> None
 @PROOFS.prove("EB-8")
 def check_a_handler_that_has_left_stop_is_no_longer_counted_inside(m: ModuleType) -> None:
     """The next handler in stop waits for all others, though one gave up before it."""
-    with (
-        watched(m) as waits,
-        hooked(m) as hooks,
-        running(m, 3, gates=3) as (bus, first, second, other),
-    ):
+    with hooked(m) as hooks, running(m, 3, gates=3) as (bus, first, second, other):
         threads: dict[str, threading.Thread] = {}
         settled, returned = threading.Event(), threading.Event()
 
@@ -289,9 +276,9 @@ def check_a_handler_that_has_left_stop_is_no_longer_counted_inside(m: ModuleType
             bus.publish(event)
         for gate in (first, second, other):
             gate.await_entered()
-        waits.forget()
+        hooks.forget()
         patient = Beside(bus.stop)  # so that the bus goes on stopping
-        waits.await_waiting()
+        hooks.await_waiting()
         first.open()
         threads["first"].join(PATIENCE)
 
@@ -381,24 +368,16 @@ def check_waiting_for_idle_in_a_handler_is_refused(m: ModuleType) -> None:
 
 @PROOFS.prove("EB-10")
 def check_who_waits_for_idle_is_released_by_stop(m: ModuleType) -> None:
-    with watched(m) as waits, running(m, 1, gates=1) as (bus, gate):
-        bus.wait_idle()
-        bus.subscribe("topic", gate)
-        bus.publish(Event("topic"))
-        gate.await_entered()
-        waits.forget()
+    with occupied(m) as (bus, _, hooks):
         waiter = Beside(bus.wait_idle)
-        waits.await_waiting()
+        hooks.await_waiting()
         bus.stop(timeout=0)
         waiter.result()
 
 
 @PROOFS.prove("EB-10")
 def check_waiting_for_idle_tells_how_much_is_left(m: ModuleType) -> None:
-    with running(m, 1, gates=1) as (bus, gate):
-        bus.subscribe("topic", gate)
-        bus.publish(Event("topic"))
-        bus.publish(Event("topic"))
+    with occupied(m, Event("gate")) as (bus, gate, _):
         with pytest.raises(TimeoutError, match="2 calls left"):
             bus.wait_idle(0.001)
         gate.open()
@@ -406,7 +385,7 @@ def check_waiting_for_idle_tells_how_much_is_left(m: ModuleType) -> None:
 
 @PROOFS.prove("EB-10")
 def check_an_idle_moment_counts_though_the_bus_is_busy_again(m: ModuleType) -> None:
-    with watched(m) as waits, hooked(m) as hooks, running(m, 1, gates=2) as (bus, before, after):
+    with hooked(m) as hooks, running(m, 1, gates=2) as (bus, before, after):
         bus.subscribe("other", lambda event: None)
         bus.publish(Event("other"))
         bus.wait_idle(PATIENCE)  # one such moment is over
@@ -426,9 +405,9 @@ def check_an_idle_moment_counts_though_the_bus_is_busy_again(m: ModuleType) -> N
                     condition.acquire()
 
         hooks.after = publish
-        waits.forget()
+        hooks.forget()
         waiter = Beside(bus.wait_idle)
-        waits.await_waiting()
+        hooks.await_waiting()
         before.open()
         waiter.result()
         assert bus.stats.pending == 1
