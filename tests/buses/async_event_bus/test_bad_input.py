@@ -15,25 +15,6 @@ from tests.buses.async_event_bus.helpers import builds, event
 from tests.kit.fakes import run
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"max_concurrency": 0}, ValueError, "max_concurrency.*0"),
-        ({"max_concurrency": -1}, ValueError, "max_concurrency.*-1"),
-        ({"max_concurrency": 1.5}, TypeError, r"max_concurrency.*1\.5"),
-        ({"max_concurrency": True}, TypeError, "max_concurrency.*True"),
-        ({"max_queue": 0}, ValueError, "max_queue.*0"),
-        ({"max_queue": "9"}, TypeError, "max_queue.*'9'"),
-        ({"on_error": 5}, TypeError, "on_error.*5"),
-    ],
-)
-def test_bad_arguments_are_named(
-    arguments: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        async_event_bus.AsyncEventBus(**arguments)
-
-
 def test_bad_input_changes_nothing() -> None:
     async def main() -> None:
         seen: list[object] = []

@@ -2,10 +2,12 @@
 
 import asyncio
 import concurrent.futures
+import functools
 import threading
 from concurrent.futures import Future
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 
@@ -326,6 +328,21 @@ def test_publications_of_tasks_and_threads(proof: Proof) -> None:
 @each_twin(PROOFS)
 def test_a_lost_or_wrong_answer_is_caught(proof: Proof, twin: Twin) -> None:
     proof.must_fail(twin, COMPONENT)
+
+
+def test_a_burst_of_posted_events_wakes_the_loop_once() -> None:
+    async def main() -> None:
+        async with running(async_event_bus) as bus:
+            with patch.object(loop := asyncio.get_running_loop(), "call_soon_threadsafe") as wake:
+                wake.side_effect = functools.partial(type(loop).call_soon_threadsafe, loop)
+                for burst in (1, 2):
+                    for _ in range(3):
+                        bus.publish_threadsafe(event())
+                    await turns()
+                    assert wake.call_count == burst
+                    assert bus.stats.published == 3 * burst
+
+    run(main())
 
 
 # Processes
