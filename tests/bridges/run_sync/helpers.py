@@ -55,6 +55,14 @@ async def nest(module: ModuleType, depth: int) -> int:
     return 0 if depth == 0 else 1 + module.run_sync(nest(module, depth - 1))
 
 
+async def hasty(coro: Any, timeout: float | None) -> Any:
+    """A timeout that does not wait for the clean-up."""
+    task = asyncio.ensure_future(coro)
+    if not (await asyncio.wait([task], timeout=timeout))[0]:
+        raise TimeoutError(f"cancelled after {timeout} s")
+    return task.result()
+
+
 class Trouble(Exception):
     pass
 

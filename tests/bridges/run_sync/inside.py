@@ -118,3 +118,14 @@ def interrupted_before_it_begins(m: ModuleType) -> Iterator[list[bool]]:
         patch.setattr(m, "_Job", Late)
         patch.setattr(vars(m)["_Helper"], "_wait_for", interrupted)
         yield still_to_come
+
+
+def shelf(m: Any) -> Any:
+    """A shelf of idle things on which there is one place."""
+    m._KEPT = 1
+    return m._Shelf()
+
+
+def things(shelf: Any) -> list[Any]:
+    """What stands there."""
+    return list(shelf._things)

@@ -18,6 +18,7 @@ from tests.bridges.run_sync.helpers import (
     answer,
     both_ways,
     each_twin_of,
+    hasty,
     within_a_loop,
 )
 from tests.kit.process import run_python
@@ -68,13 +69,6 @@ def check_its_own_timeouts_keep_their_words(m: ModuleType, way: Call) -> None:
     with pytest.raises(TimeoutError, match=r"^$") as caught:
         way(m, in_the_clean_up, timeout=0)
     assert caught.value is own
-
-
-async def hasty(coro: Any, timeout: float | None) -> Any:
-    task = asyncio.ensure_future(coro)
-    if not (await asyncio.wait([task], timeout=timeout))[0]:
-        raise TimeoutError(f"cancelled after {timeout} s")
-    return task.result()
 
 
 def says_nothing(original: Call, coro: Any, timeout: float | None) -> Any:
