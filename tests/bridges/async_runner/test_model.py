@@ -7,11 +7,10 @@ each rule the loop has made enough turns for its consequences.
 import asyncio
 import concurrent.futures
 import gc
-import inspect
 import threading
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import pytest
 from hypothesis import Phase, settings
@@ -28,9 +27,22 @@ from hypothesis.stateful import (
 )
 
 from reference_impl.bridges import async_runner
-from tests.kit.twins import twin
+from tests.bridges.async_runner.helpers import (
+    FILE,
+    FORGETS_RESULTS,
+    LEAVES_REFUSED_OPEN,
+    LETS_THE_TASK_GO_ON,
+    STARTS_AGAIN,
+    in_future_results,
+    of_a_twin,
+    turn,
+    was_closed,
+)
+from tests.kit.fakes import PATIENCE
+from tests.kit.profile import budget
+from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.twins import Twin, build, must_fail
 
-PATIENCE = 60.0
 ERRORS: list[type[BaseException]] = [ValueError, TimeoutError, SystemExit, KeyboardInterrupt]
 
 
@@ -72,19 +84,15 @@ class RunnerMachine(RuleBasedStateMachine):
 
     def settle(self) -> None:
         """Let the loop do what was asked of it."""
-        for _ in range(6):
-            turn = threading.Event()
-            try:
-                self.runner._loop.call_soon_threadsafe(turn.set)
-            except (AttributeError, RuntimeError):  # not started, or closed
-                return
-            assert turn.wait(PATIENCE)
+        if self.state != "new":
+            turn(self.runner, 6)
 
     @precondition(lambda self: self.state != "closed")
     @rule()
     def start(self) -> None:
         self.runner.start()
         self.state = "running"
+        self.settle()
 
     @rule(target=works, ignores=st.booleans())
     def submit(self, ignores: bool) -> Any:
@@ -93,7 +101,7 @@ class RunnerMachine(RuleBasedStateMachine):
         if self.state != "running":
             with pytest.raises(RuntimeError):
                 self.runner.submit(coro)
-            assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
+            assert was_closed(coro)
             return multiple()
         work.future = self.runner.submit(coro)
         self.all.append(work)
@@ -139,15 +147,13 @@ class RunnerMachine(RuleBasedStateMachine):
     def run_out_of_time(self, ignores: bool) -> None:
         """The time is up once the coroutine waits: by a real clock this would be a race."""
         work = Work(ignores)
-        wait = self.module._Submission.result
 
-        def result(future: Any, timeout: float | None = None) -> Any:
-            if timeout != 0:
-                return wait(future, timeout)
-            assert work.waits.wait(PATIENCE)
-            raise TimeoutError
+        def ask(_: Any, timeout: float | None) -> None:
+            if timeout == 0:
+                assert work.waits.wait(PATIENCE)
+                raise TimeoutError
 
-        with mock.patch.object(self.module._Submission, "result", result):
+        with in_future_results(ask):
             try:
                 assert self.runner.run(work(), timeout=0) == "in spite of it"
                 assert ignores
@@ -183,41 +189,48 @@ class RunnerMachine(RuleBasedStateMachine):
                 assert work.future.exception(0) is work.fate
             elif work.fate is not None:
                 assert work.future.result(0) == work.fate
-        assert len(self.runner._open) == sum(work.runs for work in self.all)
 
     def teardown(self) -> None:
         self.runner.close(PATIENCE)
         assert all(work.future.done() for work in self.all)
 
 
-SETTINGS = settings(max_examples=60, stateful_step_count=30, deadline=None)
+SETTINGS = settings(max_examples=budget(40, 200), stateful_step_count=30)
+TO_CATCH = settings(SETTINGS, phases=[Phase.generate], derandomize=True, database=None)
 
 
-@pytest.mark.guarantee("AR-1", "AR-2", "AR-3", "AR-5")
-def test_the_runner_behaves_like_its_model() -> None:
-    run_state_machine_as_test(RunnerMachine, settings=SETTINGS)
+def check_the_model(m: ModuleType, how: settings = SETTINGS) -> None:
+    class Machine(RunnerMachine):
+        module = m
+
+    run_state_machine_as_test(Machine, settings=how)
 
 
-@pytest.mark.twin("AR-1", "AR-2", "AR-3")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        ("self.set_result(task.result())", "self.set_result(None)"),
-        ("        self.request_cancel()  # first", "        # first"),
-        (
-            "            state = self._state\n        coro.close()",
-            "            state = self._state",
-        ),
-        ("            if self._state != _NEW:\n", "            if False:\n"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
-def test_the_model_finds_a_broken_twin(fault: tuple[str, str]) -> None:
-    class Broken(RunnerMachine):
-        module = twin("bridges/async_runner.py", fault)
+PROOFS = [
+    Proof(
+        "AR-1",
+        check_the_model,
+        [
+            Twin("forgets results", FORGETS_RESULTS, "AssertionError: work.future.result(0)"),
+            Twin(
+                "lets tasks go on",
+                LETS_THE_TASK_GO_ON,
+                ("AssertionError: work.clean_ups", "CancelledError"),
+            ),
+            Twin("leaves refused ones open", LEAVES_REFUSED_OPEN, "AssertionError: was_closed"),
+            Twin("starts again", STARTS_AGAIN, "Failed: DID NOT RAISE"),
+        ],
+    )
+]
 
-    quick = settings(SETTINGS, phases=[Phase.generate], derandomize=True, database=None)
-    with pytest.raises((AssertionError, ExceptionGroup, pytest.fail.Exception)):
-        run_state_machine_as_test(Broken, settings=quick)
+
+@each_proof(PROOFS)
+def test_the_runner_behaves_like_its_model(proof: Proof) -> None:
+    proof.hold(async_runner)
+
+
+@each_twin(PROOFS)
+@of_a_twin
+def test_the_model_catches_a_twin(proof: Proof, twin: Twin) -> None:
+    must_fail(twin, lambda: check_the_model(build(FILE, twin.fault), TO_CATCH))
     gc.collect()  # here, where coroutines that a twin forgets may warn
