@@ -83,7 +83,7 @@ def sees_files(change: Callable[[os.stat_result], dict[str, int]]) -> Fault:
     return shadowed("os", lstat=lstat)
 
 
-class _Listing:
+class Listing:
     """What os.scandir gives, of entries that are known."""
 
     def __init__(self, entries: list[Any]) -> None:
@@ -108,7 +108,7 @@ def scans_by(listed: Callable[[int, list[Any]], list[Any]]) -> Fault:
         with os.scandir(path) as entries:
             there = list(entries)
         times[name] = times.get(name, -1) + 1
-        return _Listing(listed(times[name], there))
+        return Listing(listed(times[name], there))
 
     return shadowed("os", scandir=scandir)
 

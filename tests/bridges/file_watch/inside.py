@@ -22,6 +22,11 @@ def run_ahead(module: ModuleType, files: int) -> None:
     vars(module)["_AHEAD"] = files
 
 
+def keep(module: ModuleType, patch: pytest.MonkeyPatch) -> None:
+    """Put back how far scans run ahead when the patch ends."""
+    patch.setattr(module, "_AHEAD", vars(module).get("_AHEAD"), raising=False)
+
+
 def is_open_for_writing(module: Any, path: object) -> bool:
     """What a scan asks of each file that it finds."""
     return bool(module._open_for_writing(str(path)))
