@@ -6,8 +6,9 @@ waits be watched (`watched`), whatever the component calls them and wherever it 
 """
 
 import _thread
+import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -74,6 +75,12 @@ def _during(method: str | None, off: Any) -> Fault:
         if isinstance(original, property):
             assert original.fget is not None
             return property(make(original.fget))
+        if inspect.iscoroutinefunction(original):
+
+            async def steps(*arguments: Any, **options: Any) -> Any:
+                return await _Steps(original(*arguments, **options), off)
+
+            return steps
 
         def call(*arguments: Any, **options: Any) -> Any:
             before = getattr(off, "on", False)
@@ -86,6 +93,29 @@ def _during(method: str | None, off: Any) -> Fault:
         return call
 
     return Fault() if method is None else override(method, make)
+
+
+class _Steps:
+    """A coroutine in each step of which `off.on` is set; between its steps others run."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], off: Any) -> None:
+        self._coroutine, self._off = coroutine, off
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        step: Callable[[Any], Any] = self._coroutine.send
+        given: Any = None
+        while True:
+            before, self._off.on = getattr(self._off, "on", False), True
+            try:
+                yielded = step(given)
+            except StopIteration as end:
+                return end.value
+            finally:
+                self._off.on = before
+            try:
+                step, given = self._coroutine.send, (yield yielded)
+            except BaseException as error:
+                step, given = self._coroutine.throw, error
 
 
 class _Lock:

@@ -8,11 +8,10 @@ import asyncio
 import itertools
 import os
 import shutil
-import sys
 import tempfile
-import threading
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
@@ -24,11 +23,24 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from watchdog import events
 
 from reference_impl.bridges import file_watch
-from tests.kit.twins import twin
+from tests.bridges.file_watch.faults import (
+    deaf_to,
+    gives_hidden,
+    gives_once,
+    name_and_look,
+    scans_by,
+    sees_files,
+)
+from tests.bridges.file_watch.helpers import COMPONENT, linux, spying
+from tests.kit.fakes import PATIENCE
+from tests.kit.profile import budget
+from tests.kit.proofs import HANG
+from tests.kit.twins import Twin, build, must_fail
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="events of closing, hard links")
+pytestmark = linux  # events of closing, hard links
 NAMES = st.sampled_from(["a", "b", "c", "c.part", ".hidden"])
 
 
@@ -42,14 +54,17 @@ def machine(m: ModuleType, failures: list[str]) -> type[RuleBasedStateMachine]:
     class DirectoryWatchMachine(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
-            self.now = 0.0
             self.folder = Path(tempfile.mkdtemp())
             self.inbox, self.outside = self.folder / "inbox", self.folder / "outside"
             self.inbox.mkdir()
             self.outside.mkdir()
             self.loop = asyncio.new_event_loop()
             self.numbers = itertools.count()
-            self.watch = m.DirectoryWatch(self.inbox, ["?", "mark-*"], clock=lambda: self.now)
+            self.spies = spying(m, self.inbox)
+            self.spy = self.spies.__enter__()
+            self.watch: Any = m.DirectoryWatch(
+                self.inbox, ["?", "mark-*"], clock=self.spy.clock, rescan_interval=60.0
+            )
             self.owed: set[str] = set()  # by events
             self.linked: set[str] = set()  # owed by the next scan alone
             self.touched: set[str] = set()  # since the last drain
@@ -59,19 +74,12 @@ def machine(m: ModuleType, failures: list[str]) -> type[RuleBasedStateMachine]:
             self.make(self.inbox / "a", "")
             self.linked.add("a")
             self.loop.run_until_complete(self.watch.__aenter__())
-            watcher = self.watch._keeper._target.__self__
-            scan, self.scanned = watcher._scan, threading.Semaphore(0)
-
-            def noted(top: str) -> None:
-                scan(top)
-                self.scanned.release()
-
-            watcher._scan = noted
             self.rescan()  # when it has ended, so has the first
 
         def teardown(self) -> None:
             self.loop.run_until_complete(self.watch.__aexit__())
             self.loop.close()
+            self.spies.__exit__(None, None, None)
             shutil.rmtree(self.folder)
 
         def make(self, path: Path, text: str) -> None:
@@ -145,10 +153,7 @@ def machine(m: ModuleType, failures: list[str]) -> type[RuleBasedStateMachine]:
         @rule()
         def rescan(self) -> None:
             """What no event told of is given, too."""
-            self.now += 60.0
-            with self.watch._inbox._changed:
-                self.watch._inbox._changed.notify_all()
-            assert self.scanned.acquire(timeout=60.0)
+            self.loop.run_until_complete(self.spy.at(self.spy.clock.now + 60.0))
             self.touched |= self.linked
             self.owed |= self.linked
             self.linked.clear()
@@ -161,7 +166,7 @@ def machine(m: ModuleType, failures: list[str]) -> type[RuleBasedStateMachine]:
             (self.inbox / mark).touch()
 
             async def take() -> None:
-                async with asyncio.timeout(60.0 if m is file_watch else 0.5):
+                async with asyncio.timeout(PATIENCE if m is file_watch else HANG):
                     while mark not in given:
                         given.add((await anext(self.watch)).name)
 
@@ -179,36 +184,62 @@ def machine(m: ModuleType, failures: list[str]) -> type[RuleBasedStateMachine]:
     return DirectoryWatchMachine
 
 
-@pytest.mark.guarantee("FW-1", "FW-2")
+@pytest.mark.guarantee("FW-1")
 class TestDirectoryWatch(machine(file_watch, []).TestCase):  # type: ignore[misc]
-    settings = settings(max_examples=150, stateful_step_count=40)
+    settings = settings(max_examples=budget(40, 150), stateful_step_count=40)
 
 
-TWINS = {
-    "a file that goes is not forgotten": ("            self._taken.pop(name, None)\n", ""),
-    "each look is new": ("known == look and not", "known == 0 and not"),
-    "the size alone counts": ("found.st_dev, found.st_ino, found.st_mtime_ns, f", "0, 0, 0, f"),
-    "hidden files are given": ("(?![.]|\\Z)(?:{'|'.join(either)})", "(?:.?hidden|.|mark-.*)\\Z"),
-    "a rescan is one in name": ("        directories = [top]\n", "        return\n"),
-    "what is moved in is not heard": ("self._check(target, gone=True, whole=True)", "pass"),
-}
+serial = itertools.count(1)
+TWINS = [
+    Twin("remembers a file that goes", gives_once(name_and_look), "AssertionError: not given: {"),
+    Twin(
+        "takes each look for that of a new file",
+        sees_files(lambda _: {"st_mtime_ns": next(serial)}),
+        "AssertionError: given for nothing: {",
+    ),
+    Twin(
+        "tells files by their size alone",
+        sees_files(lambda _: {"st_dev": 0, "st_ino": 0, "st_mtime_ns": 0}),
+        "AssertionError: not given: {",
+    ),
+    Twin("gives hidden files", gives_hidden(), "AssertionError: given for nothing: {"),
+    Twin(
+        "finds nothing when it scans again",
+        scans_by(lambda time, there: there if time < 2 else []),
+        "AssertionError: not given: {",
+    ),
+    Twin(
+        "does not hear of what is moved in",
+        deaf_to(events.FileMovedEvent),
+        "AssertionError: not given: {",
+    ),
+]
 
 
-@pytest.mark.twin("FW-1", "FW-2")
-@pytest.mark.parametrize("fault", TWINS.values(), ids=TWINS)
-def test_the_model_catches_a_broken_twin(fault: tuple[str, str]) -> None:
-    broken = twin("bridges/file_watch.py", fault)
-    failures: list[str] = []
-    # What it has found hypothesis may fail to find again, for the threads and the disk are real.
-    with pytest.raises((AssertionError, Flaky)):
-        run_state_machine_as_test(
-            machine(broken, failures),
-            settings=settings(
-                max_examples=200,
-                stateful_step_count=30,
-                phases=[Phase.generate],
-                derandomize=True,
-                database=None,
-            ),
+@pytest.mark.parametrize(
+    "twin",
+    [
+        pytest.param(
+            twin, id=twin.name, marks=pytest.mark.twin("FW-1", fault=twin.name, fails=twin.ends)
         )
-    assert failures
+        for twin in TWINS
+    ],
+)
+def test_the_model_catches_a_broken_twin(twin: Twin) -> None:
+    failures: list[str] = []
+    broken = machine(build(COMPONENT, twin.fault), failures)
+    plan = settings(
+        max_examples=200,
+        stateful_step_count=30,
+        phases=[Phase.generate],
+        derandomize=True,
+        database=None,
+    )
+
+    def search() -> None:
+        try:
+            run_state_machine_as_test(broken, settings=plan)
+        except Flaky:  # what it has found it may fail to find again: threads and disk are real
+            raise AssertionError(failures[0]) from None
+
+    must_fail(twin, search)
