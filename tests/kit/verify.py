@@ -1,21 +1,15 @@
 """`nox -s verify -- NAME…`: prove components or guarantees quickly, and say what holds.
 
 `python -m tests.kit.verify ttl_cache` does it in an environment that has the tests' packages.
-It is a pytest plugin as well: a progress bar meanwhile, a line for each guarantee at the end.
 """
 
 import os
+import subprocess
 import sys
-from collections import defaultdict
-from typing import Any
 
-import pytest
-
-from tests.kit import ROOT, ledger
-from tests.kit.catalogue import all_promises, proof_places, select
+from tests.kit import ROOT
+from tests.kit.catalogue import proof_places, select
 from tests.kit.estimate import seconds
-
-_WIDTH = 30
 
 
 def main(names: list[str]) -> int:
@@ -25,7 +19,7 @@ def main(names: list[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    arguments = ["-p", "tests.kit.verify", "-q", "--no-header", "-n", "auto", "--dist=worksteal"]
+    arguments = ["-p", "tests.kit.progress", "-q", "--no-header", "-n", "auto", "--dist=worksteal"]
     for component in selection.components:
         arguments += [str(place.relative_to(ROOT)) for place in proof_places(component)]
         if not selection.guarantees:
@@ -38,97 +32,8 @@ def main(names: list[str]) -> int:
     expected = seconds(selection.components, selection.guarantees)
     about = f"about {expected:.0f} s" if expected else "not measured yet"
     print(f"Proving {what}: quick profile, {about} on {os.cpu_count()} processors.", flush=True)
-    return pytest.main([*arguments, "--markdown-docs", "-p", "no:cacheprovider"])
-
-
-class _Bar:
-    """A line that fills up while the tests run."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done = max(total, 1), 0
-        self._out = sys.__stdout__ or sys.stdout  # pytest captures the other
-        self._live = self._out.isatty()
-
-    def step(self) -> None:
-        """Another test is through."""
-        self._done += 1
-        filled = _WIDTH * self._done // self._total
-        before = _WIDTH * (self._done - 1) // self._total
-        if self._live:
-            bar = "#" * filled + "." * (_WIDTH - filled)
-            end = "\n" if self._done == self._total else ""
-            self._out.write(f"\r[{bar}] {self._done} of {self._total} tests{end}")
-        elif filled > before:  # in a log: the bar grows in one line
-            end = "\n" if self._done == self._total else ""
-            self._out.write("#" * (filled - before) + end)
-        self._out.flush()
-
-
-_bar: _Bar | None = None
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
-        reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
-        reporter.showfspath = False
-        reporter._show_progress_info = False
-
-
-def pytest_report_teststatus(
-    report: pytest.TestReport | pytest.CollectReport,
-) -> tuple[str, str, str] | None:
-    """No letter for what passes: the bar tells."""
-    if report.passed:
-        return ("passed" if getattr(report, "when", "") == "call" else "", "", "")
-    return None
-
-
-def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
-    """The workers know how many tests there are."""
-    global _bar
-    _bar = _bar or _Bar(len(ids))
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    global _bar
-    if session.items and not hasattr(session.config, "workerinput"):
-        _bar = _Bar(len(session.items))
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "teardown" and _bar is not None:
-        _bar.step()
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """A line for each guarantee: whether it holds, by how many tests and schedules."""
-    rows: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(float))
-    for result in ledger.results(config):
-        for identifier in {*result["guarantees"], *result["twins"]}:
-            row = rows[identifier]
-            row["seconds"] += result["seconds"]
-            kind = "checks" if identifier in result["guarantees"] else "twins"
-            row[f"{kind} {result['outcome']}"] += 1
-            if kind == "checks":
-                row["schedules"] += sum(each["schedules"] for each in result["explored"])
-                row["schedules"] += result["examples"]
-    order = list(all_promises())
-    for identifier in sorted(rows, key=order.index):
-        terminalreporter.write_line(line(identifier, rows[identifier]))
-
-
-def line(identifier: str, row: dict[str, Any]) -> str:
-    """One guarantee in words."""
-    broken = int(row["checks failed"])
-    blind = int(row["twins failed"])
-    word = "BROKEN" if broken else "unsure" if blind or not row["checks passed"] else "holds"
-    parts = [f"{int(row['checks passed'])} checks"]
-    if row["schedules"]:
-        parts.append(f"{int(row['schedules']):,} schedules and examples")
-    parts.append(f"{int(row['twins passed'])} broken twins caught")
-    parts += [f"{broken} checks failed"] * bool(broken) + [f"{blind} twins missed"] * bool(blind)
-    return f"{identifier:<6} {word:<7} {', '.join(parts)}; {row['seconds']:.1f} s"
+    arguments += ["--markdown-docs", "-p", "no:cacheprovider"]
+    return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=ROOT)
 
 
 if __name__ == "__main__":
