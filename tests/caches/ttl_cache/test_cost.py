@@ -74,11 +74,15 @@ class Value:
 
     alive = 0
 
-    def __init__(self) -> None:
+    def __init__(self, *_: object) -> None:
         Value.alive += 1
 
     def __del__(self) -> None:
         Value.alive -= 1
+
+
+class Seconds(Value, float):
+    """A time to live that is counted as well."""
 
 
 def check_a_sweep_lets_others_in(m: ModuleType) -> None:
@@ -149,6 +153,14 @@ def test_cost(proof: Proof) -> None:
 @each_twin(COSTS)
 def test_cost_is_checked(proof: Proof, twin: Twin) -> None:
     proof.must_fail(twin, COMPONENT)
+
+
+def test_twice_as_many_times_to_live_are_kept_as_entries_and_a_few() -> None:
+    gc.collect()
+    cache, before = ttl_cache.TTLCache[int, int](100.0, 50, clock=Clock()), Value.alive
+    for number in range(5_000):
+        cache.set(number, number, ttl=Seconds(1.0 + number))
+        assert Value.alive - before <= 2 * 50 + 65
 
 
 # What a call drops.
