@@ -11,6 +11,8 @@ import pytest
 
 from tests.kit.fakes import PATIENCE, Clock
 from tests.kit.primitives import rebind
+from tests.kit.proofs import Proof
+from tests.kit.twins import Twin
 
 
 class Gate(threading.Event):
@@ -20,6 +22,13 @@ class Gate(threading.Event):
 
     def pass_through(self) -> None:
         assert self.wait(self.patience), "the gate was not opened"
+
+
+def must_fail(proof: Proof, twin: Twin) -> None:
+    """The check fails on the twin, where a gate may stay shut."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Gate, "patience", 0.2)
+        proof.must_fail(twin, "bridges/parallel_execute")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from tests.bridges.parallel_execute.helpers import (
     clocked,
     fail,
     join_own_threads,
+    must_fail,
     outcomes,
     own_threads,
     watch,
@@ -441,13 +442,10 @@ PROOFS = [
 
 
 @each_proof(PROOFS)
-def test_promise(proof: Proof) -> None:
+def test_an_ending(proof: Proof) -> None:
     proof.hold(module)
 
 
 @each_twin(PROOFS)
-def test_check_catches_a_broken_twin(
-    proof: Proof, twin: Twin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Gate, "patience", 0.2)  # here the gate may stay shut
-    proof.must_fail(twin, "bridges/parallel_execute")
+def test_check_catches_a_twin_that_ends_otherwise(proof: Proof, twin: Twin) -> None:
+    must_fail(proof, twin)

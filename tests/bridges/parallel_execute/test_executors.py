@@ -31,6 +31,7 @@ from tests.bridges.parallel_execute.helpers import (
     Inline,
     clocked,
     fail,
+    must_fail,
     outcomes,
     watch,
 )
@@ -264,16 +265,13 @@ PROOFS = [
 
 
 @each_proof(PROOFS)
-def test_promise(proof: Proof) -> None:
+def test_with_an_executor(proof: Proof) -> None:
     proof.hold(module)
 
 
 @each_twin(PROOFS)
-def test_check_catches_a_broken_twin(
-    proof: Proof, twin: Twin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Gate, "patience", 0.2)  # here the gate may stay shut
-    proof.must_fail(twin, "bridges/parallel_execute")
+def test_check_catches_a_twin_with_an_executor(proof: Proof, twin: Twin) -> None:
+    must_fail(proof, twin)
 
 
 # Any executor.

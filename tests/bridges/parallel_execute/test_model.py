@@ -1,12 +1,11 @@
 """parallel_execute against a plain loop, for whatever keys, operations and settings there are."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +13,8 @@ from reference_impl.bridges import parallel_execute
 from tests.bridges.parallel_execute import faults
 from tests.bridges.parallel_execute.helpers import Inline, clocked
 from tests.bridges.parallel_execute.helpers import outcomes as outcomes_of
-from tests.kit.profile import budget
-from tests.kit.twins import Twin, build, must_fail
+from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.twins import Twin
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,13 @@ def run(
     return outcomes_of(results), ran, told
 
 
-def check_determined(m: ModuleType) -> Callable[[], None]:
+USUAL = settings()
+# The same thousand examples each time: a hundred of chance can miss a twin's fault.
+SEARCH = settings(phases=[Phase.generate], database=None, derandomize=True, max_examples=1000)
+
+
+def check_like_a_plain_loop(m: ModuleType, how: settings = USUAL) -> None:
+    @how
     @given(
         keys=KEYS, workers=st.integers(1, 4), deadline=st.integers(0, 40), fail_fast=st.booleans()
     )
@@ -84,10 +89,11 @@ def check_determined(m: ModuleType) -> Callable[[], None]:
         assert ran == keys[: len(ran)]
         assert told == [(n, None) for n in range(1, len(ran) + 1)]
 
-    return check
+    check()
 
 
-def check_in_threads(m: ModuleType) -> Callable[[], None]:
+def check_threads_give_what_a_plain_loop_gives(m: ModuleType, how: settings = USUAL) -> None:
+    @how
     @given(keys=KEYS, workers=st.integers(1, 4), fail_fast=st.booleans(), pooled=st.booleans())
     def check(keys: list[Key], workers: int, fail_fast: bool, pooled: bool) -> None:
         pool = ThreadPoolExecutor(2) if pooled else None
@@ -105,54 +111,41 @@ def check_in_threads(m: ModuleType) -> Callable[[], None]:
         elif workers == 1:
             assert outcomes == plain_loop(keys, float("inf"), fail_fast)
 
-    return check
-
-
-@pytest.mark.guarantee("PE-1")
-def test_like_a_plain_loop() -> None:
-    check_determined(parallel_execute)()
-
-
-@pytest.mark.guarantee("PE-2")
-def test_threads_give_what_a_plain_loop_gives() -> None:
-    settings(max_examples=budget(50, 100))(check_in_threads(parallel_execute))()
+    check()
 
 
 LIKE_A_LOOP = "AssertionError: assert outcomes == plain_loop(keys, deadline, fail_fast)"
 TOLD = "AssertionError: assert told == [(n, None) for n in range(1, len(ran) + 1)]"
-TWINS = [
-    ("PE-1", check_determined, Twin("gives 0 for each value", faults.gives_zero, LIKE_A_LOOP)),
-    ("PE-1", check_determined, Twin("ignores deadlines", faults.ignores_deadlines, LIKE_A_LOOP)),
-    ("PE-1", check_determined, Twin("ignores fail_fast", faults.ignores_fail_fast, LIKE_A_LOOP)),
-    ("PE-1", check_determined, Twin("tells of no progress", faults.tells_of_no_progress, TOLD)),
-    (
+PROOFS = [
+    Proof(
+        "PE-1",
+        check_like_a_plain_loop,
+        [
+            Twin("gives 0 for each value", faults.gives_zero, LIKE_A_LOOP),
+            Twin("ignores deadlines", faults.ignores_deadlines, LIKE_A_LOOP),
+            Twin("ignores fail_fast", faults.ignores_fail_fast, LIKE_A_LOOP),
+            Twin("tells of no progress", faults.tells_of_no_progress, TOLD),
+        ],
+    ),
+    Proof(
         "PE-2",
-        check_in_threads,
-        Twin(
-            "mistakes each error for another",
-            faults.mistakes_errors,
-            "AssertionError: came in (outcome(key), CancelledError)",
-        ),
+        check_threads_give_what_a_plain_loop_gives,
+        [
+            Twin(
+                "mistakes each error for another",
+                faults.mistakes_errors,
+                "AssertionError: came in (outcome(key), CancelledError)",
+            )
+        ],
     ),
 ]
 
 
-@pytest.mark.parametrize(
-    ("check", "twin"),
-    [
-        pytest.param(
-            check,
-            twin,
-            id=twin.name,
-            marks=pytest.mark.twin(guarantee, fault=twin.name, fails=twin.ends),
-        )
-        for guarantee, check, twin in TWINS
-    ],
-)
-def test_a_broken_twin_differs(
-    check: Callable[[ModuleType], Callable[[], None]], twin: Twin
-) -> None:
-    broken = build("bridges/parallel_execute", twin.fault)
-    # The same thousand examples each time: a hundred of chance can miss the fault.
-    search = settings(phases=[Phase.generate], database=None, derandomize=True, max_examples=1000)
-    must_fail(twin, search(check(broken)))
+@each_proof(PROOFS)
+def test_model(proof: Proof) -> None:
+    proof.hold(parallel_execute)
+
+
+@each_twin(PROOFS)
+def test_a_broken_twin_differs(proof: Proof, twin: Twin) -> None:
+    proof.must_fail(twin, "bridges/parallel_execute", SEARCH)

@@ -17,6 +17,7 @@ from reference_impl.bridges import parallel_execute as module
 from tests.bridges.parallel_execute import faults
 from tests.bridges.parallel_execute.helpers import (
     Gate,
+    must_fail,
     outcomes,
     own_threads,
     watch,
@@ -333,8 +334,5 @@ def test_promise(proof: Proof) -> None:
 
 
 @each_twin(PROOFS)
-def test_check_catches_a_broken_twin(
-    proof: Proof, twin: Twin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Gate, "patience", 0.2)  # here the gate may stay shut
-    proof.must_fail(twin, "bridges/parallel_execute")
+def test_check_catches_a_broken_twin(proof: Proof, twin: Twin) -> None:
+    must_fail(proof, twin)

@@ -19,7 +19,8 @@ from hypothesis.stateful import (
 
 from reference_impl.queues import memory_queue
 from tests.kit.profile import budget
-from tests.kit.twins import Twin, build, must_fail
+from tests.kit.proofs import Proof, each_twin
+from tests.kit.twins import Twin
 from tests.queues.memory_queue import faults, inside
 
 LIVE = ("pending", "processing", "failed", "suspended")
@@ -225,69 +226,70 @@ class TestInside(Inspected.TestCase):  # type: ignore[misc,name-defined]
     settings = settings(max_examples=budget(30, 100), stateful_step_count=40)
 
 
+SEARCH = settings(
+    max_examples=2000,
+    stateful_step_count=40,
+    phases=[Phase.generate],
+    derandomize=True,
+    database=None,
+)
 SAME = "AssertionError: for i in self.queue] == ["  # the queue holds what the model holds
-TWINS = [
-    Twin(
-        "claims the least urgent",
-        faults.claims(lambda pending: max(pending, key=lambda item: item.priority)),
-        'AssertionError: item.id == pending[0]["id"]',
-    ),
-    Twin(
-        "leaves what it claims in its line",
-        faults.leaves_it_in_its_line,
-        "AssertionError: for item in found] == [",
-    ),
-    Twin(
-        "counts what was removed",
-        faults.counts_what_was_removed,
-        "AssertionError: self.queue.size == len(self.queue) == len(self.rows)",
-    ),
-    Twin("counts no attempt", faults.counts_no_attempt, SAME),
-    Twin(
-        "believes the last to speak",
-        faults.believes_the_last,
-        ("Failed: DID NOT RAISE StaleItemError", "QueueFull: self.queue.update(item)"),
-    ),
-    Twin(
-        "leaves the old version",
-        faults.leaves_the_old_version,
-        "StaleItemError: self.queue.update(item)",
-    ),
-    Twin("never forgets", faults.never_forgets, SAME),
-    Twin("has room for one more", faults.has_room_for_one_more, "Failed: DID NOT RAISE QueueFull"),
-    Twin("never gives up", faults.never_gives_up, "AssertionError: assert call() == sum("),
-    Twin(
-        "makes up ids in use",
-        faults.makes_up_ids_in_use,
-        ("AssertionError: an id in use was made up", "Failed: DID NOT RAISE QueueFull", SAME),
-    ),
-    Twin("loses what it refuses", faults.loses_what_it_refuses, SAME),
-    Twin(
-        "closes in name only",
-        faults.closes_in_name_only,
-        ("Failed: DID NOT RAISE QueueClosed", "TimeoutError: self.queue.wait_next(timeout=0)"),
-    ),
-]
 
 
-@pytest.mark.parametrize(
-    "twin",
+def check_model(m: ModuleType) -> None:
+    run_state_machine_as_test(machine(m), settings=SEARCH)
+
+
+PROOF = Proof(
+    "MQ-3",
+    check_model,
     [
-        pytest.param(
-            twin,
-            id=twin.name,
-            marks=pytest.mark.twin("MQ-3", fault=twin.name, fails=twin.ends),
-        )
-        for twin in TWINS
+        Twin(
+            "claims the least urgent",
+            faults.claims(lambda pending: max(pending, key=lambda item: item.priority)),
+            'AssertionError: item.id == pending[0]["id"]',
+        ),
+        Twin(
+            "leaves what it claims in its line",
+            faults.leaves_it_in_its_line,
+            "AssertionError: for item in found] == [",
+        ),
+        Twin(
+            "counts what was removed",
+            faults.counts_what_was_removed,
+            "AssertionError: self.queue.size == len(self.queue) == len(self.rows)",
+        ),
+        Twin("counts no attempt", faults.counts_no_attempt, SAME),
+        Twin(
+            "believes the last to speak",
+            faults.believes_the_last,
+            ("Failed: DID NOT RAISE StaleItemError", "QueueFull: self.queue.update(item)"),
+        ),
+        Twin(
+            "leaves the old version",
+            faults.leaves_the_old_version,
+            "StaleItemError: self.queue.update(item)",
+        ),
+        Twin("never forgets", faults.never_forgets, SAME),
+        Twin(
+            "has room for one more", faults.has_room_for_one_more, "Failed: DID NOT RAISE QueueFull"
+        ),
+        Twin("never gives up", faults.never_gives_up, "AssertionError: assert call() == sum("),
+        Twin(
+            "makes up ids in use",
+            faults.makes_up_ids_in_use,
+            ("AssertionError: an id in use was made up", "Failed: DID NOT RAISE QueueFull", SAME),
+        ),
+        Twin("loses what it refuses", faults.loses_what_it_refuses, SAME),
+        Twin(
+            "closes in name only",
+            faults.closes_in_name_only,
+            ("Failed: DID NOT RAISE QueueClosed", "TimeoutError: self.queue.wait_next(timeout=0)"),
+        ),
     ],
 )
-def test_the_model_catches_a_broken_twin(twin: Twin) -> None:
-    broken = build("queues/memory_queue", twin.fault)
-    search = settings(
-        max_examples=2000,
-        stateful_step_count=40,
-        phases=[Phase.generate],
-        derandomize=True,
-        database=None,
-    )
-    must_fail(twin, lambda: run_state_machine_as_test(machine(broken), settings=search))
+
+
+@each_twin([PROOF])
+def test_the_model_catches_a_broken_twin(proof: Proof, twin: Twin) -> None:
+    proof.must_fail(twin, "queues/memory_queue")
