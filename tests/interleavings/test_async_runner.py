@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -24,11 +24,11 @@ from unittest import mock
 import pytest
 
 from reference_impl.bridges import async_runner
+from tests.bridges.async_runner.helpers import FILE, IS_NOWHERE
 from tests.kit.explore import Interleavings, Schedules
-from tests.kit.proofs_old import Faults, Proof, each_proof, each_twin
-from tests.kit.twins import twin
-
-FILE = "bridges/async_runner.py"
+from tests.kit.primitives import rebind, unlocked
+from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.twins import Twin, build, edit
 
 interleave_test = pytest.importorskip("interleave_test")
 spawn: Callable[..., Any] = interleave_test.spawn
@@ -143,6 +143,15 @@ class ModelLoop:
         finally:
             self._stopping = False
 
+    def run_next(self) -> None:
+        callback, arguments = self._line.popleft()
+        callback(*arguments)
+
+    def run_all(self) -> None:
+        """As long as there is something, without a wait."""
+        while self._line:
+            self.run_next()
+
     def stop(self) -> None:
         self._stopping = True
 
@@ -175,9 +184,8 @@ async def wait_for_all(
 
 
 @contextmanager
-def started(m: ModuleType) -> Iterator[Any]:
-    """A runner on a model's loop; at the end it is closed, and its loop did nothing wrong."""
-    loop = ModelLoop()
+def seen(m: ModuleType, loop: Any, **threads: Any) -> Iterator[None]:
+    """The component sees this loop in the place of asyncio's, and perhaps other threads."""
     model = SimpleNamespace(
         new_event_loop=lambda: loop,
         get_running_loop=lambda: loop,
@@ -187,18 +195,53 @@ def started(m: ModuleType) -> Iterator[Any]:
         wait=wait_for_all,
         sleep=lambda _: Pause(),
     )
-    patches: dict[str, Any] = {
-        "asyncio": model,
-        "ThreadPoolExecutor": lambda **_: None,
-        "_runners": {},
-    }
-    with mock.patch.multiple(m, **patches):
+    undo = rebind(m, **threads)
+    try:
+        with mock.patch.multiple(m, asyncio=model, ThreadPoolExecutor=lambda **_: None):
+            yield
+    finally:
+        undo()
+
+
+@contextmanager
+def started(m: ModuleType) -> Iterator[Any]:
+    """A runner on a model's loop; at the end it is closed, and its loop, too."""
+    loop = ModelLoop()
+    with seen(m, loop):
         runner = m.AsyncRunner()
         runner.start()
         yield runner
         runner.close()
         assert loop.closed
-        assert not runner._open
+
+
+class NoThread:
+    """A thread that never runs: the model makes the loop's turns."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+
+@contextmanager
+def ended(m: ModuleType) -> Iterator[tuple[Any, ModelLoop]]:
+    """The future of a coroutine that has ended, which the loop is about to tell it."""
+    loop = ModelLoop()
+
+    async def done() -> str:
+        return "done"
+
+    with seen(m, loop, Thread=NoThread):
+        runner = m.AsyncRunner()
+        runner.start()
+        future = runner.submit(done())
+        loop.run_next()  # it gets its task
+        loop.run_next()  # which makes its only step
+        yield future, loop
+        loop.run_all()
+    loop.current = None  # which refers to the runner
 
 
 class Job:
@@ -297,45 +340,29 @@ def two_submissions_and_close(m: ModuleType) -> None:
             assert job.ended
 
 
-class Ended:
-    """A task that has returned."""
-
-    def cancelled(self) -> bool:
-        return False
-
-    def exception(self) -> None:
-        return None
-
-    def result(self) -> str:
-        return "done"
-
-    def cancel(self) -> None:
-        raise AssertionError("a task was cancelled that had ended")
-
-
 def a_cancellation_and_the_end(m: ModuleType) -> None:
     """Who cancels is told the truth, who waits is told once. Without a thread for the loop."""
     told: list[Any] = []
-    future = m._Submission(None, ModelLoop())
-    future.add_done_callback(told.append)
-    waiter = spawn(concurrent.futures.wait, [future], name="waiter")
-    canceller = spawn(future.cancel, name="canceller")
-    loop = spawn(future.settle, Ended(), name="loop")
-    assert result(waiter).done == {future}
-    was_cancelled = result(canceller)
-    result(loop)
-    assert outcome(future) == ("cancelled" if was_cancelled else "done")
-    assert told == [future]
+    with ended(m) as (future, loop):
+        future.add_done_callback(told.append)
+        waiter = spawn(concurrent.futures.wait, [future], name="waiter")
+        canceller = spawn(future.cancel, name="canceller")
+        turns = spawn(loop.run_all, name="loop")
+        assert result(waiter).done == {future}
+        was_cancelled = result(canceller)
+        result(turns)
+        assert outcome(future) == ("cancelled" if was_cancelled else "done")
+        assert told == [future]
 
 
 def two_cancellations_and_the_end(m: ModuleType) -> None:
-    future = m._Submission(None, ModelLoop())
-    cancellers = [spawn(future.cancel), spawn(future.cancel)]
-    loop = spawn(future.settle, Ended())
-    answers = [result(canceller) for canceller in cancellers]
-    result(loop)
-    assert concurrent.futures.wait([future], timeout=0).done == {future}
-    assert outcome(future) == ("cancelled" if any(answers) else "done")
+    with ended(m) as (future, loop):
+        cancellers = [spawn(future.cancel), spawn(future.cancel)]
+        turns = spawn(loop.run_all)
+        answers = [result(canceller) for canceller in cancellers]
+        result(turns)
+        assert concurrent.futures.wait([future], timeout=0).done == {future}
+        assert outcome(future) == ("cancelled" if any(answers) else "done")
 
 
 def a_cancellation_and_the_runner(m: ModuleType) -> None:
@@ -441,105 +468,120 @@ def an_exit_and_another(m: ModuleType) -> None:
         assert outcome(future) == "done"
 
 
-NO_LOCK: Faults = [
+RIGHT = "not self._right_to_settle.acquire(blocking=False)"
+LOOK_FIRST = Twin(
+    "looks whether a future is settled, and then settles it",
+    edit("_Submission.cancel", RIGHT, "self.done()")
+    + edit("_Submission.settle", RIGHT, "self.done()"),
     (
-        "with self._lock:\n            if self._state == _RUNNING and",
-        "if True:\n            if self._state == _RUNNING and",
-    )
-]
-NO_RIGHT: Faults = [
-    (
-        "if not self._right_to_settle.acquire(blocking=False):\n            return",
-        "if False: return",
+        "AssertionError: outcome(future)",
+        "AssertionError: told == [future]",
+        "RuntimeError: Future in unexpected state",
+        "deadlock",
     ),
-    ("elif not self._right_to_settle.acquire(blocking=False):", "elif False:"),
-]
-LOOK_FIRST: Faults = [
-    (
-        "if not self._right_to_settle.acquire(blocking=False):\n            return super",
-        "if self.done():\n            return super",
+)
+NO_RIGHT = Twin(
+    "lets everybody settle a future",
+    unlocked(),
+    ("AssertionError: outcome(future)", "InvalidStateError", "RuntimeError", "deadlock"),
+)
+LEFT = "AssertionError: run returned while the coroutine went on"
+NO_WAIT = Twin(
+    "does not wait for the clean-up after a timeout",
+    edit("AsyncRunner.run", "return submission.result()", "raise CancelledError"),
+    LEFT,
+)
+NO_SECOND_LOOK = Twin(
+    "loses a result that comes just when the time is up",
+    edit(
+        "AsyncRunner.run", "return submission.result()", "wait([submission])\nraise CancelledError"
     ),
-    ("elif not self._right_to_settle.acquire(blocking=False):", "elif self.done():"),
-]
-NO_WAIT: Faults = [
+    "AssertionError: a result was lost",
+)
+WAIT = "_, ours = await asyncio.wait(ours, timeout=_LOOK_EVERY if others - rest else None)"
+NOT_AWAITED = edit("AsyncRunner._wind_down", WAIT, "break")
+UNHURRIED = Twin(
+    "stops its loop without what is still open",
+    NOT_AWAITED + edit("AsyncRunner._wind_down", "await _end_tasks(rest)", ""),
+    "AssertionError: job.ended",
+)
+CLOSED_IS_ENDED = Twin(
+    "takes a runner that is being closed for one that has ended",
+    edit(
+        "AsyncRunner.close",
+        "if not self._ended.wait(timeout): ...",
+        """
+        if self._is_winding_down:
+            return
+        if not self._ended.wait(timeout):
+            ...
+        """,
+    ),
     (
-        "                return submission.result()\n            except",
-        "                raise CancelledError\n            except",
-    )
-]
-# A result that comes just when the time is up is lost.
-NO_SECOND_LOOK: Faults = [
-    (
-        "                return submission.result()\n            except",
-        "                wait([submission]); raise CancelledError\n            except",
-    )
-]
-# The loop is stopped without what is still open.
-WAIT = "_, ours = await asyncio.wait(ours, timeout=_LOOK_EVERY if others - rest else None)\n"
-UNHURRIED: Faults = [(f"            {WAIT}        await _end_tasks(rest)\n", "            break\n")]
-CLOSED_IS_ENDED: Faults = [
-    (
-        "        if not self._ended.wait(timeout):",
-        "        if self._is_winding_down:\n            return\n"
-        "        if not self._ended.wait(timeout):",
-    )
-]
-ONE_RUN: Faults = [
-    ("except (SystemExit, KeyboardInterrupt) as error:", "except ValueError as error:")
-]
+        "AssertionError: before the future had settled",
+        "AssertionError: this future never settles",
+        "AssertionError: loop.closed",
+    ),
+)
 
-PROOFS = {
-    "a_submission_and_close": Proof(
+PROOFS = [
+    Proof(
         "AR-3",
         a_submission_and_close,
-        [NO_LOCK],
+        [
+            Twin(
+                "accepts a coroutine without the lock",
+                unlocked("AsyncRunner.submit"),
+                ("RuntimeError: Event loop is closed", "AssertionError: this future never settles"),
+            )
+        ],
         granularity="line",
         diagram="Without the lock, a coroutine is handed to a loop that has ended",
     ),
-    "a_cancellation_and_the_end": Proof(
+    Proof(
         "AR-1",
         a_cancellation_and_the_end,
         [LOOK_FIRST, NO_RIGHT],
         diagram="Who looks before settling may settle twice",
     ),
-    "two_cancellations_and_the_end": Proof(
-        "AR-1", two_cancellations_and_the_end, [LOOK_FIRST, NO_RIGHT]
-    ),
-    "a_cancellation_and_the_runner": Proof(
-        "AR-1", a_cancellation_and_the_runner, [LOOK_FIRST], granularity="line"
-    ),
-    "a_cancellation_and_close": Proof(
-        "AR-2", a_cancellation_and_close, [UNHURRIED], granularity="line"
-    ),
-    "two_closes": Proof("AR-2", two_closes, [CLOSED_IS_ENDED], granularity="line"),
-    "a_close_that_gives_up_and_another": Proof(
-        "AR-2", a_close_that_gives_up_and_another, [CLOSED_IS_ENDED], granularity="line"
-    ),
-    "a_timeout_and_the_end": Proof("AR-5", a_timeout_and_the_end, [NO_WAIT, NO_SECOND_LOOK]),
-    "a_timeout_and_close": Proof("AR-5", a_timeout_and_close, [NO_WAIT], granularity="line"),
-    "run_in_the_own_thread": Proof(
+    Proof("AR-1", two_cancellations_and_the_end, [LOOK_FIRST, NO_RIGHT]),
+    Proof("AR-1", a_cancellation_and_the_runner, [LOOK_FIRST], granularity="line"),
+    Proof("AR-2", a_cancellation_and_close, [UNHURRIED], granularity="line"),
+    Proof("AR-2", two_closes, [CLOSED_IS_ENDED], granularity="line"),
+    Proof("AR-2", a_close_that_gives_up_and_another, [CLOSED_IS_ENDED], granularity="line"),
+    Proof("AR-5", a_timeout_and_the_end, [NO_WAIT, NO_SECOND_LOOK]),
+    Proof("AR-5", a_timeout_and_close, [NO_WAIT], granularity="line"),
+    Proof(
         "AR-4",
         run_in_the_own_thread,
-        [[("            self._check_thread()\n", "")]],
+        [Twin("does not know its own thread", IS_NOWHERE, "deadlock")],
         granularity="line",
     ),
-    "an_exit_and_another": Proof("AR-1", an_exit_and_another, [ONE_RUN], granularity="line"),
-}
+    Proof(
+        "AR-1",
+        an_exit_and_another,
+        [
+            Twin(
+                "ends its loop with a SystemExit",
+                edit("AsyncRunner._run_loop", "(SystemExit, KeyboardInterrupt)", "ValueError"),
+                ("SystemExit", "deadlock", "AssertionError: outcome(future)"),
+            )
+        ],
+        granularity="line",
+    ),
+]
 
 
 @each_proof(PROOFS)
 def test_every_schedule(proof: Proof, interleavings: Interleavings) -> None:
-    interleavings.prove(lambda: proof.model(async_runner), **proof.search)
+    proof.explore(async_runner, interleavings)
+    gc.collect()  # runners that were never closed: the interpreter's exit would close them
 
 
 @each_twin(PROOFS)
-def test_the_search_catches_a_broken_twin(
-    proof: Proof, faults: Faults, interleavings: Interleavings
-) -> None:
-    broken = twin(FILE, *faults)
-    diagram = proof.diagram if faults is proof.twins[0] else None
+def test_the_search_catches_a_twin(proof: Proof, twin: Twin, interleavings: Interleavings) -> None:
     with left_behind():
-        interleavings.catch(lambda: proof.model(broken), diagram=diagram, **proof.search)
+        proof.catch(twin, FILE, interleavings)
 
 
 @pytest.mark.guarantee("AR-3")
@@ -596,37 +638,111 @@ class Work:
             raise
 
 
-DIAGRAM = "A close that cancels what was cancelled before breaks off its clean-up"
+class Thread:
+    """A thread that runs when it is told to."""
+
+    def __init__(self, *, target: Callable[..., None], args: tuple[Any, ...], **_: object) -> None:
+        self.run: Callable[[], None] = lambda: target(*args)
+
+    def start(self) -> None:
+        pass
+
+    def join(self) -> None:
+        pass
 
 
-class AtOnce:
-    """Calls at once what is posted, in the order that the runner relies on."""
+class LoopHere:
+    """The loop that runs the model, as the runner's own.
+
+    It calls at once what is posted, in the order that the runner relies on.
+    """
+
+    def __init__(self) -> None:
+        self.create_task = asyncio.get_running_loop().create_task
+        self.stopped, self.closed = asyncio.Event(), False
+        self.stop = self.stopped.set
 
     def call_soon_threadsafe(
         self, callback: Callable[..., object], *arguments: Any, context: Any = None
     ) -> None:
         (context or contextvars.copy_context()).run(callback, *arguments)
 
+    def set_default_executor(self, executor: object) -> None:
+        pass
 
-def winding_down(module: ModuleType, *names: str) -> Callable[[], Coroutine[Any, Any, None]]:
+    async def shutdown_asyncgens(self) -> None:
+        pass
+
+    async def shutdown_default_executor(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class RunnerHere:
+    """A runner on the loop that runs the model; `end` closes it."""
+
+    def __init__(self, m: ModuleType) -> None:
+        me, self._loop = asyncio.current_task(), LoopHere()
+        seen = SimpleNamespace(
+            **vars(asyncio)
+            | {
+                "new_event_loop": lambda: self._loop,
+                "get_running_loop": lambda: self._loop,
+                "Task": lambda coro, *, loop, name: asyncio.Task(coro, name=name),
+                "all_tasks": lambda: asyncio.all_tasks() - {me},
+            }
+        )
+        threads: list[Thread] = []
+
+        def thread(**options: Any) -> Thread:
+            threads.append(Thread(**options))
+            return threads[-1]
+
+        self._patch = mock.patch.multiple(m, asyncio=seen, ThreadPoolExecutor=lambda **_: None)
+        self._patch.start()
+        undo = rebind(m, Thread=thread)
+        self._runner = m.AsyncRunner()
+        self.submit = self._runner.submit
+        self._runner.start()
+        undo()
+        (self._thread,) = threads
+
+    async def end(self) -> None:
+        """Close it, and wait until it has ended."""
+        with suppress(TimeoutError):
+            self._runner.close(0)
+        await self._loop.stopped.wait()
+        self._thread.run()
+        self._runner.close()
+        assert self._loop.closed
+
+    def __enter__(self) -> "RunnerHere":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._patch.stop()
+
+
+def winding_down(m: ModuleType, *names: str) -> Callable[[], Coroutine[Any, Any, None]]:
     """A future is cancelled at any moment, and at any moment the runner is closed."""
 
     async def model() -> None:
-        work, runner = Work(), module.AsyncRunner()
-        runner._loop, runner._state = AtOnce(), "running"
-        futures = [runner.submit(getattr(work, name)()) for name in names]
+        work = Work()
+        with RunnerHere(m) as runner:
+            futures = [runner.submit(getattr(work, name)()) for name in names]
 
-        async def cancel() -> None:
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            futures[0].cancel()
+            async def cancel() -> None:
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                futures[0].cancel()
 
-        canceller = asyncio.create_task(cancel(), name="canceller")
-        for _ in range(4):
-            await asyncio.sleep(0)
-        runner._state = "closed"
-        await runner._wind_down()
-        await asyncio.sleep(1)  # of the loop's own time: every callback has been called
+            canceller = asyncio.create_task(cancel(), name="canceller")
+            for _ in range(4):
+                await asyncio.sleep(0)
+            await runner.end()
+            await asyncio.sleep(1)  # of the loop's own time: every callback has been called
         assert canceller.done()
         assert all(future.cancelled() for future in futures)
         # In an order that is not asyncio's a parent may cancel its child a second time.
@@ -636,65 +752,97 @@ def winding_down(module: ModuleType, *names: str) -> Callable[[], Coroutine[Any,
     return model
 
 
-SHAPES = {
-    "jobs": ("job", "job"),
-    "children": ("parent", "job"),
-    "background": ("job", "grandparent"),
-}
+def close_awaits_two_jobs(m: ModuleType) -> Callable[[], Coroutine[Any, Any, None]]:
+    return winding_down(m, "job", "job")
 
 
-@pytest.mark.guarantee("AR-2")
-@pytest.mark.parametrize("shape", SHAPES)
-def test_close_awaits_each_clean_up(shape: str, schedules: Schedules) -> None:
-    model = winding_down(async_runner, *SHAPES[shape])
-    schedules.prove(model, delays=2)
-    schedules.sample(model, schedules=300)
+def close_awaits_children(m: ModuleType) -> Callable[[], Coroutine[Any, Any, None]]:
+    return winding_down(m, "parent", "job")
 
 
-@pytest.mark.twin("AR-2")
-@pytest.mark.parametrize(
-    ("shape", "fault"),
-    [
-        ("jobs", (" and not self.is_task_cancelled:", ":")),
-        ("jobs", (f"            {WAIT}", "            break\n")),
-        (
-            "children",
-            ("        if task.cancelled():\n            self.cancel()\n        el", "        "),
-        ),
-        ("background", ("tasks.difference(cancelled)", "tasks")),
-    ],
-    ids=["cancelled twice", "not awaited", "not settled", "background"],
-)
-def test_a_close_that_breaks_a_clean_up_is_found(
-    shape: str, fault: tuple[str, str], schedules: Schedules
-) -> None:
-    model = winding_down(twin(FILE, fault), *SHAPES[shape])
-    diagram = DIAGRAM if fault[0].startswith(" and not") else None
+def close_awaits_background_tasks(m: ModuleType) -> Callable[[], Coroutine[Any, Any, None]]:
+    return winding_down(m, "job", "grandparent")
+
+
+BROKEN = "AssertionError: a clean-up was cancelled"
+ON_A_LOOP = [
+    Proof(
+        "AR-2",
+        close_awaits_two_jobs,
+        [
+            Twin(
+                "cancels a task twice",
+                edit("_Submission.cancel_task", "not self.is_task_cancelled", "True"),
+                BROKEN,
+            ),
+            Twin("does not await what was submitted", NOT_AWAITED, BROKEN),
+        ],
+        diagram="A close that cancels what was cancelled before breaks off its clean-up",
+    ),
+    Proof(
+        "AR-2",
+        close_awaits_children,
+        [
+            Twin(
+                "does not settle what was cancelled on the loop",
+                edit(
+                    "_Submission.settle",
+                    "self.cancel()",
+                    "pass",
+                ),
+                "AssertionError: all(future.cancelled()",
+            )
+        ],
+    ),
+    Proof(
+        "AR-2",
+        close_awaits_background_tasks,
+        [
+            Twin(
+                "cancels in the end what it cancelled before",
+                edit("_end_tasks", "tasks.difference(cancelled)", "tasks"),
+                BROKEN,
+            )
+        ],
+    ),
+]
+
+
+@each_proof(ON_A_LOOP)
+def test_every_schedule_of_a_loop(proof: Proof, schedules: Schedules) -> None:
+    model = proof.check(async_runner)
+    schedules.prove(model, delays=2)  # type: ignore[arg-type]
+    schedules.sample(model, schedules=300)  # type: ignore[arg-type]
+
+
+@each_twin(ON_A_LOOP)
+def test_the_schedules_catch_a_twin(proof: Proof, twin: Twin, schedules: Schedules) -> None:
+    model: Any = proof.check(build(FILE, twin.fault))
+    diagram = proof.diagram if twin is proof.twins[0] else None
     with left_behind():
-        schedules.catch(model, diagram=diagram, lanes=("model", "job", "canceller"))
+        schedules.catch(model, twin=twin, diagram=diagram, lanes=("model", "job", "canceller"))
 
 
-def clean_up_in_order(module: ModuleType) -> None:
+def check_clean_ups_after_any_number_of_turns(m: ModuleType) -> None:
     """asyncio's own order, in which no clean-up of a child is cancelled, however deep it is.
 
     The cancellation of a future and the close come after every number of turns.
     """
 
     async def model(cancel: int, close: int) -> None:
-        work, runner = Work(), module.AsyncRunner()
-        runner._loop, runner._state = AtOnce(), "running"
-        futures = [runner.submit(work.nested(depth)) for depth in range(4)]
-        futures.append(runner.submit(work.grandparent()))
-        for turn in range(max(cancel, close) + 1):
-            if turn == cancel:
-                for future in futures[::2]:
-                    future.cancel()
-            if turn == close:
-                runner._state = "closed"
-                await runner._wind_down()
-                break
+        work = Work()
+        with RunnerHere(m) as runner:
+            futures = [runner.submit(work.nested(depth)) for depth in range(4)]
+            futures.append(runner.submit(work.grandparent()))
+            for turn in range(max(cancel, close) + 1):
+                if turn == cancel:
+                    for future in futures[::2]:
+                        future.cancel()
+                if turn == close:
+                    await runner.end()
+                    break
+                await asyncio.sleep(0)
             await asyncio.sleep(0)
-        await asyncio.sleep(0)
         assert all(future.cancelled() for future in futures)
         assert work.broken == 0, "a clean-up was cancelled"
         assert work.clean == work.begun, "a clean-up was not awaited"
@@ -704,25 +852,38 @@ def clean_up_in_order(module: ModuleType) -> None:
             asyncio.run(model(cancel, close))
 
 
-@pytest.mark.guarantee("AR-2")
-def test_close_leaves_children_to_their_clean_up_after_any_number_of_turns() -> None:
-    clean_up_in_order(async_runner)
+SPREAD = "reached |= new\nawait asyncio.sleep(0)"
+IN_ORDER = [
+    Proof(
+        "AR-2",
+        check_clean_ups_after_any_number_of_turns,
+        [
+            Twin(
+                "cancels children that are being cancelled",
+                edit("AsyncRunner._wind_down", "not task.cancelling()", "True"),
+                BROKEN,
+            ),
+            Twin(
+                "cancels all in one turn",
+                edit("AsyncRunner._wind_down", "await _spread()", ""),
+                BROKEN,
+            ),
+            Twin(
+                "waits for one level of children",
+                edit("_spread", SPREAD, f"{SPREAD}\nbreak"),
+                BROKEN,
+            ),
+        ],
+    )
+]
 
 
-@pytest.mark.twin("AR-2")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        (" if not task.cancelling()}", "}"),
-        ("        await _spread()\n", ""),
-        (
-            "        reached |= new\n        await asyncio.sleep(0)\n",
-            "        reached |= new\n        await asyncio.sleep(0)\n        break\n",
-        ),
-    ],
-    ids=["all together", "all in one turn", "one level"],
-)
-def test_breaking_the_clean_up_of_children_is_found(fault: tuple[str, str]) -> None:
-    broken = twin(FILE, fault)
-    with left_behind(), pytest.raises(AssertionError, match="a clean-up was cancelled"):
-        clean_up_in_order(broken)
+@each_proof(IN_ORDER)
+def test_asyncios_own_order(proof: Proof) -> None:
+    proof.hold(async_runner)
+
+
+@each_twin(IN_ORDER)
+def test_asyncios_own_order_catches_a_twin(proof: Proof, twin: Twin) -> None:
+    with left_behind():
+        proof.must_fail(twin, FILE)

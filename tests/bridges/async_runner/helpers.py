@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import pytest
 
 from tests.kit.fakes import PATIENCE
+from tests.kit.primitives import rebind
 from tests.kit.proofs import Proof
 from tests.kit.twins import Fault, Twin, override, patch
 
@@ -233,13 +234,17 @@ class Forgetful:
         pass
 
 
+def forgets_places(module: ModuleType) -> None:
+    rebind(module, local=Forgetful)
+
+
 FORGETS_RESULTS = submitting(forgetting)
 LETS_THE_TASK_GO_ON = submitting(shielded)
 LEAVES_REFUSED_OPEN = override(
     "AsyncRunner.submit", lambda original: lambda runner, coro: original(runner, forgetting(coro))
 )
 STARTS_AGAIN = override("AsyncRunner.start", starts_again)
-IS_NOWHERE = seeing("threading", local=Forgetful)
+IS_NOWHERE = patch(forgets_places)
 
 
 def of_a_twin(test: Test) -> Test:
