@@ -28,6 +28,7 @@ from reference_impl.bridges import async_runner
 from tests.bridges.async_runner.helpers import FILE, IS_NOWHERE
 from tests.kit.explore import Interleavings, Schedules
 from tests.kit.primitives import rebind, unlocked
+from tests.kit.profile import budget
 from tests.kit.proofs import Proof, each_proof, each_twin
 from tests.kit.twins import Twin, build, edit
 
@@ -320,9 +321,8 @@ def result(thread: Any) -> Any:
 def a_submission_and_close(m: ModuleType) -> None:
     with started(m) as runner:
         job = Job(forever=True)
-        submitter = spawn(submit, runner, job, name="submitter")
         closer = spawn(runner.close, name="closer")
-        future = result(submitter)
+        future = submit(runner, job)
         closer.join()
         if future is not None:
             assert outcome(future) == "cancelled"
@@ -535,6 +535,7 @@ PROOFS = [
                 ("RuntimeError: Event loop is closed", "AssertionError: this future never settles"),
             )
         ],
+        preemptions=budget(1, 2),
         granularity="line",
         diagram="Without the lock, a coroutine is handed to a loop that has ended",
     ),
