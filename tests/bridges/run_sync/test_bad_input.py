@@ -12,9 +12,9 @@ import pytest
 
 from reference_impl.bridges import run_sync as component
 from reference_impl.bridges.run_sync import run_sync
-from tests.bridges.run_sync.faults import FILE, Call, around
+from tests.bridges.run_sync.faults import Call, around
 from tests.bridges.run_sync.helpers import Loops, answer, both_ways, within_a_loop
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof
 from tests.kit.twins import Twin
 
 
@@ -98,18 +98,6 @@ PROOFS = [
         ],
     )
 ]
-
-
-@each_proof(PROOFS)
-@both_ways
-def test_it_holds(proof: Proof, way: Call) -> None:
-    proof.hold(component, way)
-
-
-@each_twin(PROOFS)
-@both_ways
-def test_the_check_catches_a_twin(proof: Proof, twin: Twin, way: Call) -> None:
-    proof.must_fail(twin, FILE, way)
 
 
 @pytest.mark.guarantee("RS-6")

@@ -13,7 +13,7 @@ import pytest
 from reference_impl.bridges import run_sync as component
 from reference_impl.bridges.run_sync import run_sync
 from tests.bridges.run_sync import inside
-from tests.bridges.run_sync.faults import FILE, IMPORT, LEAVES_IT, Call, around, load
+from tests.bridges.run_sync.faults import IMPORT, LEAVES_IT, Call, around, load
 from tests.bridges.run_sync.helpers import (
     answer,
     both_ways,
@@ -22,7 +22,7 @@ from tests.bridges.run_sync.helpers import (
     within_a_loop,
 )
 from tests.kit.process import run_python
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof
 from tests.kit.twins import Twin, must_fail
 
 
@@ -120,18 +120,6 @@ PROOFS = [
         ],
     ),
 ]
-
-
-@each_proof(PROOFS)
-@both_ways
-def test_it_holds(proof: Proof, way: Call) -> None:
-    proof.hold(component, way)
-
-
-@each_twin(PROOFS)
-@both_ways
-def test_the_check_catches_a_twin(proof: Proof, twin: Twin, way: Call) -> None:
-    proof.must_fail(twin, FILE, way)
 
 
 @both_ways

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import weakref
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from reference_impl.bridges import run_sync as component
 from reference_impl.bridges.run_sync import run_sync
 from tests.bridges.run_sync import inside
-from tests.bridges.run_sync.faults import FILE, Call, seeing
+from tests.bridges.run_sync.faults import Call, seeing
 from tests.bridges.run_sync.helpers import (
     WAYS,
     Loops,
@@ -30,7 +29,7 @@ from tests.bridges.run_sync.helpers import (
     within_a_loop,
     without_a_loop,
 )
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof
 from tests.kit.twins import Twin
 
 # What a coroutine may leave.
@@ -262,21 +261,6 @@ PROOFS = [
         ],
     ),
 ]
-
-
-@each_proof(PROOFS)
-@both_ways
-def test_it_holds(proof: Proof, way: Call) -> None:
-    proof.hold(component, way)
-
-
-@each_twin(PROOFS)
-@both_ways
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of what it left
-def test_the_check_catches_a_twin(proof: Proof, twin: Twin, way: Call) -> None:
-    proof.must_fail(twin, FILE, way)
-    kept.clear()
-    gc.collect()  # here, where the complaints of what was dropped are expected
 
 
 @pytest.mark.guarantee("RS-4")

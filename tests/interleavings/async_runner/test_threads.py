@@ -1,19 +1,14 @@
-"""AsyncRunner under every schedule: its threads, up to a bound, and what lives on its loop.
+"""AsyncRunner's threads under every schedule, up to a bound.
 
 The explorer of threads cannot run a real event loop, so there the runner gets a small one:
 callbacks in a line guarded by a condition, and tasks that are stepped by them. It stops at
-once when told to, and drops what was posted and not called: harsher than asyncio's. What the
-runner does on a loop is explored on detangle's, which is asyncio's own but for the order.
+once when told to, and drops what was posted and not called: harsher than asyncio's.
 """
 
 import asyncio
 import concurrent.futures
-import contextvars
-import gc
 import inspect
-import logging
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Generator, Iterator
 from contextlib import contextmanager
@@ -24,11 +19,12 @@ from unittest import mock
 import pytest
 
 from reference_impl.bridges import async_runner
-from tests.kit.explore import Interleavings, Schedules
-from tests.kit.proofs_old import Faults, Proof, each_proof, each_twin
-from tests.kit.twins import twin
-
-FILE = "bridges/async_runner.py"
+from tests.bridges.async_runner.helpers import FILE, IS_NOWHERE, NOT_AWAITED, left_behind
+from tests.kit.explore import Interleavings
+from tests.kit.primitives import rebind, unlocked
+from tests.kit.profile import budget
+from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.twins import Twin, build, edit
 
 interleave_test = pytest.importorskip("interleave_test")
 spawn: Callable[..., Any] = interleave_test.spawn
@@ -143,6 +139,15 @@ class ModelLoop:
         finally:
             self._stopping = False
 
+    def run_next(self) -> None:
+        callback, arguments = self._line.popleft()
+        callback(*arguments)
+
+    def run_all(self) -> None:
+        """As long as there is something, without a wait."""
+        while self._line:
+            self.run_next()
+
     def stop(self) -> None:
         self._stopping = True
 
@@ -175,9 +180,8 @@ async def wait_for_all(
 
 
 @contextmanager
-def started(m: ModuleType) -> Iterator[Any]:
-    """A runner on a model's loop; at the end it is closed, and its loop did nothing wrong."""
-    loop = ModelLoop()
+def seen(m: ModuleType, loop: Any, **threads: Any) -> Iterator[None]:
+    """The component sees this loop in the place of asyncio's, and perhaps other threads."""
     model = SimpleNamespace(
         new_event_loop=lambda: loop,
         get_running_loop=lambda: loop,
@@ -187,18 +191,52 @@ def started(m: ModuleType) -> Iterator[Any]:
         wait=wait_for_all,
         sleep=lambda _: Pause(),
     )
-    patches: dict[str, Any] = {
-        "asyncio": model,
-        "ThreadPoolExecutor": lambda **_: None,
-        "_runners": {},
-    }
-    with mock.patch.multiple(m, **patches):
+    undo = rebind(m, **threads)
+    try:
+        with mock.patch.multiple(m, asyncio=model, ThreadPoolExecutor=lambda **_: None):
+            yield
+    finally:
+        undo()
+
+
+@contextmanager
+def started(m: ModuleType) -> Iterator[Any]:
+    """A runner on a model's loop; at the end it is closed, and its loop, too."""
+    loop = ModelLoop()
+    with seen(m, loop):
         runner = m.AsyncRunner()
         runner.start()
         yield runner
         runner.close()
         assert loop.closed
-        assert not runner._open
+
+
+class NoThread:
+    """A thread that never runs: the model makes the loop's turns."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+
+@contextmanager
+def ended(m: ModuleType) -> Iterator[tuple[Any, ModelLoop]]:
+    """The future of a coroutine that has ended, which the loop is about to tell it."""
+    loop = ModelLoop()
+
+    async def done() -> str:
+        return "done"
+
+    with seen(m, loop, Thread=NoThread):
+        runner = m.AsyncRunner()
+        runner.start()
+        future = runner.submit(done())
+        loop.run_next()  # it gets its task
+        loop.run_next()  # which makes its only step
+        yield future, loop
+        loop.run_all()
 
 
 class Job:
@@ -253,19 +291,6 @@ def submit(runner: Any, job: Job) -> Any:
     return None
 
 
-@contextmanager
-def left_behind() -> Iterator[None]:
-    """What a failing schedule leaves unsettled or never awaited dies here, and in silence."""
-    log = logging.getLogger("concurrent.futures")
-    with warnings.catch_warnings(action="ignore"):  # type: ignore[call-overload, unused-ignore]
-        log.disabled = True
-        try:
-            yield
-        finally:
-            log.disabled = False
-            gc.collect()
-
-
 def result(thread: Any) -> Any:
     thread.join()
     return thread.result()
@@ -277,9 +302,8 @@ def result(thread: Any) -> Any:
 def a_submission_and_close(m: ModuleType) -> None:
     with started(m) as runner:
         job = Job(forever=True)
-        submitter = spawn(submit, runner, job, name="submitter")
         closer = spawn(runner.close, name="closer")
-        future = result(submitter)
+        future = submit(runner, job)
         closer.join()
         if future is not None:
             assert outcome(future) == "cancelled"
@@ -297,45 +321,29 @@ def two_submissions_and_close(m: ModuleType) -> None:
             assert job.ended
 
 
-class Ended:
-    """A task that has returned."""
-
-    def cancelled(self) -> bool:
-        return False
-
-    def exception(self) -> None:
-        return None
-
-    def result(self) -> str:
-        return "done"
-
-    def cancel(self) -> None:
-        raise AssertionError("a task was cancelled that had ended")
-
-
 def a_cancellation_and_the_end(m: ModuleType) -> None:
     """Who cancels is told the truth, who waits is told once. Without a thread for the loop."""
     told: list[Any] = []
-    future = m._Submission(None, ModelLoop())
-    future.add_done_callback(told.append)
-    waiter = spawn(concurrent.futures.wait, [future], name="waiter")
-    canceller = spawn(future.cancel, name="canceller")
-    loop = spawn(future.settle, Ended(), name="loop")
-    assert result(waiter).done == {future}
-    was_cancelled = result(canceller)
-    result(loop)
-    assert outcome(future) == ("cancelled" if was_cancelled else "done")
-    assert told == [future]
+    with ended(m) as (future, loop):
+        future.add_done_callback(told.append)
+        waiter = spawn(concurrent.futures.wait, [future], name="waiter")
+        canceller = spawn(future.cancel, name="canceller")
+        turns = spawn(loop.run_all, name="loop")
+        assert result(waiter).done == {future}
+        was_cancelled = result(canceller)
+        result(turns)
+        assert outcome(future) == ("cancelled" if was_cancelled else "done")
+        assert told == [future]
 
 
 def two_cancellations_and_the_end(m: ModuleType) -> None:
-    future = m._Submission(None, ModelLoop())
-    cancellers = [spawn(future.cancel), spawn(future.cancel)]
-    loop = spawn(future.settle, Ended())
-    answers = [result(canceller) for canceller in cancellers]
-    result(loop)
-    assert concurrent.futures.wait([future], timeout=0).done == {future}
-    assert outcome(future) == ("cancelled" if any(answers) else "done")
+    with ended(m) as (future, loop):
+        cancellers = [spawn(future.cancel), spawn(future.cancel)]
+        turns = spawn(loop.run_all)
+        answers = [result(canceller) for canceller in cancellers]
+        result(turns)
+        assert concurrent.futures.wait([future], timeout=0).done == {future}
+        assert outcome(future) == ("cancelled" if any(answers) else "done")
 
 
 def a_cancellation_and_the_runner(m: ModuleType) -> None:
@@ -441,288 +449,121 @@ def an_exit_and_another(m: ModuleType) -> None:
         assert outcome(future) == "done"
 
 
-NO_LOCK: Faults = [
+RIGHT = "not self._right_to_settle.acquire(blocking=False)"
+LOOK_FIRST = Twin(
+    "looks whether a future is settled, and then settles it",
+    edit("_Submission.cancel", RIGHT, "self.done()")
+    + edit("_Submission.settle", RIGHT, "self.done()"),
     (
-        "with self._lock:\n            if self._state == _RUNNING and",
-        "if True:\n            if self._state == _RUNNING and",
-    )
-]
-NO_RIGHT: Faults = [
-    (
-        "if not self._right_to_settle.acquire(blocking=False):\n            return",
-        "if False: return",
+        "AssertionError: outcome(future)",
+        "AssertionError: told == [future]",
+        "RuntimeError: Future in unexpected state",
+        "deadlock",
     ),
-    ("elif not self._right_to_settle.acquire(blocking=False):", "elif False:"),
-]
-LOOK_FIRST: Faults = [
-    (
-        "if not self._right_to_settle.acquire(blocking=False):\n            return super",
-        "if self.done():\n            return super",
+)
+NO_RIGHT = Twin(
+    "lets everybody settle a future",
+    unlocked(),
+    ("AssertionError: outcome(future)", "InvalidStateError", "RuntimeError", "deadlock"),
+)
+LEFT = "AssertionError: run returned while the coroutine went on"
+NO_WAIT = Twin(
+    "does not wait for the clean-up after a timeout",
+    edit("AsyncRunner.run", "return submission.result()", "raise CancelledError"),
+    LEFT,
+)
+NO_SECOND_LOOK = Twin(
+    "loses a result that comes just when the time is up",
+    edit(
+        "AsyncRunner.run", "return submission.result()", "wait([submission])\nraise CancelledError"
     ),
-    ("elif not self._right_to_settle.acquire(blocking=False):", "elif self.done():"),
-]
-NO_WAIT: Faults = [
+    "AssertionError: a result was lost",
+)
+UNHURRIED = Twin(
+    "stops its loop without what is still open",
+    NOT_AWAITED + edit("AsyncRunner._wind_down", "await _end_tasks(rest)", ""),
+    "AssertionError: job.ended",
+)
+CLOSED_IS_ENDED = Twin(
+    "takes a runner that is being closed for one that has ended",
+    edit(
+        "AsyncRunner.close",
+        "if not self._ended.wait(timeout): ...",
+        """
+        if self._is_winding_down:
+            return
+        if not self._ended.wait(timeout):
+            ...
+        """,
+    ),
     (
-        "                return submission.result()\n            except",
-        "                raise CancelledError\n            except",
-    )
-]
-# A result that comes just when the time is up is lost.
-NO_SECOND_LOOK: Faults = [
-    (
-        "                return submission.result()\n            except",
-        "                wait([submission]); raise CancelledError\n            except",
-    )
-]
-# The loop is stopped without what is still open.
-WAIT = "_, ours = await asyncio.wait(ours, timeout=_LOOK_EVERY if others - rest else None)\n"
-UNHURRIED: Faults = [(f"            {WAIT}        await _end_tasks(rest)\n", "            break\n")]
-CLOSED_IS_ENDED: Faults = [
-    (
-        "        if not self._ended.wait(timeout):",
-        "        if self._is_winding_down:\n            return\n"
-        "        if not self._ended.wait(timeout):",
-    )
-]
-ONE_RUN: Faults = [
-    ("except (SystemExit, KeyboardInterrupt) as error:", "except ValueError as error:")
-]
+        "AssertionError: before the future had settled",
+        "AssertionError: this future never settles",
+        "AssertionError: loop.closed",
+    ),
+)
 
-PROOFS = {
-    "a_submission_and_close": Proof(
+PROOFS = [
+    Proof(
         "AR-3",
         a_submission_and_close,
-        [NO_LOCK],
+        [
+            Twin(
+                "accepts a coroutine without the lock",
+                unlocked("AsyncRunner.submit"),
+                ("RuntimeError: Event loop is closed", "AssertionError: this future never settles"),
+            )
+        ],
+        preemptions=budget(1, 2),
         granularity="line",
         diagram="Without the lock, a coroutine is handed to a loop that has ended",
     ),
-    "a_cancellation_and_the_end": Proof(
+    Proof(
         "AR-1",
         a_cancellation_and_the_end,
         [LOOK_FIRST, NO_RIGHT],
         diagram="Who looks before settling may settle twice",
     ),
-    "two_cancellations_and_the_end": Proof(
-        "AR-1", two_cancellations_and_the_end, [LOOK_FIRST, NO_RIGHT]
-    ),
-    "a_cancellation_and_the_runner": Proof(
-        "AR-1", a_cancellation_and_the_runner, [LOOK_FIRST], granularity="line"
-    ),
-    "a_cancellation_and_close": Proof(
-        "AR-2", a_cancellation_and_close, [UNHURRIED], granularity="line"
-    ),
-    "two_closes": Proof("AR-2", two_closes, [CLOSED_IS_ENDED], granularity="line"),
-    "a_close_that_gives_up_and_another": Proof(
-        "AR-2", a_close_that_gives_up_and_another, [CLOSED_IS_ENDED], granularity="line"
-    ),
-    "a_timeout_and_the_end": Proof("AR-5", a_timeout_and_the_end, [NO_WAIT, NO_SECOND_LOOK]),
-    "a_timeout_and_close": Proof("AR-5", a_timeout_and_close, [NO_WAIT], granularity="line"),
-    "run_in_the_own_thread": Proof(
+    Proof("AR-1", two_cancellations_and_the_end, [LOOK_FIRST, NO_RIGHT]),
+    Proof("AR-1", a_cancellation_and_the_runner, [LOOK_FIRST], granularity="line"),
+    Proof("AR-2", a_cancellation_and_close, [UNHURRIED], granularity="line"),
+    Proof("AR-2", two_closes, [CLOSED_IS_ENDED], granularity="line"),
+    Proof("AR-2", a_close_that_gives_up_and_another, [CLOSED_IS_ENDED], granularity="line"),
+    Proof("AR-5", a_timeout_and_the_end, [NO_WAIT, NO_SECOND_LOOK]),
+    Proof("AR-5", a_timeout_and_close, [NO_WAIT], granularity="line"),
+    Proof(
         "AR-4",
         run_in_the_own_thread,
-        [[("            self._check_thread()\n", "")]],
+        [Twin("does not know its own thread", IS_NOWHERE, "deadlock")],
         granularity="line",
     ),
-    "an_exit_and_another": Proof("AR-1", an_exit_and_another, [ONE_RUN], granularity="line"),
-}
+    Proof(
+        "AR-1",
+        an_exit_and_another,
+        [
+            Twin(
+                "ends its loop with a SystemExit",
+                edit("AsyncRunner._run_loop", "(SystemExit, KeyboardInterrupt)", "ValueError"),
+                ("SystemExit", "deadlock", "AssertionError: outcome(future)"),
+            )
+        ],
+        granularity="line",
+    ),
+]
 
 
 @each_proof(PROOFS)
 def test_every_schedule(proof: Proof, interleavings: Interleavings) -> None:
-    interleavings.prove(lambda: proof.model(async_runner), **proof.search)
+    proof.explore(build(async_runner), interleavings)
 
 
 @each_twin(PROOFS)
-def test_the_search_catches_a_broken_twin(
-    proof: Proof, faults: Faults, interleavings: Interleavings
-) -> None:
-    broken = twin(FILE, *faults)
-    diagram = proof.diagram if faults is proof.twins[0] else None
+def test_the_search_catches_a_twin(proof: Proof, twin: Twin, interleavings: Interleavings) -> None:
     with left_behind():
-        interleavings.catch(lambda: proof.model(broken), diagram=diagram, **proof.search)
+        proof.catch(twin, FILE, interleavings)
 
 
 @pytest.mark.guarantee("AR-3")
 def test_sampled_schedules_of_two_submissions(interleavings: Interleavings) -> None:
-    interleavings.sample(lambda: two_submissions_and_close(async_runner), schedules=300)
-
-
-# What lives on the loop.
-
-
-class Work:
-    """Coroutines whose clean-up takes two turns, and how often it was begun, ended and broken."""
-
-    def __init__(self) -> None:
-        self.begun = self.clean = self.broken = 0
-
-    async def job(self) -> None:
-        try:
-            await asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            self.begun += 1
-            try:
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
-                self.clean += 1
-            except asyncio.CancelledError:
-                self.broken += 1
-            raise
-
-    async def parent(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.job(), name="child")
-
-    async def nested(self, depth: int) -> None:
-        if depth:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self.nested(depth - 1))
-        else:
-            await self.job()
-
-    async def grandparent(self) -> None:
-        """Its background task is nobody's, and its own clean-up begins another."""
-        task = asyncio.create_task(self.job(), name="background")
-        try:
-            await asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            self.begun += 1
-            try:
-                await asyncio.create_task(asyncio.sleep(0), name="goodbye")
-                self.clean += 1
-            except asyncio.CancelledError:
-                self.broken += 1
-            del task
-            raise
-
-
-DIAGRAM = "A close that cancels what was cancelled before breaks off its clean-up"
-
-
-class AtOnce:
-    """Calls at once what is posted, in the order that the runner relies on."""
-
-    def call_soon_threadsafe(
-        self, callback: Callable[..., object], *arguments: Any, context: Any = None
-    ) -> None:
-        (context or contextvars.copy_context()).run(callback, *arguments)
-
-
-def winding_down(module: ModuleType, *names: str) -> Callable[[], Coroutine[Any, Any, None]]:
-    """A future is cancelled at any moment, and at any moment the runner is closed."""
-
-    async def model() -> None:
-        work, runner = Work(), module.AsyncRunner()
-        runner._loop, runner._state = AtOnce(), "running"
-        futures = [runner.submit(getattr(work, name)()) for name in names]
-
-        async def cancel() -> None:
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            futures[0].cancel()
-
-        canceller = asyncio.create_task(cancel(), name="canceller")
-        for _ in range(4):
-            await asyncio.sleep(0)
-        runner._state = "closed"
-        await runner._wind_down()
-        await asyncio.sleep(1)  # of the loop's own time: every callback has been called
-        assert canceller.done()
-        assert all(future.cancelled() for future in futures)
-        # In an order that is not asyncio's a parent may cancel its child a second time.
-        assert work.broken == 0 or "parent" in names, "a clean-up was cancelled"
-        assert work.clean + work.broken == work.begun, "a clean-up was not awaited"
-
-    return model
-
-
-SHAPES = {
-    "jobs": ("job", "job"),
-    "children": ("parent", "job"),
-    "background": ("job", "grandparent"),
-}
-
-
-@pytest.mark.guarantee("AR-2")
-@pytest.mark.parametrize("shape", SHAPES)
-def test_close_awaits_each_clean_up(shape: str, schedules: Schedules) -> None:
-    model = winding_down(async_runner, *SHAPES[shape])
-    schedules.prove(model, delays=2)
-    schedules.sample(model, schedules=300)
-
-
-@pytest.mark.twin("AR-2")
-@pytest.mark.parametrize(
-    ("shape", "fault"),
-    [
-        ("jobs", (" and not self.is_task_cancelled:", ":")),
-        ("jobs", (f"            {WAIT}", "            break\n")),
-        (
-            "children",
-            ("        if task.cancelled():\n            self.cancel()\n        el", "        "),
-        ),
-        ("background", ("tasks.difference(cancelled)", "tasks")),
-    ],
-    ids=["cancelled twice", "not awaited", "not settled", "background"],
-)
-def test_a_close_that_breaks_a_clean_up_is_found(
-    shape: str, fault: tuple[str, str], schedules: Schedules
-) -> None:
-    model = winding_down(twin(FILE, fault), *SHAPES[shape])
-    diagram = DIAGRAM if fault[0].startswith(" and not") else None
-    with left_behind():
-        schedules.catch(model, diagram=diagram, lanes=("model", "job", "canceller"))
-
-
-def clean_up_in_order(module: ModuleType) -> None:
-    """asyncio's own order, in which no clean-up of a child is cancelled, however deep it is.
-
-    The cancellation of a future and the close come after every number of turns.
-    """
-
-    async def model(cancel: int, close: int) -> None:
-        work, runner = Work(), module.AsyncRunner()
-        runner._loop, runner._state = AtOnce(), "running"
-        futures = [runner.submit(work.nested(depth)) for depth in range(4)]
-        futures.append(runner.submit(work.grandparent()))
-        for turn in range(max(cancel, close) + 1):
-            if turn == cancel:
-                for future in futures[::2]:
-                    future.cancel()
-            if turn == close:
-                runner._state = "closed"
-                await runner._wind_down()
-                break
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert all(future.cancelled() for future in futures)
-        assert work.broken == 0, "a clean-up was cancelled"
-        assert work.clean == work.begun, "a clean-up was not awaited"
-
-    for cancel in range(14):
-        for close in range(14):
-            asyncio.run(model(cancel, close))
-
-
-@pytest.mark.guarantee("AR-2")
-def test_close_leaves_children_to_their_clean_up_after_any_number_of_turns() -> None:
-    clean_up_in_order(async_runner)
-
-
-@pytest.mark.twin("AR-2")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        (" if not task.cancelling()}", "}"),
-        ("        await _spread()\n", ""),
-        (
-            "        reached |= new\n        await asyncio.sleep(0)\n",
-            "        reached |= new\n        await asyncio.sleep(0)\n        break\n",
-        ),
-    ],
-    ids=["all together", "all in one turn", "one level"],
-)
-def test_breaking_the_clean_up_of_children_is_found(fault: tuple[str, str]) -> None:
-    broken = twin(FILE, fault)
-    with left_behind(), pytest.raises(AssertionError, match="a clean-up was cancelled"):
-        clean_up_in_order(broken)
+    m = build(async_runner)
+    interleavings.sample(lambda: two_submissions_and_close(m), schedules=300)
