@@ -43,8 +43,9 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 def test_bad_arguments_are_refused(inbox: Path) -> None:
     for options, error, message in BAD:
+        arguments: dict[str, Any] = {"path": inbox} | options
         with pytest.raises(error, match=message):
-            DirectoryWatch(**{"path": inbox} | options)
+            DirectoryWatch(**arguments)
 
 
 def test_any_number_of_seconds_will_do(inbox: Path) -> None:
