@@ -24,6 +24,7 @@ from tests.queues.async_pending_queue import faults
 from tests.queues.async_pending_queue.helpers import (
     COMPONENT,
     MEMORY,
+    Check,
     Pauses,
     PlainWatch,
     drop,
@@ -154,24 +155,15 @@ async def check_it_ends_at_any_time(m: ModuleType, how: str) -> None:
         assert again.stats.recovered == 0
 
 
-async def check_stop(m: ModuleType) -> None:
-    """At any time, with no time for uploads."""
-    await check_it_ends_at_any_time(m, "stop")
+HOWS = ("stop", "stop in time", "stop is cancelled", "run is cancelled")
 
 
-async def check_stop_in_time(m: ModuleType) -> None:
-    """At any time, with time for uploads."""
-    await check_it_ends_at_any_time(m, "stop in time")
+def ending(how: str) -> Check:
+    async def check(m: ModuleType) -> None:
+        await check_it_ends_at_any_time(m, how)
 
-
-async def check_stop_is_cancelled(m: ModuleType) -> None:
-    """The request stands."""
-    await check_it_ends_at_any_time(m, "stop is cancelled")
-
-
-async def check_run_is_cancelled(m: ModuleType) -> None:
-    """At any time."""
-    await check_it_ends_at_any_time(m, "run is cancelled")
+    check.__name__ = how
+    return check
 
 
 @on_plain_watch
@@ -228,105 +220,72 @@ async def check_put_back(m: ModuleType) -> None:
         assert left == sorted(dropped), "the put-back has overwritten the newer file"
 
 
-SLOTS = Proof(
-    "PQ-3",
-    check_everything_comes_to_its_end,
-    [
-        Twin(
-            "starts a name again that is being uploaded",
-            faults.STARTS_AGAIN,
-            ("KeyError: 'a'", "AssertionError: are left alone"),
-        ),
-        Twin(
-            "overlooks a file that came meanwhile",
-            faults.SEES_NO_NEWER_FILE,
-            "AssertionError: these are left alone",
-        ),
-        Twin(
-            "uploads one too many",
-            faults.given(max_concurrency=lambda most: most + 1),
-            "AssertionError: more uploads than slots",
-        ),
-        Twin(
-            "does not wake the one that draws",
-            edit("AsyncPendingQueue._dispatch", "self._room.set_result(None)", "pass"),
-            "AssertionError: these are left alone",
-        ),
-    ],
+AGAIN = Twin(
+    "starts a name again that is being uploaded",
+    faults.STARTS_AGAIN,
+    ("KeyError: 'a'", "AssertionError: are left alone"),
+)
+OVERLOOKS = Twin(
+    "overlooks a file that came meanwhile",
+    faults.SEES_NO_NEWER_FILE,
+    "AssertionError: these are left alone",
+)
+ONE_MORE = Twin(
+    "uploads one too many",
+    faults.given(max_concurrency=lambda most: most + 1),
+    "AssertionError: more uploads than slots",
+)
+NOT_WOKEN = Twin(
+    "does not wake the one that draws",
+    edit("AsyncPendingQueue._dispatch", "self._room.set_result(None)", "pass"),
+    "AssertionError: these are left alone",
+)
+NOT_PUT_BACK = Twin(
+    "does not put back what it cancels",
+    edit(
+        "AsyncPendingQueue._attempt",
+        "if task.cancelling(): ...",
+        "if task.cancelling():\n    raise asyncio.CancelledError from error",
+    ),
+    "AssertionError: left .processing",
+)
+NO_TIME = Twin(
+    "gives uploads no time",
+    faults.STOPS_AT_ONCE,
+    "AssertionError: an upload was cancelled before its time",
+)
+GOES_ON = Twin(
+    "lets an upload go on that it cancels",
+    faults.lets_uploads_go(),
+    ("AssertionError: an upload goes on", "AssertionError: sorted(server.ended)"),
+)
+NOT_CANCELLED = Twin(
+    "takes an upload's own timeout for its cancellation",
+    faults.STOPS_NO_TIMEOUT,
+    "DeadlockError: can never finish",
+)
+BY_RENAME = Twin(
+    "puts a file back by rename",
+    faults.PUTS_BACK_BY_RENAME,
+    "AssertionError: the put-back has overwritten the newer file",
 )
 PROOFS = [
-    SLOTS,
-    Proof(
-        "PQ-5",
-        check_stop,
-        [
-            Twin(
-                "does not put back what it cancels",
-                edit(
-                    "AsyncPendingQueue._attempt",
-                    "if task.cancelling(): ...",
-                    "if task.cancelling():\n    raise asyncio.CancelledError from error",
-                ),
-                "AssertionError: left .processing",
-            )
-        ],
-    ),
-    Proof(
-        "PQ-5",
-        check_stop_in_time,
-        [
-            Twin(
-                "gives uploads no time",
-                faults.STOPS_AT_ONCE,
-                "AssertionError: an upload was cancelled before its time",
-            )
-        ],
-    ),
-    Proof("PQ-5", check_stop_is_cancelled),
-    Proof(
-        "PQ-5",
-        check_run_is_cancelled,
-        [
-            Twin(
-                "lets an upload go on that it cancels",
-                faults.lets_uploads_go(),
-                ("AssertionError: an upload goes on", "AssertionError: sorted(server.ended)"),
-            )
-        ],
-    ),
-    Proof(
-        "PQ-5",
-        check_stop_beside_timeouts,
-        [
-            Twin(
-                "takes an upload's own timeout for its cancellation",
-                faults.STOPS_NO_TIMEOUT,
-                "DeadlockError: can never finish",
-            )
-        ],
-    ),
+    Proof("PQ-3", check_everything_comes_to_its_end, [AGAIN, OVERLOOKS, ONE_MORE, NOT_WOKEN]),
+    Proof("PQ-5", ending("stop"), [NOT_PUT_BACK]),
+    Proof("PQ-5", ending("stop in time"), [NO_TIME]),
+    Proof("PQ-5", ending("stop is cancelled")),
+    Proof("PQ-5", ending("run is cancelled"), [GOES_ON]),
+    Proof("PQ-5", check_stop_beside_timeouts, [NOT_CANCELLED]),
     Proof(
         "PQ-1",
         check_put_back,
-        [
-            Twin(
-                "puts a file back by rename",
-                faults.PUTS_BACK_BY_RENAME,
-                "AssertionError: the put-back has overwritten the newer file",
-            )
-        ],
+        [BY_RENAME],
         diagram="A put-back by rename overwrites the newer file of that name",
     ),
 ]
 
 
-DRAWN = {
-    "everything_comes_to_its_end": 300,
-    "stop": 200,
-    "stop_in_time": 200,
-    "stop_is_cancelled": 200,
-    "run_is_cancelled": 200,
-}
+DRAWN = {"everything_comes_to_its_end": 300} | dict.fromkeys(HOWS, 200)
 
 
 def model_of(proof: Proof, m: ModuleType) -> Callable[[], Coroutine[Any, Any, None]]:
@@ -346,8 +305,5 @@ def test_no_schedule_breaks_it(schedules: Schedules, proof: Proof) -> None:
 def test_its_faults_are_found(schedules: Schedules, proof: Proof, twin: Twin) -> None:
     broken = build(COMPONENT, twin.fault)
     schedules.catch(
-        model_of(proof, broken),
-        twin=twin,
-        diagram=proof.diagram,
-        lanes=("producer", "upload"),
+        model_of(proof, broken), twin=twin, diagram=proof.diagram, lanes=("producer", "upload")
     )

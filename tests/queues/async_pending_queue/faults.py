@@ -121,9 +121,7 @@ TAKES_NO_ATTEMPT_BACK = system(truncate=lambda _: lambda *arguments: None)
 
 def sees_no(is_hidden: Callable[[Path], bool]) -> Fault:
     """It looks whether there is a file, and overlooks those."""
-    return system(
-        lexists=lambda lexists: lambda path: not is_hidden(Path(path)) and lexists(path),
-    )
+    return system(lexists=lambda lexists: lambda path: not is_hidden(Path(path)) and lexists(path))
 
 
 SEES_NO_SUFFIX_IN_USE = sees_no(lambda path: bool(re.search(r"-\d+\.processing$", path.name)))

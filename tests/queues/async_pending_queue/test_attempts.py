@@ -202,67 +202,42 @@ def _cancels_odd_ones(upload: faults.Upload) -> faults.Upload:
     return call
 
 
+FORGETS = Twin(
+    "counts from 1 again when it starts",
+    faults.given(directory=_without_attempts),
+    "AssertionError: attempts",
+)
+ONCE_MORE = Twin(
+    "tries once more than it may",
+    faults.given(max_attempts=lambda most: most + 1),
+    "AssertionError: 6 attempts",
+)
+NO_PAUSE = Twin(
+    "does not wait",
+    faults.given(backoff=lambda _: lambda failures: 0.0),
+    "AssertionError: it did not wait for its next attempt",
+)
+ONE_PAUSE = Twin(
+    "ends all pauses with the first",
+    faults.given(backoff=lambda _: lambda failures: 1 / 8),
+    "AssertionError: one pause was over",
+)
+COUNTS_CLAIMS = Twin(
+    "counts a claim that fails",
+    faults.TAKES_NO_ATTEMPT_BACK,
+    "AssertionError: given up without an upload",
+)
+NO_ATTEMPT = Twin(
+    "takes what is no Exception for a cancellation",
+    faults.given(upload=_cancels_odd_ones),
+    "AssertionError: it was no attempt",
+)
 PROOFS = [
-    Proof(
-        "PQ-4",
-        check_attempts,
-        [
-            Twin(
-                "counts from 1 again when it starts",
-                faults.given(directory=_without_attempts),
-                "AssertionError: attempts",
-            ),
-            Twin(
-                "tries once more than it may",
-                faults.given(max_attempts=lambda most: most + 1),
-                "AssertionError: 6 attempts",
-            ),
-        ],
-    ),
-    Proof(
-        "PQ-4",
-        check_pause,
-        [
-            Twin(
-                "does not wait",
-                faults.given(backoff=lambda _: lambda failures: 0.0),
-                "AssertionError: it did not wait for its next attempt",
-            )
-        ],
-    ),
-    Proof(
-        "PQ-4",
-        check_pauses_end,
-        [
-            Twin(
-                "ends all pauses with the first",
-                faults.given(backoff=lambda _: lambda failures: 1 / 8),
-                "AssertionError: one pause was over",
-            )
-        ],
-    ),
-    Proof(
-        "PQ-4",
-        check_claim_that_fails,
-        [
-            Twin(
-                "counts a claim that fails",
-                faults.TAKES_NO_ATTEMPT_BACK,
-                "AssertionError: given up without an upload",
-            )
-        ],
-    ),
-    Proof(
-        "PQ-4",
-        check_odd_errors,
-        [
-            Twin(
-                "takes what is no Exception for a cancellation",
-                faults.given(upload=_cancels_odd_ones),
-                "AssertionError: it was no attempt",
-            )
-        ],
-    ),
+    Proof("PQ-4", check_attempts, [FORGETS, ONCE_MORE]),
+    Proof("PQ-4", check_pause, [NO_PAUSE]),
+    Proof("PQ-4", check_pauses_end, [ONE_PAUSE]),
+    Proof("PQ-4", check_claim_that_fails, [COUNTS_CLAIMS]),
+    Proof("PQ-4", check_odd_errors, [NO_ATTEMPT]),
 ]
 
 

@@ -4,6 +4,7 @@ What the deaths do and what is checked after each stands in crashes.py.
 """
 
 import os
+from functools import partial
 
 import pytest
 
@@ -61,10 +62,7 @@ TWINS: dict[str, tuple[Fault, str]] = {
     "takes a file of two names for two": (faults.SEES_ONE_NAME, "ended otherwise"),
     "leaves orphans": (faults.LEAVES_ORPHANS, "are left alone"),
     "counts an attempt after the claim": (faults.counts_after_the_claim(), "forgot attempts"),
-    "submits a file before it is written": (
-        faults.SUBMITS_AN_EMPTY_FILE,
-        "[('s.completed', '')]",
-    ),
+    "submits a file before it is written": (faults.SUBMITS_AN_EMPTY_FILE, "[('s.completed', '')]"),
     "gives up without saying why": (faults.GIVES_NO_REASON, "says not why"),
 }
 
@@ -83,4 +81,4 @@ TWINS: dict[str, tuple[Fault, str]] = {
 )
 def test_a_step_out_of_order_is_caught(twin: Twin) -> None:
     code = f"{HARNESS}\ncrash_everywhere(build(ours, TWINS[{twin.name!r}][0]), second=4)"
-    must_fail(twin, lambda: run_python(code, deadline=280))
+    must_fail(twin, partial(run_python, code, deadline=280))

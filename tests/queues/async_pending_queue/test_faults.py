@@ -123,34 +123,24 @@ def _counts_no_errors(stats: property) -> property:
     return property(lambda queue: replace(get(queue), errors=0))
 
 
+NO_ERRORS = Twin(
+    "counts no errors",
+    override("AsyncPendingQueue.stats", _counts_no_errors),
+    "AssertionError: no error is counted",
+)
+ONCE = Twin(
+    "tries no second time",
+    faults.given(backoff=lambda _: lambda failures: 9e9),
+    "AssertionError: are left alone",
+)
+EVERYTHING = Twin(
+    "takes everything for a regular file",
+    faults.SEES_REGULAR_FILES,
+    "AssertionError: these were uploaded",
+)
 PROOFS = [
-    Proof(
-        "PQ-6",
-        check_full_disk,
-        [
-            Twin(
-                "counts no errors",
-                override("AsyncPendingQueue.stats", _counts_no_errors),
-                "AssertionError: no error is counted",
-            ),
-            Twin(
-                "tries no second time",
-                faults.given(backoff=lambda _: lambda failures: 9e9),
-                "AssertionError: are left alone",
-            ),
-        ],
-    ),
-    Proof(
-        "PQ-6",
-        check_strange_entries,
-        [
-            Twin(
-                "takes everything for a regular file",
-                faults.SEES_REGULAR_FILES,
-                "AssertionError: these were uploaded",
-            )
-        ],
-    ),
+    Proof("PQ-6", check_full_disk, [NO_ERRORS, ONCE]),
+    Proof("PQ-6", check_strange_entries, [EVERYTHING]),
 ]
 
 

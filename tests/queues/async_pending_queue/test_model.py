@@ -25,7 +25,7 @@ from tests.kit.fakes import turns
 from tests.kit.profile import budget
 from tests.kit.twins import Twin, build, must_fail
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.helpers import COMPONENT, PlainWatch, drop, files
+from tests.queues.async_pending_queue.helpers import COMPONENT, MEMORY, PlainWatch, drop, files
 
 
 def machine(module: ModuleType) -> type[RuleBasedStateMachine]:
@@ -36,7 +36,7 @@ def machine(module: ModuleType) -> type[RuleBasedStateMachine]:
 
         @initialize(most=st.integers(1, 3))
         def start(self, most: int) -> None:
-            self.folder = tempfile.TemporaryDirectory()
+            self.folder = tempfile.TemporaryDirectory(dir=MEMORY)
             self.directory = Path(self.folder.name, "queue")
             self.directory.mkdir()
             self.loops = asyncio.Runner()
@@ -176,16 +176,10 @@ LEFT_ALONE = "AssertionError: is left alone"
 TWINS = [
     Twin("starts a name again that is being uploaded", faults.STARTS_AGAIN, MISCOUNTED),
     Twin("counts a cancelled attempt", faults.TAKES_NO_ATTEMPT_BACK, MISCOUNTED),
-    Twin(
-        "leaves attempts with the old name",
-        faults.LEAVES_ATTEMPTS,
-        (MISCOUNTED, LEFT_ALONE),
-    ),
+    Twin("leaves attempts with the old name", faults.LEAVES_ATTEMPTS, (MISCOUNTED, LEFT_ALONE)),
     Twin("gives a suffix that is in use", faults.SEES_NO_SUFFIX_IN_USE, (MISCOUNTED, LEFT_ALONE)),
     Twin(
-        "overlooks a file that came meanwhile",
-        faults.SEES_NO_NEWER_FILE,
-        (MISCOUNTED, LEFT_ALONE),
+        "overlooks a file that came meanwhile", faults.SEES_NO_NEWER_FILE, (MISCOUNTED, LEFT_ALONE)
     ),
 ]
 

@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -86,30 +87,13 @@ def _has_no_lock(m: ModuleType) -> None:
     vars(m)["fcntl"] = faults.StandIn(m.fcntl, flock=lambda *arguments: None)
 
 
-PROOFS = [
-    Proof(
-        "PQ-2",
-        check_one_owner,
-        [
-            Twin(
-                "has no lock",
-                patch(_has_no_lock),
-                "AssertionError: a second owner was let in",
-            )
-        ],
-    ),
-    Proof(
-        "PQ-2",
-        check_half_moved,
-        [
-            Twin(
-                "takes a file of two names for two",
-                faults.SEES_ONE_NAME,
-                "AssertionError: one file is uploaded twice at once",
-            )
-        ],
-    ),
-]
+NO_LOCK = Twin("has no lock", patch(_has_no_lock), "AssertionError: a second owner was let in")
+ONE_NAME = Twin(
+    "takes a file of two names for two",
+    faults.SEES_ONE_NAME,
+    "AssertionError: one file is uploaded twice at once",
+)
+PROOFS = [Proof("PQ-2", check_one_owner, [NO_LOCK]), Proof("PQ-2", check_half_moved, [ONE_NAME])]
 
 
 @each_proof(PROOFS)
@@ -185,7 +169,7 @@ INHERITED = Twin(
 @pytest.mark.twin("PQ-2", fault=INHERITED.name, fails=INHERITED.ends)
 def test_a_lock_that_a_forked_child_inherits_is_caught(directory: Path) -> None:
     code = lock_and_fork(directory, "build(ours, faults.keeps_files_in_children())")
-    must_fail(INHERITED, lambda: run_python(code))
+    must_fail(INHERITED, partial(run_python, code))
 
 
 @posix

@@ -95,29 +95,17 @@ def put_back_when_closed(upload: faults.Upload) -> faults.Upload:
     return call
 
 
+BY_RENAME = Twin(
+    "puts a file back by rename", faults.PUTS_BACK_BY_RENAME, "AssertionError: one was overwritten"
+)
+MOVED = Twin(
+    "moves a file when its loop is gone",
+    faults.given(upload=put_back_when_closed),
+    "AssertionError: it was moved without ownership",
+)
 PROOFS = [
-    Proof(
-        "PQ-1",
-        check_put_back,
-        [
-            Twin(
-                "puts a file back by rename",
-                faults.PUTS_BACK_BY_RENAME,
-                "AssertionError: one was overwritten",
-            )
-        ],
-    ),
-    Proof(
-        "PQ-1",
-        check_closed_upload,
-        [
-            Twin(
-                "moves a file when its loop is gone",
-                faults.given(upload=put_back_when_closed),
-                "AssertionError: it was moved without ownership",
-            )
-        ],
-    ),
+    Proof("PQ-1", check_put_back, [BY_RENAME]),
+    Proof("PQ-1", check_closed_upload, [MOVED]),
     Proof("PQ-1", check_relative),
 ]
 

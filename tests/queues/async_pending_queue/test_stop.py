@@ -87,12 +87,7 @@ async def check_stop_when_busy(m: ModuleType, directory: Path) -> None:
             await m.AsyncPendingQueue(directory, nothing).run()
         stubborn.set()
         await asyncio.gather(running, stopping, second)
-        assert sorted(files(directory)) == [
-            "a.completed",
-            "b.queued",
-            "c.completed",
-            "d.queued",
-        ]
+        assert sorted(files(directory)) == ["a.completed", "b.queued", "c.completed", "d.queued"]
 
     queue = m.AsyncPendingQueue(directory, upload, max_concurrency=3)
     try:
@@ -198,56 +193,34 @@ def _for_anybody(enter: Any) -> Any:
     return call
 
 
+LATE = Twin(
+    "looks once a minute whether it is stopped",
+    override("AsyncPendingQueue.stop", _in_a_minute),
+    "AssertionError: it goes on though it is idle",
+)
+NO_TIME = Twin(
+    "gives uploads no time", faults.STOPS_AT_ONCE, "AssertionError: it did not wait for its uploads"
+)
+BACKGROUND = Twin(
+    "stops in the background",
+    override("AsyncPendingQueue.stop", _in_the_background),
+    "AssertionError: it did not wait for its uploads",
+)
+NOT_CANCELLED = Twin(
+    "takes an upload's own timeout for its cancellation",
+    faults.STOPS_NO_TIMEOUT,
+    "AssertionError: nothing will cancel it",
+)
+ENTERED_TWICE = Twin(
+    "may be entered twice",
+    override("AsyncPendingQueue.__aenter__", _for_anybody),
+    "AssertionError: it is accepted",
+)
 PROOFS = [
-    Proof(
-        "PQ-5",
-        check_stop_when_idle,
-        [
-            Twin(
-                "looks once a minute whether it is stopped",
-                override("AsyncPendingQueue.stop", _in_a_minute),
-                "AssertionError: it goes on though it is idle",
-            )
-        ],
-    ),
-    Proof(
-        "PQ-5",
-        check_stop_when_busy,
-        [
-            Twin(
-                "gives uploads no time",
-                faults.STOPS_AT_ONCE,
-                "AssertionError: it did not wait for its uploads",
-            ),
-            Twin(
-                "stops in the background",
-                override("AsyncPendingQueue.stop", _in_the_background),
-                "AssertionError: it did not wait for its uploads",
-            ),
-        ],
-    ),
-    Proof(
-        "PQ-5",
-        check_stop_meets_a_timeout,
-        [
-            Twin(
-                "takes an upload's own timeout for its cancellation",
-                faults.STOPS_NO_TIMEOUT,
-                "AssertionError: nothing will cancel it",
-            )
-        ],
-    ),
-    Proof(
-        "PQ-5",
-        check_entries,
-        [
-            Twin(
-                "may be entered twice",
-                override("AsyncPendingQueue.__aenter__", _for_anybody),
-                "AssertionError: it is accepted",
-            )
-        ],
-    ),
+    Proof("PQ-5", check_stop_when_idle, [LATE]),
+    Proof("PQ-5", check_stop_when_busy, [NO_TIME, BACKGROUND]),
+    Proof("PQ-5", check_stop_meets_a_timeout, [NOT_CANCELLED]),
+    Proof("PQ-5", check_entries, [ENTERED_TWICE]),
 ]
 
 

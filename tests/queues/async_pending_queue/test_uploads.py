@@ -111,35 +111,18 @@ def _draws_ahead(m: ModuleType) -> None:
     m.AsyncPendingQueue.run = reading_ahead
 
 
-PROOFS = [
-    Proof(
-        "PQ-3",
-        check_concurrency,
-        [
-            Twin(
-                "starts more uploads than it may",
-                faults.given(max_concurrency=lambda most: most + 1),
-                "AssertionError: more than three at once",
-            ),
-            Twin(
-                "uploads in batches",
-                faults.uploads_in_batches(),
-                "AssertionError: waits for a slow upload",
-            ),
-        ],
-    ),
-    Proof(
-        "PQ-3",
-        check_lazy,
-        [
-            Twin(
-                "draws names ahead",
-                patch(_draws_ahead),
-                "AssertionError: names were drawn for 4 slots",
-            )
-        ],
-    ),
-]
+ONE_MORE = Twin(
+    "starts more uploads than it may",
+    faults.given(max_concurrency=lambda most: most + 1),
+    "AssertionError: more than three at once",
+)
+BATCHES = Twin(
+    "uploads in batches", faults.uploads_in_batches(), "AssertionError: waits for a slow upload"
+)
+AHEAD = Twin(
+    "draws names ahead", patch(_draws_ahead), "AssertionError: names were drawn for 4 slots"
+)
+PROOFS = [Proof("PQ-3", check_concurrency, [ONE_MORE, BATCHES]), Proof("PQ-3", check_lazy, [AHEAD])]
 
 
 @each_proof(PROOFS)
