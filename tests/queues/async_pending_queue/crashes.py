@@ -7,6 +7,7 @@ it; the parent then looks at the directory and runs the queue again.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -226,14 +227,15 @@ def forked(work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def crash_everywhere(module: ModuleType, *, second: int) -> None:
-    """End the process at each point; at each `second` one die once more while recovering."""
+def crash_everywhere(module: ModuleType, *, second: int, stride: int = 1) -> None:
+    """End the process at each point; at each `second` one die once more while recovering.
+
+    A `stride` leaves out points: enough to meet a fault that there is at many of them.
+    """
     vars(module)["DirectoryWatch"] = PlainWatch
     logging.disable(logging.CRITICAL)
     survived, seen = 0, set[str]()
-    point = 0
-    while True:
-        point += 1
+    for point in itertools.count(1, stride):
         with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             server = Server(Path(folder, "queue"), Path(folder, "log"))
             server.directory.mkdir()

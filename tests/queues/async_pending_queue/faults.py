@@ -215,6 +215,21 @@ def counts_after_the_claim() -> Fault:
     return system(write=write, rename=rename)
 
 
+# What a crash test catches, and how.
+CRASHES: dict[str, tuple[Fault, str]] = {
+    "unlinks the old name before there is the new one": (
+        copies(first=lambda source: source.unlink()),
+        "lost {",
+    ),
+    "copies where it should link": (copies(), "became two"),
+    "takes a file of two names for two": (SEES_ONE_NAME, "ended otherwise"),
+    "leaves orphans": (LEAVES_ORPHANS, "are left alone"),
+    "counts an attempt after the claim": (counts_after_the_claim(), "forgot attempts"),
+    "submits a file before it is written": (SUBMITS_AN_EMPTY_FILE, "[('s.completed', '')]"),
+    "gives up without saying why": (GIVES_NO_REASON, "says not why"),
+}
+
+
 def keeps_files_in_children() -> Fault:
     """What a process has opened stays open in the children that it forks."""
     owners: dict[int, int] = {}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.kit.process import run_python
 from tests.kit.profile import budget
-from tests.kit.twins import Fault, Twin, must_fail
+from tests.kit.twins import Twin, must_fail
 from tests.queues.async_pending_queue import faults
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="the owners are forked")
@@ -18,7 +18,7 @@ HARNESS = """
 from reference_impl.queues import async_pending_queue as ours
 from tests.kit.twins import build
 from tests.queues.async_pending_queue.crashes import crash_everywhere, kill_at_random
-from tests.queues.async_pending_queue.test_crashes import TWINS
+from tests.queues.async_pending_queue.faults import CRASHES
 """
 
 
@@ -53,20 +53,6 @@ def test_busy_owners_are_killed_hundreds_of_times(seed: int) -> None:
     print(run_python(f"{HARNESS}\nkill_at_random(ours, 300, {seed})", deadline=1100).stdout)
 
 
-TWINS: dict[str, tuple[Fault, str]] = {
-    "unlinks the old name before there is the new one": (
-        faults.copies(first=lambda source: source.unlink()),
-        "lost {",
-    ),
-    "copies where it should link": (faults.copies(), "became two"),
-    "takes a file of two names for two": (faults.SEES_ONE_NAME, "ended otherwise"),
-    "leaves orphans": (faults.LEAVES_ORPHANS, "are left alone"),
-    "counts an attempt after the claim": (faults.counts_after_the_claim(), "forgot attempts"),
-    "submits a file before it is written": (faults.SUBMITS_AN_EMPTY_FILE, "[('s.completed', '')]"),
-    "gives up without saying why": (faults.GIVES_NO_REASON, "says not why"),
-}
-
-
 @forks
 @pytest.mark.parametrize(
     "twin",
@@ -76,9 +62,10 @@ TWINS: dict[str, tuple[Fault, str]] = {
             id=name,
             marks=pytest.mark.twin("PQ-1", fault=name, fails=(f"AssertionError: {message}",)),
         )
-        for name, (fault, message) in TWINS.items()
+        for name, (fault, message) in faults.CRASHES.items()
     ],
 )
 def test_a_step_out_of_order_is_caught(twin: Twin) -> None:
-    code = f"{HARNESS}\ncrash_everywhere(build(ours, TWINS[{twin.name!r}][0]), second=4)"
+    points = budget("second=100, stride=3", "second=4")
+    code = f"{HARNESS}\ncrash_everywhere(build(ours, CRASHES[{twin.name!r}][0]), {points})"
     must_fail(twin, partial(run_python, code, deadline=280))
