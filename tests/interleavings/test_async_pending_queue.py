@@ -7,32 +7,42 @@ same loop, whose announcements may come at any time, twice, or for files that ar
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import detangle
-import pytest
 
 from reference_impl.queues import async_pending_queue
 from tests.kit.explore import Schedules
-from tests.kit.twins import twin
-from tests.queues.pending_queue_crashes import PlainWatch, drop, files, unfinished
+from tests.kit.fakes import turns
+from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.twins import Twin, build, edit
+from tests.queues.async_pending_queue import faults
+from tests.queues.async_pending_queue.helpers import (
+    COMPONENT,
+    MEMORY,
+    Check,
+    Pauses,
+    PlainWatch,
+    drop,
+    files,
+    on_plain_watch,
+    unfinished,
+)
 
-FILE = "queues/async_pending_queue.py"
-Model = Callable[[], Coroutine[Any, Any, None]]
 
-
-@pytest.fixture(autouse=True)
-def plain_watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(async_pending_queue, "DirectoryWatch", PlainWatch)
-
-
-def broken(*faults: tuple[str, str]) -> ModuleType:
-    module = twin(FILE, *faults)
-    module.__dict__["DirectoryWatch"] = PlainWatch
-    return module
+@contextlib.contextmanager
+def directory_with(*names: str) -> Iterator[Path]:
+    """A directory with these files, whose contents are their names."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        directory = Path(folder, "queue")
+        directory.mkdir()
+        for name in names:
+            drop(directory, name, name.encode())
+        yield directory
 
 
 class Server:
@@ -64,11 +74,6 @@ class Server:
             self.running.remove(content)
 
 
-async def turns(number: int) -> None:
-    for _ in range(number):
-        await asyncio.sleep(0)
-
-
 async def finished(directory: Path) -> None:
     """Wait until all is completed; the loop's time is virtual."""
     for _ in range(200):
@@ -78,245 +83,227 @@ async def finished(directory: Path) -> None:
     raise AssertionError(f"these are left alone: {unfinished(directory)}")
 
 
-def everything_comes_to_its_end(module: ModuleType) -> Model:
+@on_plain_watch
+async def check_everything_comes_to_its_end(m: ModuleType) -> None:
     """Four files and two slots; announcements again, and a newer file while one is uploaded."""
+    with directory_with("a", "b") as directory:
+        server = Server(failures=1)
+        queue = m.AsyncPendingQueue(
+            directory, server.upload, max_concurrency=2, backoff=Pauses(0.0)
+        )
 
-    async def model() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            directory = Path(folder, "queue")
-            directory.mkdir()
-            for name in "ab":
-                drop(directory, name, name.encode())
-            server = Server(failures=1)
-            queue = module.AsyncPendingQueue(
-                directory, server.upload, max_concurrency=2, backoff=lambda n: 0.0
-            )
+        async def produce() -> None:
+            for name, content in (("c", "c"), ("a", "newer a")):
+                await asyncio.sleep(0)
+                if not (directory / f"{name}.queued").exists():
+                    drop(directory, name, content.encode())
+                PlainWatch.last.announce(f"{name}.queued")
 
-            async def produce() -> None:
-                for name, content in (("c", "c"), ("a", "newer a")):
-                    await asyncio.sleep(0)
-                    if not (directory / f"{name}.queued").exists():
-                        drop(directory, name, content.encode())
-                    PlainWatch.last.announce(f"{name}.queued")
-
-            async with queue:
-                producing = asyncio.create_task(produce(), name="producer")
-                await producing
-                await finished(directory)
-            assert server.most <= 2, "more uploads than slots"
-            there = {data.decode() for data in files(directory).values()}
-            assert {"a", "b", "c"} <= there <= {"a", "b", "c", "newer a"}, f"lost: {there}"
-            assert sorted(server.ended) == sorted(there), f"uploaded {server.ended}"
-            assert not queue._ready, f"left alone: {queue._ready}"
-            assert not queue._waiting
-
-    return model
+        async with queue:
+            producing = asyncio.create_task(produce(), name="producer")
+            await producing
+            await finished(directory)
+        assert server.most <= 2, "more uploads than slots"
+        there = {data.decode() for data in files(directory).values()}
+        assert {"a", "b", "c"} <= there <= {"a", "b", "c", "newer a"}, f"lost: {there}"
+        assert sorted(server.ended) == sorted(there), f"uploaded {server.ended}"
+        assert not queue.stats.waiting
 
 
-@pytest.mark.guarantee("PQ-2", "PQ-3")
-def test_no_schedule_leaves_a_file_or_uploads_it_twice(schedules: Schedules) -> None:
-    schedules.prove(everything_comes_to_its_end(async_pending_queue), delays=3)
-    schedules.sample(everything_comes_to_its_end(async_pending_queue), schedules=300)
-
-
-@pytest.mark.twin("PQ-2", "PQ-3")
-@pytest.mark.parametrize(
-    "fault",
-    [
-        ("        if name not in self._running:  # else", "        if True:  # else"),
-        ("if name not in self._waiting and any", "if False and any"),
-        ("len(self._running) < self._max_concurrency", "len(self._running) < 3"),
-        ("            self._room.set_result(None)", "            pass"),
-    ],
-    ids=[
-        "a running name starts again",
-        "a newer file is left alone",
-        "one upload too many",
-        "the one that draws is not woken",
-    ],
-)
-def test_faulty_bookkeeping_is_caught(schedules: Schedules, fault: tuple[str, str]) -> None:
-    schedules.catch(everything_comes_to_its_end(broken(fault)))
-
-
-def stop_at_any_time(module: ModuleType, *, how: str) -> Model:
+@on_plain_watch
+async def check_it_ends_at_any_time(m: ModuleType, how: str) -> None:
     """However it ends: nothing runs, nothing is lost, the next owner finds all there is."""
+    with directory_with("a", "b", "c") as directory:
+        server, asked = Server(failures=1), list[str]()
+        queue = m.AsyncPendingQueue(
+            directory, server.upload, max_concurrency=2, backoff=Pauses(0.0)
+        )
 
-    async def model() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            directory = Path(folder, "queue")
-            directory.mkdir()
-            for name in "abc":
-                drop(directory, name, name.encode())
-            server = Server(failures=1)
-            queue = module.AsyncPendingQueue(
-                directory, server.upload, max_concurrency=2, backoff=lambda n: 0.0
-            )
-            running = asyncio.create_task(queue.run(), name="run")
-            await turns(detangle.choice(list(range(8))))
-            if how == "run is cancelled":
+        async def stop() -> None:
+            asked.append(how)
+            await queue.stop(0 if how == "stop" else 30)
+
+        running = asyncio.create_task(queue.run(), name="run")
+        await turns(detangle.choice(list(range(8))))
+        if how == "run is cancelled":
+            running.cancel()
+        else:
+            stopping = asyncio.create_task(stop(), name="stop")
+            if how == "stop is cancelled":
+                await turns(detangle.choice([0, 1]))
+                stopping.cancel()
+            await asyncio.wait([stopping])
+            if not asked:  # the task was cancelled before its first step
                 running.cancel()
-            else:
-                stopping = asyncio.create_task(queue.stop(0 if how == "stop" else 30), name="stop")
-                if how == "stop is cancelled":
-                    await turns(detangle.choice([0, 1]))
-                    stopping.cancel()
-                await asyncio.wait([stopping])
-                if not queue._stop_asked:  # the task was cancelled before its first step
-                    running.cancel()
-            await asyncio.wait([running])
-            assert running.cancelled() or running.exception() is None
-            assert not server.running, "an upload goes on"
-            if how == "stop in time":
-                assert not server.cancelled, "an upload was cancelled before its time"
-            assert asyncio.all_tasks() == {asyncio.current_task()}, "a task is left"
-            found = files(directory)
-            assert sorted(found.values()) == [b"a", b"b", b"c"], f"lost: {sorted(found)}"
-            assert not any(name.endswith(".processing") for name in found), "left .processing"
-            completed = [d.decode() for n, d in found.items() if n.endswith(".completed")]
-            assert sorted(completed) == sorted(server.ended)
-            for path in directory.glob(".*.attempts"):
-                failed = server.begun.count(path.name[1]) - server.ended.count(path.name[1])
-                assert len(path.read_bytes()) <= failed
-            again = module.AsyncPendingQueue(directory, Server().upload)
-            async with again:
-                await finished(directory)
-            assert again.stats.recovered == 0
-
-    return model
+        await asyncio.wait([running])
+        assert running.cancelled() or running.exception() is None
+        assert not server.running, "an upload goes on"
+        if how == "stop in time":
+            assert not server.cancelled, "an upload was cancelled before its time"
+        assert asyncio.all_tasks() == {asyncio.current_task()}, "a task is left"
+        found = files(directory)
+        assert sorted(found.values()) == [b"a", b"b", b"c"], f"lost: {sorted(found)}"
+        assert not any(name.endswith(".processing") for name in found), "left .processing"
+        completed = [d.decode() for n, d in found.items() if n.endswith(".completed")]
+        assert sorted(completed) == sorted(server.ended)
+        for path in directory.glob(".*.attempts"):
+            failed = server.begun.count(path.name[1]) - server.ended.count(path.name[1])
+            assert len(path.read_bytes()) <= failed
+        again = m.AsyncPendingQueue(directory, Server().upload)
+        async with again:
+            await finished(directory)
+        assert again.stats.recovered == 0
 
 
-HOWS = ["stop", "stop in time", "stop is cancelled", "run is cancelled"]
+HOWS = ("stop", "stop in time", "stop is cancelled", "run is cancelled")
 
 
-@pytest.mark.guarantee("PQ-1", "PQ-4", "PQ-5")
-@pytest.mark.parametrize("how", HOWS)
-def test_it_ends_at_any_time_and_loses_nothing(schedules: Schedules, how: str) -> None:
-    schedules.prove(stop_at_any_time(async_pending_queue, how=how), delays=3)
-    schedules.sample(stop_at_any_time(async_pending_queue, how=how), schedules=200)
+def ending(how: str) -> Check:
+    async def check(m: ModuleType) -> None:
+        await check_it_ends_at_any_time(m, how)
+
+    check.__name__ = how
+    return check
 
 
-@pytest.mark.twin("PQ-1", "PQ-4", "PQ-5")
-@pytest.mark.parametrize(
-    ("how", "fault"),
-    [
-        (
-            "stop",
-            (
-                "                self._put_back(name, attempt)\n                raise asyncio",
-                "                raise asyncio",
-            ),
-        ),
-        (
-            "run is cancelled",
-            ("while not serving.done() or self._running:", "while not serving.done():"),
-        ),
-        ("stop in time", ("call_later(timeout,", "call_later(0,")),
-    ],
-    ids=["a cancelled file is not put back", "uploads outlive run", "no time for uploads"],
-)
-def test_an_end_without_care_is_caught(
-    schedules: Schedules, how: str, fault: tuple[str, str]
-) -> None:
-    schedules.catch(stop_at_any_time(broken(fault), how=how))
-
-
-def stop_beside_timeouts(module: ModuleType) -> Model:
+@on_plain_watch
+async def check_stop_beside_timeouts(m: ModuleType) -> None:
     """An upload has timeouts of its own, and after each it closes what it used, and goes on."""
+    with directory_with("a") as directory:
 
-    async def model() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            directory = Path(folder, "queue")
-            directory.mkdir()
-            drop(directory, "a", b"a")
+        async def upload(path: Path) -> None:
+            for timeout in (0, 0, None):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(timeout):
+                        try:
+                            await asyncio.get_running_loop().create_future()
+                        finally:
+                            await asyncio.sleep(0)
 
-            async def upload(path: Path) -> None:
-                for timeout in (0, 0, None):
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(timeout):
-                            try:
-                                await asyncio.get_running_loop().create_future()
-                            finally:
-                                await asyncio.sleep(0)
-
-            queue = module.AsyncPendingQueue(directory, upload)
-            running = asyncio.create_task(queue.run(), name="run")
-            await turns(detangle.choice(list(range(12))))
-            stopping = asyncio.create_task(queue.stop(0), name="stop")
-            await asyncio.wait([running, stopping])  # a deadlock, unless the upload is cancelled
-            assert list(files(directory)) == ["a.queued"]
-            assert queue.stats.failed == 0
-
-    return model
+        queue = m.AsyncPendingQueue(directory, upload)
+        running = asyncio.create_task(queue.run(), name="run")
+        await turns(detangle.choice(list(range(12))))
+        stopping = asyncio.create_task(queue.stop(0), name="stop")
+        await asyncio.wait([running, stopping])  # a deadlock, unless the upload is cancelled
+        assert list(files(directory)) == ["a.queued"]
+        assert queue.stats.failed == 0
 
 
-@pytest.mark.guarantee("PQ-5")
-def test_a_stop_at_any_time_of_an_uploads_own_timeouts_cancels_it(schedules: Schedules) -> None:
-    schedules.prove(stop_beside_timeouts(async_pending_queue), delays=3)
-
-
-@pytest.mark.twin("PQ-5")
-def test_a_stop_that_leaves_out_what_a_timeout_cancels_is_caught(schedules: Schedules) -> None:
-    fault = (
-        "                task.cancel()\n",
-        "                task.cancelling() or task.cancel()\n",
-    )
-    schedules.catch(stop_beside_timeouts(broken(fault)))
-
-
-def put_back(module: ModuleType) -> Model:
+@on_plain_watch
+async def check_put_back(m: ModuleType) -> None:
     """A producer's newer file comes at any time while the older one is uploaded, and fails."""
+    with directory_with("a") as directory:
+        begun: list[bytes] = []
+        dropped = [b"a"]
 
-    async def model() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            directory = Path(folder, "queue")
-            directory.mkdir()
-            drop(directory, "a", b"old")
-            begun: list[bytes] = []
-            dropped = [b"old"]
+        async def upload(path: Path) -> None:
+            begun.append(path.read_bytes())
+            await asyncio.sleep(0)  # the server has a.processing now
+            if len(begun) == 1:
+                raise ConnectionError("the server refuses it: it is put back")
 
-            async def upload(path: Path) -> None:
-                begun.append(path.read_bytes())
-                await asyncio.sleep(0)  # the server has a.processing now
-                if len(begun) == 1:
-                    raise ConnectionError("the server refuses it: it is put back")
+        async def producer() -> None:
+            while not begun:
+                await asyncio.sleep(0)  # nothing to report yet
+            if not (directory / "a.queued").exists():
+                drop(directory, "a", b"new")
+                dropped.append(b"new")
+                PlainWatch.last.announce("a.queued")
+                await asyncio.sleep(0)  # a newer a.queued is there
 
-            async def producer() -> None:
-                while not begun:
-                    await asyncio.sleep(0)  # nothing to report yet
-                if not (directory / "a.queued").exists():
-                    drop(directory, "a", b"new")
-                    dropped.append(b"new")
-                    PlainWatch.last.announce("a.queued")
-                    await asyncio.sleep(0)  # a newer a.queued is there
-
-            queue = module.AsyncPendingQueue(directory, upload, backoff=lambda n: 0.0)
-            async with queue:
-                producing = asyncio.create_task(producer(), name="producer")
-                await producing
-                await finished(directory)
-            left = sorted(files(directory).values())
-            assert left == sorted(dropped), "the put-back has overwritten the newer file"
-
-    return model
+        queue = m.AsyncPendingQueue(directory, upload, backoff=Pauses(0.0))
+        async with queue:
+            producing = asyncio.create_task(producer(), name="producer")
+            await producing
+            await finished(directory)
+        left = sorted(files(directory).values())
+        assert left == sorted(dropped), "the put-back has overwritten the newer file"
 
 
-PUT_BACK_BY_RENAME = (
-    'target.hardlink_to(self._path(name, "processing"))',
-    'self._path(name, "processing").replace('
-    "self._path(name, state) if state == 'queued' else target)",
+AGAIN = Twin(
+    "starts a name again that is being uploaded",
+    faults.STARTS_AGAIN,
+    ("KeyError: 'a'", "AssertionError: are left alone"),
 )
-
-
-@pytest.mark.guarantee("PQ-1")
-def test_a_newer_file_at_any_time_of_an_upload(schedules: Schedules) -> None:
-    schedules.prove(put_back(async_pending_queue), delays=3)
-
-
-@pytest.mark.twin("PQ-1")
-def test_a_put_back_by_rename_is_caught(schedules: Schedules) -> None:
-    schedules.catch(
-        put_back(broken(PUT_BACK_BY_RENAME)),
+OVERLOOKS = Twin(
+    "overlooks a file that came meanwhile",
+    faults.SEES_NO_NEWER_FILE,
+    "AssertionError: these are left alone",
+)
+ONE_MORE = Twin(
+    "uploads one too many",
+    faults.given(max_concurrency=lambda most: most + 1),
+    "AssertionError: more uploads than slots",
+)
+NOT_WOKEN = Twin(
+    "does not wake the one that draws",
+    edit("AsyncPendingQueue._dispatch", "self._room.set_result(None)", "pass"),
+    "AssertionError: these are left alone",
+)
+NOT_PUT_BACK = Twin(
+    "does not put back what it cancels",
+    edit(
+        "AsyncPendingQueue._attempt",
+        "if task.cancelling(): ...",
+        "if task.cancelling():\n    raise asyncio.CancelledError from error",
+    ),
+    "AssertionError: left .processing",
+)
+NO_TIME = Twin(
+    "gives uploads no time",
+    faults.STOPS_AT_ONCE,
+    "AssertionError: an upload was cancelled before its time",
+)
+GOES_ON = Twin(
+    "lets an upload go on that it cancels",
+    faults.lets_uploads_go(),
+    ("AssertionError: an upload goes on", "AssertionError: sorted(server.ended)"),
+)
+NOT_CANCELLED = Twin(
+    "takes an upload's own timeout for its cancellation",
+    faults.STOPS_NO_TIMEOUT,
+    "DeadlockError: can never finish",
+)
+BY_RENAME = Twin(
+    "puts a file back by rename",
+    faults.PUTS_BACK_BY_RENAME,
+    "AssertionError: the put-back has overwritten the newer file",
+)
+PROOFS = [
+    Proof("PQ-3", check_everything_comes_to_its_end, [AGAIN, OVERLOOKS, ONE_MORE, NOT_WOKEN]),
+    Proof("PQ-5", ending("stop"), [NOT_PUT_BACK]),
+    Proof("PQ-5", ending("stop in time"), [NO_TIME]),
+    Proof("PQ-5", ending("stop is cancelled")),
+    Proof("PQ-5", ending("run is cancelled"), [GOES_ON]),
+    Proof("PQ-5", check_stop_beside_timeouts, [NOT_CANCELLED]),
+    Proof(
+        "PQ-1",
+        check_put_back,
+        [BY_RENAME],
         diagram="A put-back by rename overwrites the newer file of that name",
-        lanes=("producer", "upload"),
+    ),
+]
+
+
+DRAWN = {"everything_comes_to_its_end": 300} | dict.fromkeys(HOWS, 200)
+
+
+def model_of(proof: Proof, m: ModuleType) -> Callable[[], Coroutine[Any, Any, None]]:
+    check: Any = proof.check
+    return partial(check, m)
+
+
+@each_proof(PROOFS)
+def test_no_schedule_breaks_it(schedules: Schedules, proof: Proof) -> None:
+    model = model_of(proof, async_pending_queue)
+    schedules.prove(model, delays=3)
+    if drawn := DRAWN.get(proof.name):
+        schedules.sample(model, schedules=drawn)
+
+
+@each_twin(PROOFS)
+def test_its_faults_are_found(schedules: Schedules, proof: Proof, twin: Twin) -> None:
+    broken = build(COMPONENT, twin.fault)
+    schedules.catch(
+        model_of(proof, broken), twin=twin, diagram=proof.diagram, lanes=("producer", "upload")
     )

@@ -1,4 +1,4 @@
-"""What the tests of AsyncPendingQueue share: a watch without threads, and deaths at each step.
+"""Deaths of AsyncPendingQueue's owner at each step, and by SIGKILL while it is busy.
 
 `crash_everywhere` and `kill_at_random` fork, so they want a process of their own without
 threads (tests.kit.process.run_python). A child runs the queue and ends in the middle of
@@ -7,6 +7,7 @@ it; the parent then looks at the directory and runs the queue again.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -18,96 +19,29 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Self
+from typing import Any
+
+from tests.queues.async_pending_queue.helpers import (
+    MEMORY,
+    PlainWatch,
+    drop,
+    drop_beside,
+    files,
+    hidden,
+    started,
+    unfinished,
+)
 
 if sys.platform != "win32":
     import fcntl
 
-STATES = ("queued", "processing", "completed", "error")
 CRASHED = 77
 # What the component does to names, and what makes data durable. The attempts are written with
 # `write` and taken back with `truncate`.
 STEPS = ("rename", "replace", "link", "unlink", "fsync", "truncate", "write")
 
 
-class PlainWatch:
-    """In DirectoryWatch's place: the files there are on entry, then those announced."""
-
-    last: "PlainWatch"
-
-    def __init__(self, path: Path, patterns: tuple[str, ...]) -> None:
-        self.path, self.drawn = path, 0
-        self._names: asyncio.Queue[str] = asyncio.Queue()
-
-    async def __aenter__(self) -> Self:
-        type(self).last = self
-        for path in sorted(self.path.glob("*.queued")):
-            self.announce(path.name)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Path:
-        name = await self._names.get()
-        self.drawn += 1
-        return self.path / name
-
-    def announce(self, name: str) -> None:
-        self._names.put_nowait(name)
-
-
-def drop(directory: Path, name: str, content: bytes) -> None:
-    """What a producer does: write elsewhere, and rename to NAME.queued."""
-    outside = directory.parent / f"{directory.name}-{name}.tmp"
-    outside.write_bytes(content)
-    _rename(outside, directory / f"{name}.queued")
-
-
-def drop_beside(directory: Path, name: str, content: bytes) -> None:
-    """The same, for a name that is used again: FileExistsError if NAME.queued is there.
-
-    A rename would replace it, and a look before that is of no use: the queue may put a file
-    back in between. What a link makes no watch hears of; opening it for writing tells it.
-    """
-    outside = directory.parent / f"{directory.name}-{name}.tmp"
-    outside.write_bytes(content)
-    target = directory / f"{name}.queued"
-    try:
-        target.hardlink_to(outside)
-    finally:
-        outside.unlink()
-    with contextlib.suppress(FileNotFoundError):  # it is being uploaded already
-        os.close(os.open(target, os.O_WRONLY))
-
-
-def files(directory: Path) -> dict[str, bytes]:
-    """The visible files but for the .error.json, by name."""
-    return {
-        path.name: path.read_bytes()
-        for path in sorted(directory.iterdir())
-        if path.suffix[1:] in STATES and not path.name.startswith(".")
-    }
-
-
-def unfinished(directory: Path) -> list[str]:
-    """The names of the files that are queued or being uploaded."""
-    return [path.name for path in directory.iterdir() if path.name.endswith(STATES[:2])]
-
-
-def hidden(directory: Path) -> list[str]:
-    """The hidden files but for the lock."""
-    return sorted(
-        path.name
-        for path in directory.iterdir()
-        if path.name.startswith(".") and path.name != ".pending-queue.lock"
-    )
-
-
-_rename, _write = os.rename, os.write  # while `dying_at` replaces them
+_write = os.write  # while `dying_at` replaces it
 
 
 @contextlib.contextmanager
@@ -230,11 +164,11 @@ async def life(module: ModuleType, server: Server) -> None:
     with contextlib.suppress(FileExistsError):
         await queue.submit("s", b"submitted")
         server.note("submitted", "")
-    running = asyncio.create_task(queue.run())
+    running = await started(queue)
     turns = 0
     while not running.done():
         await asyncio.sleep(0)
-        turns += queue._up.is_set()
+        turns += 1
         left = unfinished(server.directory)
         if not left or (left == ["g.processing"] and not server.count("restart", "")):
             break
@@ -293,15 +227,16 @@ def forked(work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def crash_everywhere(module: ModuleType, *, second: int = 4) -> None:
-    """End the process at each point; at each `second` one die once more while recovering."""
-    module.__dict__["DirectoryWatch"] = PlainWatch
+def crash_everywhere(module: ModuleType, *, second: int, stride: int = 1) -> None:
+    """End the process at each point; at each `second` one die once more while recovering.
+
+    A `stride` leaves out points: enough to meet a fault that there is at many of them.
+    """
+    vars(module)["DirectoryWatch"] = PlainWatch
     logging.disable(logging.CRITICAL)
     survived, seen = 0, set[str]()
-    point = 0
-    while True:
-        point += 1
-        with tempfile.TemporaryDirectory() as folder:
+    for point in itertools.count(1, stride):
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             server = Server(Path(folder, "queue"), Path(folder, "log"))
             server.directory.mkdir()
             prepare(server.directory)

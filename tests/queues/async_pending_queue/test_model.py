@@ -1,7 +1,4 @@
-"""AsyncPendingQueue dies at each step, and by SIGKILL; and against a plain model of its files.
-
-What the deaths do and what is checked after each stands in tests/queues/pending_queue_crashes.py.
-"""
+"""AsyncPendingQueue against a plain model of its files."""
 
 import asyncio
 import itertools
@@ -24,98 +21,11 @@ from hypothesis.stateful import (
 )
 
 from reference_impl.queues import async_pending_queue
-from tests.kit.process import run_python
-from tests.kit.twins import twin
-from tests.queues.pending_queue_crashes import PlainWatch, drop, files
-
-FILE = "queues/async_pending_queue.py"
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="the owners are forked")
-HARNESS = """
-from reference_impl.queues import async_pending_queue as ours
-from tests.queues.pending_queue_crashes import crash_everywhere, kill_at_random
-from tests.kit.twins import twin
-"""
-
-
-@forks
-@pytest.mark.guarantee("PQ-1", "PQ-4")
-def test_a_death_at_any_step_loses_nothing() -> None:
-    """Before and after each rename, replace, link, unlink, fsync, truncate and write."""
-    print(run_python(f"{HARNESS}\ncrash_everywhere(ours)", deadline=280).stdout)
-
-
-@forks
-@pytest.mark.stress
-@pytest.mark.timeout(1200)
-@pytest.mark.guarantee("PQ-1", "PQ-4")
-def test_a_death_at_any_step_and_another_while_recovering_lose_nothing() -> None:
-    print(run_python(f"{HARNESS}\ncrash_everywhere(ours, second=1)", deadline=1100).stdout)
-
-
-@forks
-@pytest.mark.guarantee("PQ-1", "PQ-2")
-def test_busy_owners_are_killed_again_and_again() -> None:
-    print(run_python(f"{HARNESS}\nkill_at_random(ours, 120)").stdout)
-
-
-@forks
-@pytest.mark.stress
-@pytest.mark.timeout(1200)
-@pytest.mark.guarantee("PQ-1", "PQ-2")
-@pytest.mark.parametrize("seed", range(1, 4))
-def test_busy_owners_are_killed_hundreds_of_times(seed: int) -> None:
-    print(run_python(f"{HARNESS}\nkill_at_random(ours, 300, {seed})", deadline=1100).stdout)
-
-
-LINK = 'target.hardlink_to(self._path(name, "processing"))'
-READ = 'data = self._path(name, "processing").read_bytes()'
-COUNT = "        attempt = self._attempts(name) + 1\n"
-CLAIM = "            queued.rename(processing)\n"
-EARLY = "        queued.rename(processing)\n"
-
-
-@forks
-@pytest.mark.twin("PQ-1", "PQ-4")
-@pytest.mark.parametrize(
-    ("faults", "message"),
-    [
-        (
-            [
-                (
-                    LINK,
-                    f'{READ}; self._path(name, "processing").unlink(); target.write_bytes(data)',
-                )
-            ],
-            "lost {",
-        ),
-        ([(LINK, f"{READ}; target.write_bytes(data)")], "became two"),
-        ([("if found.st_nlink > 1:", "if False:")], "ended otherwise"),
-        ([("        for name in orphans:\n", "        for name in []:\n")], "are left alone"),
-        ([(CLAIM, "            pass\n"), (COUNT, COUNT + EARLY)], "forgot attempts"),
-        (
-            [("                queued.hardlink_to(temporary)", "                queued.touch()")],
-            "[('s.completed', '')]",
-        ),
-        (
-            [("                    self._explain(stem, error)", "                    pass")],
-            "says not why",
-        ),
-    ],
-    ids=[
-        "unlink before link",
-        "a copy for a link",
-        "two names are two files",
-        "orphans are left",
-        "the attempt is counted after the claim",
-        "submitted before it is written",
-        "given up without saying why",
-    ],
-)
-def test_a_step_out_of_order_is_caught(faults: list[tuple[str, str]], message: str) -> None:
-    twin(FILE, *faults)  # so that a fault without a place is an error here
-    code = f"{HARNESS}\ncrash_everywhere(twin({FILE!r}, *{faults!r}))"
-    failed = run_python(code, deadline=280, expect=1)
-    assert message in failed.stderr, failed.stderr[-2000:]
+from tests.kit.fakes import turns
+from tests.kit.profile import budget
+from tests.kit.twins import Twin, build, must_fail
+from tests.queues.async_pending_queue import faults
+from tests.queues.async_pending_queue.helpers import COMPONENT, MEMORY, PlainWatch, drop, files
 
 
 def machine(module: ModuleType) -> type[RuleBasedStateMachine]:
@@ -126,7 +36,7 @@ def machine(module: ModuleType) -> type[RuleBasedStateMachine]:
 
         @initialize(most=st.integers(1, 3))
         def start(self, most: int) -> None:
-            self.folder = tempfile.TemporaryDirectory()
+            self.folder = tempfile.TemporaryDirectory(dir=MEMORY)
             self.directory = Path(self.folder.name, "queue")
             self.directory.mkdir()
             self.loops = asyncio.Runner()
@@ -154,12 +64,8 @@ def machine(module: ModuleType) -> type[RuleBasedStateMachine]:
             finally:
                 del self.uploads[content]
 
-        def turns(self, number: int = 30) -> None:
-            async def turn() -> None:
-                for _ in range(number):
-                    await asyncio.sleep(0)
-
-            self.loops.run(turn())
+        def turns(self) -> None:
+            self.loops.run(turns())
 
         @precondition(lambda self: self.queue is None)
         @rule()
@@ -227,8 +133,9 @@ def machine(module: ModuleType) -> type[RuleBasedStateMachine]:
         @rule()
         def die(self) -> None:
             """As far as the files can tell."""
-            self.queue._put_back = lambda name, attempt: None
+            away = self.directory.rename(self.directory.with_name("away"))
             self.loops.run(self.queue.stop(0))
+            away.rename(self.directory)
             self.queue = None
 
         @precondition(lambda self: bool(self.ends))
@@ -262,36 +169,37 @@ def machine(module: ModuleType) -> type[RuleBasedStateMachine]:
     return PendingQueueMachine
 
 
-TestAsyncPendingQueue = pytest.mark.guarantee("PQ-1", "PQ-2", "PQ-4", "PQ-5")(
-    machine(async_pending_queue).TestCase
-)
+TestAsyncPendingQueue = pytest.mark.guarantee("PQ-4")(machine(async_pending_queue).TestCase)
+
+MISCOUNTED = "AssertionError: attempts"
+LEFT_ALONE = "AssertionError: is left alone"
+TWINS = [
+    Twin("starts a name again that is being uploaded", faults.STARTS_AGAIN, MISCOUNTED),
+    Twin("counts a cancelled attempt", faults.TAKES_NO_ATTEMPT_BACK, MISCOUNTED),
+    Twin("leaves attempts with the old name", faults.LEAVES_ATTEMPTS, (MISCOUNTED, LEFT_ALONE)),
+    Twin("gives a suffix that is in use", faults.SEES_NO_SUFFIX_IN_USE, (MISCOUNTED, LEFT_ALONE)),
+    Twin(
+        "overlooks a file that came meanwhile", faults.SEES_NO_NEWER_FILE, (MISCOUNTED, LEFT_ALONE)
+    ),
+]
 
 
-@pytest.mark.twin("PQ-1", "PQ-2", "PQ-4", "PQ-5")
 @pytest.mark.parametrize(
-    "fault",
+    "twin",
     [
-        (
-            "if name not in self._running:  # else it is looked for when that has ended",
-            "if True:",
-        ),
-        ("            os.truncate(self._sidecar(name), attempt - 1)\n", ""),
-        ("            self._sidecar(name).replace(self._sidecar(stem))", "            pass"),
-        ("busy = stem != name and", "busy = False and"),
-        ("if name not in self._waiting and any", "if False and any"),
-    ],
-    ids=[
-        "a running name is started again",
-        "a cancelled attempt counts",
-        "attempts stay with the old name",
-        "a suffix that is in use",
-        "a file that came meanwhile is left",
+        pytest.param(
+            twin, id=twin.name, marks=pytest.mark.twin("PQ-4", fault=twin.name, fails=twin.ends)
+        )
+        for twin in TWINS
     ],
 )
-def test_the_model_catches_faults(fault: tuple[str, str]) -> None:
+def test_the_model_catches_faults(twin: Twin) -> None:
     quick = settings(
-        database=None, deadline=None, phases=[Phase.generate], max_examples=300, derandomize=True
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        max_examples=budget(100, 300),
+        derandomize=True,
     )
-    broken = machine(twin(FILE, fault))
-    with pytest.raises(AssertionError):
-        run_state_machine_as_test(broken, settings=quick)
+    broken = machine(build(COMPONENT, twin.fault))
+    must_fail(twin, lambda: run_state_machine_as_test(broken, settings=quick))

@@ -1,0 +1,115 @@
+"""AsyncPendingQueue refuses what it cannot work with, and says why."""
+
+import asyncio
+import errno
+import functools
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reference_impl.queues.async_pending_queue import AsyncPendingQueue
+from tests.kit.fakes import until
+from tests.queues.async_pending_queue.helpers import Refusing, drop, nothing
+
+pytestmark = pytest.mark.usefixtures("plain_watch")
+
+
+def plain(path: Path) -> None:
+    """A function that would hold up the loop."""
+
+
+class Plain:
+    def upload(self, path: Path) -> None: ...
+
+    async def awaitable(self, path: Path) -> None: ...
+
+    async def __call__(self, path: Path) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "upload",
+    [
+        plain,
+        Plain().upload,
+        functools.partial(plain),
+        functools.partialmethod(nothing),
+        print,
+        os.stat,
+        None,
+        "upload",
+        Path(),
+    ],
+)
+def test_an_upload_that_is_no_coroutine_function_is_refused(directory: Path, upload: Any) -> None:
+    with pytest.raises(TypeError) as caught:
+        AsyncPendingQueue(directory, upload)
+    assert str(caught.value) == (
+        f"upload must be a coroutine function, got {upload!r}: "
+        "define it with `async def`, and put what blocks into asyncio.to_thread"
+    )
+
+
+@pytest.mark.parametrize(
+    "upload",
+    [nothing, Plain().awaitable, Plain(), functools.partial(nothing), lambda path: nothing(path)],
+)
+async def test_whatever_returns_an_awaitable_will_do(directory: Path, upload: Any) -> None:
+    drop(directory, "a", b"1")
+    async with AsyncPendingQueue(directory, upload) as queue:
+        await until(lambda: queue.stats.completed)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"max_concurrency": 0}, ValueError, "max_concurrency must be 1 or more, got 0"),
+        ({"max_concurrency": -5}, ValueError, "max_concurrency must be 1 or more, got -5"),
+        ({"max_concurrency": 2.5}, TypeError, "max_concurrency must be an int, got 2.5"),
+        ({"max_attempts": 0}, ValueError, "max_attempts must be 1 or more, got 0"),
+        ({"max_attempts": True}, TypeError, "max_attempts must be an int, got True"),
+        (
+            {"upload_timeout": 0},
+            ValueError,
+            "upload_timeout must be more than 0 seconds, or None; got 0$",
+        ),
+        ({"upload_timeout": -1.0}, ValueError, "upload_timeout must be 0 or more seconds"),
+        ({"upload_timeout": math.nan}, ValueError, "upload_timeout must be 0 or more seconds"),
+        ({"upload_timeout": "1"}, TypeError, "upload_timeout must be a number of seconds"),
+        ({"backoff": 1.0}, TypeError, "backoff must be callable, got 1.0"),
+        ({"directory": 5}, TypeError, "directory must be a path, got 5"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(
+    directory: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"^{message}"):
+        AsyncPendingQueue(**{"directory": directory, "upload": nothing, **options})
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+async def test_a_directory_that_is_none_is_an_error_at_the_start(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    if kind == "file":
+        path.touch()
+    expected = {"missing": FileNotFoundError, "file": NotADirectoryError}[kind]
+    with pytest.raises(expected) as caught:
+        await AsyncPendingQueue(path, nothing).run()
+    assert caught.value.strerror == ("directory must be an existing directory: create it first")
+    assert caught.value.filename == str(path)
+    with pytest.raises(expected, match="existing directory: create it first"):
+        async with AsyncPendingQueue(path, nothing):
+            pass
+    with pytest.raises(expected, match="existing directory: create it first"):
+        await AsyncPendingQueue(path, nothing).submit("a", b"1")
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_file_system_without_links_is_an_error_at_the_start(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Refusing(monkeypatch, "link", error=errno.EPERM)
+    with pytest.raises(PermissionError, match="must be writable and allow hard links"):
+        await AsyncPendingQueue(directory, nothing).run()
