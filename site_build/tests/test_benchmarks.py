@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks import sharded
 from benchmarks.__main__ import FAMILIES, main
 from benchmarks.harness import (
     BenchmarkError,
@@ -347,3 +348,14 @@ def test_an_unknown_family_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         main(["cache"])
     assert "there is no family 'cache': choose from caches, queues" in capsys.readouterr().err
+
+
+def test_contention_and_throughput_of_shards_are_measured() -> None:
+    """What the page of ShardedCache claims of contention (SC-5) comes from these tables."""
+    assert {load.threads for load in sharded.LOADS} >= {1, 8, 100}
+    (plan,) = sharded.plans(Effort(rounds=2, sample_ns=1, sizes=(10,), items=10))
+    assert plan.component == "caches/sharded_cache"
+    assert [getattr(table, "func", None) for table in plan.tables] == [
+        sharded._contention,
+        sharded._throughput,
+    ]

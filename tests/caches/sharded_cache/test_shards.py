@@ -12,8 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import sharded
-from benchmarks.harness import Effort
 from reference_impl.caches import sharded_cache
 from reference_impl.caches.sharded_cache import ShardedCache
 from reference_impl.caches.ttl_cache import CacheStats, TTLCache
@@ -453,17 +451,6 @@ def check_what_is_claimed_is_measured(page: str) -> None:
 @pytest.mark.guarantee("SC-5")
 def test_what_the_page_claims_of_contention_is_measured() -> None:
     check_what_is_claimed_is_measured(PAGE)
-
-
-@pytest.mark.guarantee("SC-5")
-def test_contention_and_throughput_are_what_the_benchmark_measures() -> None:
-    assert {load.threads for load in sharded.LOADS} >= {1, 8, 100}
-    (plan,) = sharded.plans(Effort(rounds=2, sample_ns=1, sizes=(10,), items=10))
-    assert plan.component == COMPONENT
-    assert [getattr(table, "func", None) for table in plan.tables] == [
-        sharded._contention,
-        sharded._throughput,
-    ]
 
 
 CLAIM = Twin("types a claim of its own", Fault(), "AssertionError: assert claims == []")
