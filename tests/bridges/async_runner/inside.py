@@ -39,12 +39,12 @@ def forked(m: Any, runner: Any) -> Iterator[list[object]]:
         assert loop.is_closed()
 
 
-def with_another_loop(m: Any, loop: object) -> Any:
-    """A runner of such a loop, which has been told that this is a forked child."""
+def with_another_loop(m: Any, loop: object) -> tuple[Any, list[object]]:
+    """A runner of such a loop, told that this is a forked child; and the loops it must keep."""
     runner = m.AsyncRunner()
     runner._loop, runner._thread = loop, threading.current_thread()
     runner._abandon()
-    return runner
+    return runner, m._inherited
 
 
 def exit_at_once(m: Any) -> None:

@@ -58,8 +58,8 @@ def test_a_child_inherits_a_loop_that_takes_no_attribute() -> None:
     """Such as one written in another language: it is kept, and that is all."""
     loop = object()
     with inside.no_other_runners(async_runner):
-        runner = inside.with_another_loop(async_runner, loop)
-        assert vars(async_runner)["_inherited"].pop() is loop
+        runner, inherited = inside.with_another_loop(async_runner, loop)
+        assert inherited.pop() is loop
         runner.close()
 
 
