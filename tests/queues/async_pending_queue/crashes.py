@@ -234,7 +234,7 @@ def crash_everywhere(module: ModuleType, *, second: int, stride: int = 1) -> Non
     """
     vars(module)["DirectoryWatch"] = PlainWatch
     logging.disable(logging.CRITICAL)
-    survived, seen = 0, set[str]()
+    point, survived, seen = 0, 0, set[str]()
     for point in itertools.count(1, stride):
         with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             server = Server(Path(folder, "queue"), Path(folder, "log"))
