@@ -127,8 +127,9 @@ def copies(session: nox.Session) -> None:
     """The guarantees' tests on copies with another layout and other private names."""
     install(session, "tests")
     options = session.run("python", "-m", "tests.kit.renamed", "build/copies", silent=True)
-    where = ("tests", "-m", "guarantee", "--ignore=tests/docs", "--ignore=tests/browser")
-    session.run("pytest", *PARALLEL, *where, "--ignore=tests/scale", *str(options).split())
+    others = [f"--ignore=tests/{name}" for name in ("docs", "browser", "scale")]
+    where = ("tests", "-m", "guarantee and not stress", *others, *str(options).split())
+    session.run("pytest", *PARALLEL, *where, *session.posargs)
 
 
 @nox.session(python=False)

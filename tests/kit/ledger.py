@@ -67,7 +67,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[_MARKED] = [
         [item.nodeid, _named(item, "guarantee"), _named(item, "twin")] for item in items
     ]
-    if wanted := set(config.getoption("--guarantee")):
+    wanted: set[str] = set(config.getoption("--guarantee") or ())
+    if wanted:
         named = [wanted & {*_named(item, "guarantee"), *_named(item, "twin")} for item in items]
         left_out = [item for item, found in zip(items, named, strict=True) if not found]
         config.hook.pytest_deselected(items=left_out)

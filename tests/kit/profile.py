@@ -11,7 +11,7 @@ from hypothesis import settings
 
 T = TypeVar("T")
 PROFILES = ("quick", "full")
-_current = "quick"
+_current: str = "quick"
 
 
 def name() -> str:
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     global _current
-    _current = config.getoption("--profile")
+    _current = str(config.getoption("--profile"))
     # Threads share two noisy cores: an example's duration says nothing, so no deadline.
     for profile, examples in (("quick", 50), ("full", 100)):
         settings.register_profile(profile, deadline=None, print_blob=True, max_examples=examples)

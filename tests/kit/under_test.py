@@ -19,6 +19,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Bind the copies."""
     try:
-        copies.bind(config.getoption("--copy"))
+        copies.bind(config.getoption("--copy") or ())
     except ValueError as error:
         raise pytest.UsageError(f"--copy: {error}") from None
