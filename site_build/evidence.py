@@ -159,8 +159,7 @@ def _keep(
 
 def _place(result: dict[str, Any]) -> str:
     """The function that a reader should see: "file.py:name", the file where it is another."""
-    file, first, _ = result["source"]
-    name = next(name for name, (start, _) in functions(file).items() if start == first)
+    file, name = result["source"]
     return name if result["test"].startswith(f"{file}::") else f"{file}:{name}"
 
 

@@ -127,8 +127,7 @@ def test_the_page_of_a_guarantee_shows_its_check_its_twin_and_its_command() -> N
     twin: dict[str, Any] = {"guarantees": [], "twins": ["TC-1"], "fault": "forgets"}
     twin["fails"] = ["KeyError: 'a'"]
     file = "tests/docs/test_machinery.py"
-    lines = evidence.functions(file)["test_a_twin_is_a_module_of_its_own"]
-    record = merged(raw(TEST, source=[file, *lines]), raw(OTHER, **twin))
+    record = merged(raw(TEST, source=[file, "test_a_twin_is_a_module_of_its_own"]), raw(OTHER, **twin))
     page = pages.component_page(record, "TTLCache")
     section = page.partition("### TC-1 {")[2].partition("\n### ")[0]
     assert "nox -s verify -- TC-1" in section

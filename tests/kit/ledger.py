@@ -145,20 +145,20 @@ def _named(item: pytest.Item, marker: str) -> list[str]:
     return list(dict.fromkeys(str(n) for mark in item.iter_markers(marker) for n in mark.args))
 
 
-def _source(item: pytest.Item) -> list[Any] | None:
-    """Where a reader finds what the test checks: the table's check, or the test itself.
+def _source(item: pytest.Item) -> list[str] | None:
+    """What a reader wants to see of a test: the table's check, or the test itself.
 
-    The file from the project's root, the first line and the last.
+    The file from the project's root, and the qualified name of the function in it.
     """
     parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
-    proof, check = parameters.get("proof"), parameters.get("check")
-    found = getattr(proof, "check", None) or (check if inspect.isfunction(check) else None)
-    function = found or getattr(item, "function", None)
-    if not inspect.isfunction(function):
-        return None
-    function = inspect.unwrap(function)
-    path = Path(function.__code__.co_filename)
-    if not path.is_relative_to(ROOT):
-        return None
-    lines, first = inspect.getsourcelines(function)
-    return [path.relative_to(ROOT).as_posix(), first, first + len(lines) - 1]
+    candidates = [getattr(parameters.get("proof"), "check", None), parameters.get("check")]
+    for function in [*candidates, getattr(item, "function", None)]:
+        function = getattr(function, "func", function)  # of a partial
+        if not inspect.isfunction(function):
+            continue
+        function = inspect.unwrap(function)
+        path = Path(function.__code__.co_filename)
+        name = function.__qualname__.replace(".<locals>", "")
+        if path.is_relative_to(ROOT) and "<" not in name:
+            return [path.relative_to(ROOT).as_posix(), name]
+    return None
