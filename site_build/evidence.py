@@ -8,6 +8,8 @@ of what ran; the rest stays as it was. What was proved on other sources than tod
 import ast
 import json
 import sys
+import textwrap
+import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
@@ -22,7 +24,7 @@ RAW = ROOT / "build" / "evidence"
 FIGURES = ROOT / "build" / "figures"
 COVERAGE = ROOT / "build" / "coverage.json"
 SESSIONS = ROOT / "build" / "sessions"
-_SHOWN = 8  # lines of a thread's run in a trace: those before its switch matter
+_SHOWN = 5  # lines of a thread's run in a trace: those before its switch matter
 
 
 def main(arguments: list[str]) -> None:
@@ -115,8 +117,8 @@ def merge(record: dict[str, Any], raws: Iterable[dict[str, Any]]) -> None:
     for kind in ("checks", "twins"):
         there = {test: entry for test, entry in proved[kind].items() if exists(test)}
         proved[kind] = dict(sorted(there.items()))
-    titles = {diagram["test"] for diagram in proved.get("diagrams", [])} & proved["twins"].keys()
-    proved["diagrams"] = [d for d in proved.get("diagrams", []) if d["test"] in titles]
+    drawn = set(map(_mark, proved["twins"]))
+    proved["diagrams"] = [d for d in proved.get("diagrams", []) if d["by"] in drawn]
 
 
 def _named_in(raw: dict[str, Any]) -> set[str]:
@@ -138,8 +140,8 @@ def _keep(
     if not before.get("old") and before["profile"] == raw["profile"]:
         builds |= set(before["on"])
     entry: dict[str, Any] = {"ids": ids, "profile": raw["profile"], "on": sorted(builds)}
-    if result["source"] is not None:
-        entry["at"] = _place(result)
+    if kind == "checks" and (place := _place(result)) is not None:
+        entry["at"] = place
     explored = [
         [each["kind"], each["told"], int(each["exhausted"]), each["schedules"]]
         for each in result["explored"]
@@ -148,7 +150,9 @@ def _keep(
     caught = [each for each in result["explored"] if each["kind"] == "caught"]
     entry |= {"explored": explored} if explored else {}
     entry |= {"examples": result["examples"]} if result["examples"] else {}
-    entry |= {key: result[key] for key in ("fault", "fails") if key in result}
+    entry |= {"fault": result["fault"]} if "fault" in result else {}
+    if "fails" in result:
+        entry["fails"] = _brief(result["fails"])
     if caught:
         entry["schedule"] = caught[-1]["schedules"]
     entries[result["test"]] = entry
@@ -157,10 +161,28 @@ def _keep(
             _draw(proved, result["test"], ids, each["diagram"])
 
 
-def _place(result: dict[str, Any]) -> str:
-    """The function that a reader should see: "file.py:name", the file where it is another."""
+def _brief(ends: list[str]) -> list[str]:
+    """How a twin's check fails, for people: the first of the ways that it states."""
+    first = ends[0] if len(ends[0]) <= 60 else ends[0][:59] + "…"
+    return [first] if len(ends) == 1 else [first, f"{len(ends) - 1} more"]
+
+
+def _place(result: dict[str, Any]) -> str | None:
+    """The function that a reader should see: "file.py:name", the file where it is another.
+
+    None where it is the test itself, or the contract's case that the test inherits.
+    """
+    if result["source"] is None:
+        return None
     file, name = result["source"]
+    if name.rpartition(".")[2] == result["test"].partition("[")[0].rpartition("::")[2]:
+        return None
     return name if result["test"].startswith(f"{file}::") else f"{file}:{name}"
+
+
+def _mark(test: str) -> str:
+    """A short name for a test, by which what it drew goes when it goes."""
+    return f"{zlib.crc32(test.encode()):08x}"
 
 
 def _draw(proved: dict[str, Any], test: str, ids: list[str], diagram: dict[str, Any]) -> None:
@@ -177,7 +199,7 @@ def _draw(proved: dict[str, Any], test: str, ids: list[str], diagram: dict[str, 
         later = next((after for other, after in runs[number + 1 :] if other == thread), [""])
         torn = int(later[0] == codes[-1])  # it goes on with the line that it left
         kept.append([thread, ["…"] * (len(codes) > _SHOWN) + codes[-_SHOWN:], torn])
-    drawn = {"title": diagram["title"], "test": test, "id": ids[0], "runs": kept}
+    drawn = {"title": diagram["title"], "by": _mark(test), "id": ids[0], "runs": kept}
     drawn |= {key: diagram[key] for key in ("outcome", "details")}
     others = [d for d in proved.get("diagrams", []) if d["title"] != diagram["title"]]
     proved["diagrams"] = sorted([*others, drawn], key=lambda each: (each["id"], each["title"]))
@@ -218,34 +240,42 @@ def functions(file: str) -> dict[str, tuple[int, int]]:
     return found
 
 
+def _contracts() -> list[str]:
+    folder = ROOT / "tests" / "contracts"
+    return [path.relative_to(ROOT).as_posix() for path in sorted(folder.glob("*.py"))]
+
+
+def _defined(test: str) -> tuple[str, str] | None:
+    """Where the function of a test is: in its file, or in the contract that it inherits."""
+    file, _, name = test.partition("[")[0].partition("::")
+    wanted = name.rpartition("::")[2]
+    for place in (file, *_contracts()):
+        for function in functions(place):
+            if function.rpartition(".")[2] == wanted:
+                return place, function
+    return None
+
+
 def exists(test: str) -> bool:
     """Whether a test of this node ID can still be there."""
     file, _, name = test.partition("::")
-    function = name.partition("[")[0].rpartition("::")[2]
-    if not (ROOT / file).is_file():
-        return False
-    if function == "runTest":
-        return True
-    last = {each.rpartition(".")[2] for each in functions(file)}
-    contracts = (ROOT / "tests" / "contracts").glob("*.py")
-    return function in last or any(
-        function
-        in {each.rpartition(".")[2] for each in functions(path.relative_to(ROOT).as_posix())}
-        for path in contracts
-    )
+    return (ROOT / file).is_file() and (name.endswith("runTest") or _defined(test) is not None)
 
 
 def source(test: str, entry: dict[str, Any]) -> tuple[str, str] | None:
     """The source of a check and where it is; None where it is gone."""
-    if "at" not in entry:
+    if "at" in entry:
+        file, _, name = entry["at"].rpartition(":")
+        place = file or test.partition("::")[0], name
+    elif (found := _defined(test)) is not None:
+        place = found
+    else:
         return None
-    file, _, name = entry["at"].rpartition(":")
-    file = file or test.partition("::")[0]
-    if name not in functions(file):
+    if place[1] not in functions(place[0]):
         return None
-    first, last = functions(file)[name]
-    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()[first - 1 : last]
-    return file, "\n".join(lines)
+    first, last = functions(place[0])[place[1]]
+    lines = (ROOT / place[0]).read_text(encoding="utf-8").splitlines()[first - 1 : last]
+    return place[0], textwrap.dedent("\n".join(lines))
 
 
 # Coverage and the sessions.

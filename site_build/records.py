@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 EVIDENCE = ROOT / "docs" / "evidence"
 SESSIONS = EVIDENCE / "sessions.json"
-LIMIT = 30_000  # bytes
+LIMIT = 30 * 1024  # bytes
 PARTS = ("proved", "figures", "mutation", "coverage")
-_CASE = ("ratio_median", "ratio_low", "ratio_high", "ns")
+_CASE = ("ratio_median", "ratio_low", "ratio_high")
 _ABOUT = ("name", "version", "ours", "guarantees_note")
 
 
@@ -34,6 +34,8 @@ def read(component: str) -> dict[str, Any]:
     if not path(component).is_file():
         return {"component": component}
     record: dict[str, Any] = json.loads(path(component).read_text(encoding="utf-8"))
+    if "proved" in record:
+        record["proved"] = _unfolded(record["proved"])
     return record
 
 
@@ -54,6 +56,8 @@ def write(record: dict[str, Any]) -> bool:
         return False
     ordered = {"component": record["component"]}
     ordered |= {part: record[part] for part in PARTS if part in record}
+    if "proved" in record:
+        ordered["proved"] = _folded(record["proved"])
     text = dumps(ordered)
     if len(text.encode()) > LIMIT:
         raise ValueError(f"{target.name} would have {len(text.encode()):,} bytes, over {LIMIT:,}")
@@ -97,45 +101,129 @@ def _dump(value: Any, depth: int, indent: str) -> Iterator[str]:
     yield f"\n{indent}{closing}"
 
 
+# Proofs: tests by file and function, their cases below, and what goes without saying left out.
+
+_Entries = dict[str, dict[str, Any]]
+
+
+def _folded(proved: dict[str, Any]) -> dict[str, Any]:
+    told: list[list[Any]] = []
+    folded: dict[str, Any] = {key: value for key, value in proved.items() if key not in _TESTS}
+    for kind in _TESTS:
+        files: dict[str, dict[str, dict[str, Any]]] = {}
+        for test, entry in proved.get(kind, {}).items():
+            file, function, case = _parts(test)
+            usual = _usual(proved, kind, function, case)
+            kept = {k: v for k, v in entry.items() if usual.get(k) != v}
+            kept |= dict.fromkeys(usual.keys() - entry.keys())
+            if "explored" in kept:
+                kept["explored"] = [
+                    [_numbered(told, [kind_, words, exhausted]), schedules]
+                    for kind_, words, exhausted, schedules in kept["explored"]
+                ]
+            kept["id"] = kept.pop("ids")[0]  # each test belongs to one promise
+            short = kept["id"] if len(kept) == 1 else kept
+            files.setdefault(file, {}).setdefault(function, {})[case] = short
+        folded[kind] = files
+    return folded | {"told": told}
+
+
+def _unfolded(folded: dict[str, Any]) -> dict[str, Any]:
+    proved = {key: value for key, value in folded.items() if key not in {*_TESTS, "told"}}
+    for kind in _TESTS:
+        entries: _Entries = {}
+        for file, functions in folded[kind].items():
+            for function, cases in functions.items():
+                for case, short in cases.items():
+                    kept: dict[str, Any] = {"id": short} if isinstance(short, str) else dict(short)
+                    kept["ids"] = [kept.pop("id")]
+                    entry: dict[str, Any] = _usual(proved, kind, function, case) | kept
+                    if "explored" in kept:
+                        told: list[list[Any]] = folded["told"]
+                        entry["explored"] = [[*told[n], count] for n, count in entry["explored"]]
+                    entries[f"{file}::{function}{case}"] = {
+                        k: v for k, v in entry.items() if v is not None
+                    }
+        proved[kind] = entries
+    return proved
+
+
+_TESTS = ("checks", "twins")
+
+
+def _parts(test: str) -> tuple[str, str, str]:
+    file, _, name = test.partition("::")
+    function, bracket, case = name.partition("[")
+    return file, function, bracket + case
+
+
+def _usual(proved: dict[str, Any], kind: str, function: str, case: str) -> dict[str, Any]:
+    """What an entry has where its record says nothing; None there is for what it has not."""
+    check, _, fault = case.removeprefix("[").removesuffix("]").partition("-")
+    usual: dict[str, Any] = {"profile": "full", "on": list(range(len(proved["builds"])))}
+    if kind == "twins":
+        return usual | ({"fault": fault} if fault else {})
+    return usual | ({"at": f"check_{check}"} if case else {})
+
+
+def _numbered(told: list[list[Any]], words: list[Any]) -> int:
+    if words not in told:
+        told.append(words)
+    return told.index(words)
+
+
 # Figures: what is the same for a case in every group of a component is kept once.
 
 
 def pack(figures: "Figures") -> dict[str, Any]:
-    """The figures in their compact form, without how often each case was called."""
+    """The figures in their compact form: the ratios alone, which is what pages show."""
     about: list[list[Any]] = []
-    groups = []
-    for group in figures["groups"]:
+    groups: list[dict[str, Any]] = []
+    for measured in figures["groups"]:
         cases: dict[int, list[float]] = {}
-        for case in group["cases"]:
+        for case in measured["cases"]:
             kept = [case[key] for key in _ABOUT]  # type: ignore[literal-required]
             if kept not in about:
                 about.append(kept)
             cases[about.index(kept)] = [case[key] for key in _CASE]  # type: ignore[literal-required]
-        rest = {key: value for key, value in group.items() if key != "cases" and value}
+        rest: dict[str, Any] = {k: v for k, v in measured.items() if k != "cases" and v}
+        if rest["title"] == _titled(rest):
+            del rest["title"]
         groups.append(rest | {"cases": [[number, *cases[number]] for number in cases]})
     result = {key: value for key, value in figures.items() if key not in {"sources", "component"}}
-    return {"files": figures["sources"]} | result | {"cases": about, "groups": groups}
+    usual: dict[str, Any] = {}
+    for key in ("timer", "rounds", "floor", "aim"):
+        values = [group.get(key) for group in groups]
+        if groups and (common := max(values, key=values.count)) is not None:
+            usual[key] = common
+            for group, value in zip(groups, values, strict=True):
+                if value == common:
+                    del group[key]
+                elif value is None:
+                    group[key] = None
+    result = {"files": figures["sources"]} | result | {"usual": usual}
+    return result | {"cases": about, "groups": groups}
+
+
+def _titled(group: dict[str, Any]) -> str:
+    return f"{group.get('series', '')}, {group.get('point', '')}"
 
 
 def unpack(component: str, packed: dict[str, Any]) -> "Figures":
     """The figures as the benchmarks wrote them."""
-    default: dict[str, Any] = {
-        "series": "",
-        "point": "",
-        "other_floors": [],
-        "note": "",
-        "aim": None,
-    }
+    default: dict[str, Any] = {"series": "", "point": "", "note": "", "aim": None}
+    default |= {"other_floors": [], "not_measured": []} | packed["usual"]
     groups = []
     for group in packed["groups"]:
         cases = [
             dict(zip(_ABOUT, packed["cases"][number], strict=True))
             | dict(zip(_CASE, numbers, strict=True))
-            | {"ops": 0}
+            | {"ns": 0.0, "ops": 0}
             for number, *numbers in group["cases"]
         ]
-        groups.append(default | {"not_measured": []} | group | {"cases": cases})
-    figures = {key: value for key, value in packed.items() if key not in {"files", "cases"}}
+        groups.append({"title": _titled(group)} | default | group | {"cases": cases})
+    left_out = {"files", "cases", "usual"}
+    figures = {key: value for key, value in packed.items() if key not in left_out}
     figures |= {"component": component, "sources": packed["files"], "groups": groups}
     return cast("Figures", figures)
 

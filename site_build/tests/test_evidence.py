@@ -1,6 +1,5 @@
 """The records: what is merged, kept and refused, and that they are of today's files."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -116,18 +115,20 @@ def test_a_record_that_differs_by_its_date_alone_is_not_written(
 ) -> None:
     monkeypatch.setattr(records, "EVIDENCE", tmp_path)
     assert records.write(merged(raw(TEST)))
-    record = json.loads(records.path(COMPONENT).read_text(encoding="utf-8"))
+    record = records.read(COMPONENT)
+    assert record["proved"] == merged(raw(TEST))["proved"]
     record["proved"]["date"] = "2001-01-01"
     assert not records.write(record)
-    with pytest.raises(ValueError, match="over 30,000"):
-        records.write({"component": COMPONENT, "figures": {"note": "x" * 30_000}})
+    with pytest.raises(ValueError, match="over 30,720"):
+        records.write({"component": COMPONENT, "figures": {"note": "x" * records.LIMIT}})
 
 
 def test_the_page_of_a_guarantee_shows_its_check_its_twin_and_its_command() -> None:
     twin: dict[str, Any] = {"guarantees": [], "twins": ["TC-1"], "fault": "forgets"}
     twin["fails"] = ["KeyError: 'a'"]
     file = "tests/docs/test_machinery.py"
-    record = merged(raw(TEST, source=[file, "test_a_twin_is_a_module_of_its_own"]), raw(OTHER, **twin))
+    source = [file, "test_a_twin_is_a_module_of_its_own"]
+    record = merged(raw(TEST, source=source), raw(OTHER, **twin))
     page = pages.component_page(record, "TTLCache")
     section = page.partition("### TC-1 {")[2].partition("\n### ")[0]
     assert "nox -s verify -- TC-1" in section
