@@ -95,7 +95,7 @@ def merge(record: dict[str, Any], raws: Iterable[dict[str, Any]]) -> None:
     proved["files"] = files
     proved["date"] = datetime.now(UTC).date().isoformat()
     seconds: dict[str, float] = {}
-    for raw in sorted(fresh, key=lambda raw: (raw["profile"] == "full", raw["version"])):
+    for raw in sorted(fresh, key=lambda raw: (raw["profile"] == "quick", raw["version"])):
         if any(raw["sources"].get(name) != sha for name, sha in files.items()):
             raise SystemExit(
                 f"{component} has changed since {raw['python']} proved it: "
@@ -135,6 +135,8 @@ def _keep(
     before = entries.get(result["test"], {"old": True})
     build = proved["builds"].index(raw["python"])
     if not before.get("old") and before["profile"] == "full" and raw["profile"] == "quick":
+        if build not in before["on"]:
+            before["quick"] = sorted({build, *before.get("quick", [])})
         return
     builds = {build}
     if not before.get("old") and before["profile"] == raw["profile"]:

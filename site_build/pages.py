@@ -185,12 +185,21 @@ def _twin(test: str, entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _short(record: dict[str, Any], entries: Iterable[dict[str, Any]]) -> str:
+    """The builds, those of the quick profile alone last."""
     builds = record.get("proved", {}).get("builds", [])
-    used = sorted({number for entry in entries for number in entry["on"]})
+    entries = list(entries)
+    used = {number for entry in entries for number in entry["on"]}
+    quick = {number for entry in entries for number in entry.get("quick", [])} - used
+    found = [_version(builds, used)]
+    found += [f"quick: {_version(builds, quick)}"] if quick else []
+    return "; ".join(found)
+
+
+def _version(builds: list[str], numbers: Iterable[int]) -> str:
     names = [
         builds[number].split(",")[0].removeprefix("CPython ")
         + ("t" if "free-threaded" in builds[number] else "")
-        for number in used
+        for number in numbers
     ]
     return ", ".join(sorted(names, key=lambda name: [int(n) for n in re.findall(r"\d+", name)]))
 

@@ -88,9 +88,11 @@ def test_what_is_of_an_earlier_version_is_told_until_it_runs_again() -> None:
 def test_quick_results_do_not_replace_full_ones() -> None:
     told = {"kind": "threads", "told": "by opcode", "exhausted": True, "schedules": 9}
     record = merged(raw(TEST, profile="full", explored=[told]))
-    merged(raw(TEST), record=record)
+    merged(raw(TEST), raw(TEST, python="CPython 3.12.1"), record=record)
     assert evidence.explored(record)["threads"] == 9
-    assert record["proved"]["seconds"] == {"full 3.13": 2.0, "quick 3.13": 2.0}
+    assert evidence.checks(record)[TEST]["on"] == [0]
+    assert evidence.checks(record)[TEST]["quick"] == [1]
+    assert record["proved"]["seconds"] == {"full 3.13": 2.0, "quick 3.13": 4.0}
 
 
 def test_a_test_that_is_gone_is_dropped() -> None:
