@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from reference_impl.caches import ttl_cache
-from tests.kit import ROOT, renamed
+from tests.kit import ROOT, estimate, progress, renamed, verify
 from tests.kit.catalogue import Selection, select
 from tests.kit.process import run_python
 from tests.kit.proofs import Proof
@@ -202,6 +203,29 @@ def test_verify_takes_any_name(
 def test_verify_refuses_what_is_not_there(names: list[str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         select(names)
+
+
+def test_verify_refuses_before_it_runs_anything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main(["TC-99"]) == 2
+    assert "no page promises TC-99" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"checks passed": 3, "twins passed": 2}, "holds   3 checks, 2 broken twins caught"),
+        ({"checks passed": 3, "checks failed": 1}, "BROKEN  3 checks"),
+        ({"checks passed": 3, "twins failed": 1}, "unsure  3 checks"),
+        ({}, "unsure  0 checks"),
+    ],
+)
+def test_verify_ends_with_a_line_for_each_guarantee(row: dict[str, int], words: str) -> None:
+    assert f"TC-6   {words}" in progress.line("TC-6", defaultdict(float, row))
+
+
+def test_verify_says_nothing_of_what_was_never_measured() -> None:
+    assert estimate.seconds(["buses/event"]) == 0
+    assert estimate.seconds([]) == estimate.START
 
 
 def test_a_subprocess_that_fails_or_warns_fails_the_test() -> None:
