@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import Any
 
-from benchmarks import caches
-from benchmarks.harness import Case, Effort, Group, Plan, Role, Subject
+from benchmarks import caches, harness
+from benchmarks.harness import Case, Effort, Group, Plan, Subject
 from reference_impl.caches.async_ttl_cache import AsyncTTLCache
 from reference_impl.caches.ttl_cache import TTLCache
 
@@ -269,13 +269,7 @@ async def _alru() -> Store:
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
-    name: str
-    make: Callable[[], Coroutine[Any, Any, Store]]
-    role: Role = "peer"
-    package: str = ""
-    lacks: str = ""
-
+class Contestant(harness.Contestant[Callable[[], Coroutine[Any, Any, Store]]]):
     def case(self, build: "Build") -> Case:
         def subject() -> Subject:
             runner = asyncio.Runner()
@@ -289,7 +283,7 @@ class Contestant:
 
             return Subject([lambda: run(burst())], CHUNK, lambda: run(check()), close=close)
 
-        return Case(self.name, subject, self.role, self.package, self.lacks)
+        return self.measured(subject)
 
 
 Step = Callable[[], Coroutine[Any, Any, None]]
