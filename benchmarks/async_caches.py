@@ -221,9 +221,6 @@ async def _cashews() -> Store:
     await cache.init()
     put = cache.set
 
-    async def set_(key: str, value: object) -> None:
-        await put(key, value, expire=TTL)
-
     async def set_each(keys: Sequence[str]) -> None:
         for key in keys:
             await put(key, VALUE, expire=TTL)
@@ -231,7 +228,7 @@ async def _cashews() -> Store:
     load = cache(ttl=TTL, key="{key}")(_load_key)
     return Store(
         cache.get,
-        set_,
+        functools.partial(put, expire=TTL),
         load,
         lambda: len(backend.store),
         set_each=set_each,
@@ -244,15 +241,14 @@ async def _aiocache() -> Store:
     cache = module.SimpleMemoryCache()
     put = cache.set
 
-    async def set_(key: str, value: object) -> None:
-        await put(key, value, ttl=TTL)
-
     async def set_each(keys: Sequence[str]) -> None:
         for key in keys:
             await put(key, VALUE, ttl=TTL)
 
     load = module.cached(ttl=TTL, key_builder=lambda _function, key: key)(_load_key)
-    return Store(cache.get, set_, load, None, set_each=set_each, close=cache.clear)
+    return Store(
+        cache.get, functools.partial(put, ttl=TTL), load, None, set_each=set_each, close=cache.clear
+    )
 
 
 async def _alru() -> Store:

@@ -13,10 +13,9 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from typing import Any
 
 from benchmarks import harness
@@ -71,58 +70,18 @@ class ThreadBus:
         """End the threads."""
 
 
-class QueueBus(ThreadBus):
-    """The floor: what EventBus does for a call at least, in the standard library's parts."""
-
-    def __init__(self, workers: int, handlers: Sequence[Call], bound: int) -> None:
-        self._line: queue.Queue[Any] = queue.Queue(bound)
-        self._handlers = handlers
-        self._threads = [threading.Thread(target=self._work) for _ in range(workers)]
-        for thread in self._threads:
-            thread.start()
-
-    def send(self, event: Event) -> None:
-        for handler in self._handlers:
-            self._line.put((copy_context(), handler, event))
-
-    def _work(self) -> None:
-        while (call := self._line.get()) is not None:
-            context, handler, event = call
-            try:
-                context.run(handler, event)
-            except BaseException:
-                logging.exception("%r failed", handler)
-
-    def close(self) -> None:
-        for _ in self._threads:
-            self._line.put(None)
-        for thread in self._threads:
-            thread.join()
-
-
-class SeriesBus(QueueBus):
-    """One call for all handlers of an event: they are called in series."""
-
-    def __init__(self, workers: int, handlers: Sequence[Call], bound: int) -> None:
-        def call_each(event: Event) -> None:
-            for handler in handlers:
-                try:
-                    handler(event)
-                except BaseException:
-                    logging.exception("%r failed", handler)
-
-        super().__init__(workers, [call_each], bound)
-
-
 class BareBus(ThreadBus):
     """The least that moves an event to another thread."""
 
-    def __init__(self, workers: int, handlers: Sequence[Call], _bound: int) -> None:
-        self._line: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    def __init__(self, workers: int, handlers: Sequence[Call], bound: int) -> None:
+        self._line = self._make_line(bound)
         self._handlers = handlers
         self._threads = [threading.Thread(target=self._work) for _ in range(workers)]
         for thread in self._threads:
             thread.start()
+
+    def _make_line(self, _bound: int) -> Any:
+        return queue.SimpleQueue()
 
     def send(self, event: Event) -> None:
         for handler in self._handlers:
@@ -137,6 +96,39 @@ class BareBus(ThreadBus):
             self._line.put(None)
         for thread in self._threads:
             thread.join()
+
+
+class QueueBus(BareBus):
+    """The floor: what EventBus does for a call at least, in the standard library's parts."""
+
+    def _make_line(self, bound: int) -> Any:
+        return queue.Queue(bound)
+
+    def send(self, event: Event) -> None:
+        for handler in self._handlers:
+            self._line.put((copy_context(), handler, event))
+
+    def _work(self) -> None:
+        while (call := self._line.get()) is not None:
+            context, handler, event = call
+            try:
+                context.run(handler, event)
+            except BaseException:
+                logging.exception("%r failed", handler)
+
+
+class SeriesBus(QueueBus):
+    """One call for all handlers of an event: they are called in series."""
+
+    def __init__(self, workers: int, handlers: Sequence[Call], bound: int) -> None:
+        def call_each(event: Event) -> None:
+            for handler in handlers:
+                try:
+                    handler(event)
+                except BaseException:
+                    logging.exception("%r failed", handler)
+
+        super().__init__(workers, [call_each], bound)
 
 
 class OurBus(ThreadBus):
@@ -787,14 +779,12 @@ def _flat(
     """How much the process grows as events pass through, each bus in a process of its own."""
     absent: list[harness.NotMeasured] = []
     rows: list[list[str | int | float]] = []
-    if harness.resident() is None:
-        reason = "only Linux tells a process how much memory it holds"
+    if reason := harness.untold_memory():
         absent = [{"name": name, "reason": reason} for name in names]
     else:
         grown = []
         for name in names:
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                found = pool.submit(measure, name, count).result()
+            found = harness.in_new_process(measure, name, count)
             grown.append([round((bytes_ - found[0]) / 1024) for bytes_ in found])
         rows = [
             [f"{count // MARKS * (at + 1):,}", *growth]
@@ -848,22 +838,12 @@ def _waiting_on_loop(name: str, count: int) -> float:
 
 
 def _waiting(count: int) -> harness.TableFigures:
-    rows: list[list[str | int | float]] = []
-    absent: list[harness.NotMeasured] = []
-    for name in (LOOP_OURS.name, TASKS.name):
-        if harness.resident() is None:
-            reason = "only Linux tells a process how much memory it holds"
-            absent.append({"name": name, "reason": reason})
-            continue
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            rows.append([name, round(pool.submit(_waiting_on_loop, name, count).result())])
-    return {
-        "title": f"Memory per waiting event, {count:,} events while every handler waits",
-        "note": "By the growth of a fresh process; the event itself is not counted.",
-        "columns": ["Case", "Bytes"],
-        "rows": rows,
-        "not_measured": absent,
-    }
+    return harness.memory_table(
+        f"Memory per waiting event, {count:,} events while every handler waits",
+        "the event itself is not counted",
+        {LOOP_OURS.name: "", TASKS.name: ""},
+        functools.partial(_waiting_on_loop, count=count),
+    )
 
 
 def plans(effort: harness.Effort) -> list[harness.Plan]:

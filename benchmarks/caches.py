@@ -16,10 +16,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from multiprocessing import get_context
 from typing import Any
 
 from benchmarks import harness
@@ -35,7 +33,7 @@ class WithDict:
     """The floor of a look-up, the way it is usually written."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock: Any = threading.Lock()
         self._data: dict[str, object] = {}
 
     def get(self, key: str, default: object = None) -> object:
@@ -81,11 +79,23 @@ class SubscriptDict(AcquireDict):
             self._lock.release()
 
 
+class Locked(AcquireDict):
+    """cachetools leaves the lock to its user: here is the faster way to write it."""
+
+    def __init__(self, cache: Any) -> None:
+        self._lock = threading.RLock()
+        self._data = cache
+
+    def __len__(self) -> int:
+        with self._lock:
+            return super().__len__()
+
+
 class WithOldest:
     """The floor of a `set` on a full cache, the way it is usually written."""
 
     def __init__(self, max_size: int) -> None:
-        self._lock = threading.Lock()
+        self._lock: Any = threading.Lock()
         self._data: OrderedDict[str, object] = OrderedDict()
         self._max_size = max_size
 
@@ -116,13 +126,12 @@ class AcquireOldest(WithOldest):
             self._lock.release()
 
 
-class WithLRU:
+class WithLRU(WithOldest):
     """What people write by hand: an LRU without expiry."""
 
     def __init__(self, max_size: int) -> None:
+        super().__init__(max_size)
         self._lock = threading.RLock()
-        self._data: OrderedDict[str, object] = OrderedDict()
-        self._max_size = max_size
 
     def get(self, key: str, default: object = None) -> object:
         with self._lock:
@@ -137,24 +146,11 @@ class WithLRU:
             self._data.move_to_end(key)
             if len(self._data) > self._max_size:
                 self._data.popitem(last=False)
-
-    def __len__(self) -> int:
-        return len(self._data)
 
 
 class AcquireLRU(WithLRU):
     """The same with acquire/try/finally."""
 
-    def get(self, key: str, default: object = None) -> object:
-        self._lock.acquire()
-        try:
-            if key not in self._data:
-                return default
-            self._data.move_to_end(key)
-            return self._data[key]
-        finally:
-            self._lock.release()
-
     def set(self, key: str, value: object) -> None:
         self._lock.acquire()
         try:
@@ -165,31 +161,15 @@ class AcquireLRU(WithLRU):
         finally:
             self._lock.release()
 
-
-class Locked:
-    """cachetools leaves the lock to its user: here is the faster way to write it."""
-
-    def __init__(self, cache: Any) -> None:
-        self._lock = threading.RLock()
-        self._cache = cache
-
     def get(self, key: str, default: object = None) -> object:
         self._lock.acquire()
         try:
-            return self._cache.get(key, default)
+            if key not in self._data:
+                return default
+            self._data.move_to_end(key)
+            return self._data[key]
         finally:
             self._lock.release()
-
-    def set(self, key: str, value: object) -> None:
-        self._lock.acquire()
-        try:
-            self._cache[key] = value
-        finally:
-            self._lock.release()
-
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._cache)
 
 
 def _nothing() -> None:
@@ -718,26 +698,13 @@ def _bytes_per_entry(name: str, size: int) -> float:
 
 def _bytes(effort: harness.Effort) -> harness.TableFigures:
     size = min(100_000, effort.sizes[-1])
-    rows: list[list[str | int | float]] = []
-    absent: list[harness.NotMeasured] = []
     contestants = [SET_FLOORS[0], OURS, *PEERS[1:], CACHEBOX_EACH]
-    for contestant in contestants:
-        reason = harness.missing(contestant.package) or contestant.too_slow(size)
-        if not reason and harness.resident() is None:
-            reason = "only Linux tells a process how much memory it holds"
-        if reason:
-            absent.append({"name": contestant.name, "reason": reason})
-            continue
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            grown = pool.submit(_bytes_per_entry, contestant.name, size).result()
-        rows.append([contestant.name, round(grown)])
-    return {
-        "title": f"Memory per entry, {size:,} entries",
-        "note": "By the growth of a fresh process; keys and values are not counted.",
-        "columns": ["Case", "Bytes"],
-        "rows": rows,
-        "not_measured": absent,
-    }
+    return harness.memory_table(
+        f"Memory per entry, {size:,} entries",
+        "keys and values are not counted",
+        {each.name: harness.missing(each.package) or each.too_slow(size) for each in contestants},
+        functools.partial(_bytes_per_entry, size=size),
+    )
 
 
 def _with_clock(name: str, size: int, clock: Callable[[], float]) -> Store:

@@ -203,13 +203,7 @@ def _latency(point: str, bring: Bring, kind: type[events.FileSystemEvent]) -> ha
     return harness.Group(
         f"a file to the task that waits for it, {point}",
         [
-            harness.Case(
-                contestant.name,
-                functools.partial(_subject, contestant, bring, kind),
-                contestant.role,
-                contestant.package,
-                contestant.lacks,
-            )
+            contestant.measured(functools.partial(_subject, contestant, bring, kind))
             for contestant in CONTESTANTS
         ],
         note=(

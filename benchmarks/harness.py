@@ -23,7 +23,9 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Generic, Literal, TypedDict, TypeVar
 
@@ -31,6 +33,7 @@ Batch = Callable[[], object]
 Timer = Callable[[], int]
 Role = Literal["floor", "ours", "reference", "peer"]
 Make = TypeVar("Make")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,6 +429,37 @@ def quiet_collector() -> Iterator[None]:
         gc.unfreeze()
         if enabled:
             gc.enable()
+
+
+def untold_memory() -> str:
+    """Why `resident` tells nothing, or "" where it does."""
+    return "only Linux tells a process how much memory it holds" if resident() is None else ""
+
+
+def in_new_process(measure: Callable[..., Found], *args: object) -> Found:
+    """What a function of a module finds in a Python process that has done nothing else."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(measure, *args).result()
+
+
+def memory_table(
+    title: str, note: str, reasons: Mapping[str, str], measure: Callable[[str], float]
+) -> TableFigures:
+    """What `measure` finds for each name in a new process, where there is no reason against it."""
+    rows: list[list[str | int | float]] = []
+    absent: list[NotMeasured] = []
+    for name, known in reasons.items():
+        if reason := known or untold_memory():
+            absent.append({"name": name, "reason": reason})
+        else:
+            rows.append([name, round(in_new_process(measure, name))])
+    return {
+        "title": title,
+        "note": f"By the growth of a fresh process; {note}.",
+        "columns": ["Case", "Bytes"],
+        "rows": rows,
+        "not_measured": absent,
+    }
 
 
 def resident() -> int | None:

@@ -14,9 +14,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 from benchmarks import harness
@@ -83,8 +81,11 @@ class OursLine(Line):
         self._queue.remove(item.id)
         return item.data
 
+    def claim(self) -> Callable[[], object]:
+        return self._queue.get_next
+
     def pairs(self, jobs: Jobs) -> harness.Batch:
-        add, claim = self._queue.add, self._queue.get_next
+        add, claim = self._queue.add, self.claim()
 
         def batch() -> None:
             for priority, job in jobs:
@@ -100,15 +101,8 @@ class OursLine(Line):
 class OursWaitingLine(OursLine):
     """`add` and `wait_next`."""
 
-    def pairs(self, jobs: Jobs) -> harness.Batch:
-        add, claim = self._queue.add, self._queue.wait_next
-
-        def batch() -> None:
-            for priority, job in jobs:
-                add(job, priority=priority)
-                claim()
-
-        return batch
+    def claim(self) -> Callable[[], object]:
+        return self._queue.wait_next
 
 
 class OursCompletedLine(OursLine):
@@ -370,30 +364,23 @@ def _culsans_ends() -> tuple[Callable[[object], object], harness.Batch]:
     return (lambda job: line.put((0, next(serial), job))), (lambda: line.get()[2])
 
 
+Ends = tuple[Callable[[object], object], Callable[[], object]]
+ENDS: list[harness.Contestant[Callable[[], Ends]]] = [
+    harness.Contestant("queue.PriorityQueue, get", _standard_ends, "floor", lacks=NO_ITEMS),
+    harness.Contestant("MemoryQueue, wait_next + remove", _our_ends, "ours"),
+    harness.Contestant(
+        "queue.SimpleQueue (C), get", _simple_ends, "reference", lacks=f"priorities, {NO_ITEMS}"
+    ),
+    harness.Contestant(
+        "culsans.PriorityQueue, get", _culsans_ends, package="culsans", lacks=NO_ITEMS
+    ),
+]
+
+
 def _wake_up() -> harness.Group:
     return harness.Group(
         "wake-up: a job to a waiting thread, and its answer back",
-        [
-            harness.Case(
-                "queue.PriorityQueue, get",
-                lambda: _echo(_standard_ends),
-                "floor",
-                lacks=NO_ITEMS,
-            ),
-            harness.Case("MemoryQueue, wait_next + remove", lambda: _echo(_our_ends), "ours"),
-            harness.Case(
-                "queue.SimpleQueue (C), get",
-                lambda: _echo(_simple_ends),
-                "reference",
-                lacks=f"priorities, {NO_ITEMS}",
-            ),
-            harness.Case(
-                "culsans.PriorityQueue, get",
-                lambda: _echo(_culsans_ends),
-                package="culsans",
-                lacks=NO_ITEMS,
-            ),
-        ],
+        [ends.measured(functools.partial(_echo, ends.make)) for ends in ENDS],
         note=(
             "A round trip is two wake-ups. Most of it is the system's time to run a thread that\n"
             "slept, and that depends on the processors that it chooses: read the range."
@@ -491,12 +478,10 @@ def _flat(items: int) -> harness.TableFigures:
     """Memory while many items are added, claimed and completed."""
     absent: list[harness.NotMeasured] = []
     rows: list[list[str | int | float]] = []
-    if harness.resident() is None:
-        reason = "only Linux tells a process how much memory it holds"
+    if reason := harness.untold_memory():
         absent.append({"name": "MemoryQueue", "reason": reason})
     else:
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            found = pool.submit(_pass_through, items).result()
+        found = harness.in_new_process(_pass_through, items)
         rows = [
             [
                 f"{items // MARKS * (at + 1):,}",
