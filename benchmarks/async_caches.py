@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import Any
 
-from benchmarks import caches
-from benchmarks.harness import Case, Effort, Group, Plan, Role, Subject
+from benchmarks import caches, harness
+from benchmarks.harness import Case, Effort, Group, Plan, Subject
 from reference_impl.caches.async_ttl_cache import AsyncTTLCache
 from reference_impl.caches.ttl_cache import TTLCache
 
@@ -221,9 +221,6 @@ async def _cashews() -> Store:
     await cache.init()
     put = cache.set
 
-    async def set_(key: str, value: object) -> None:
-        await put(key, value, expire=TTL)
-
     async def set_each(keys: Sequence[str]) -> None:
         for key in keys:
             await put(key, VALUE, expire=TTL)
@@ -231,7 +228,7 @@ async def _cashews() -> Store:
     load = cache(ttl=TTL, key="{key}")(_load_key)
     return Store(
         cache.get,
-        set_,
+        functools.partial(put, expire=TTL),
         load,
         lambda: len(backend.store),
         set_each=set_each,
@@ -244,15 +241,14 @@ async def _aiocache() -> Store:
     cache = module.SimpleMemoryCache()
     put = cache.set
 
-    async def set_(key: str, value: object) -> None:
-        await put(key, value, ttl=TTL)
-
     async def set_each(keys: Sequence[str]) -> None:
         for key in keys:
             await put(key, VALUE, ttl=TTL)
 
     load = module.cached(ttl=TTL, key_builder=lambda _function, key: key)(_load_key)
-    return Store(cache.get, set_, load, None, set_each=set_each, close=cache.clear)
+    return Store(
+        cache.get, functools.partial(put, ttl=TTL), load, None, set_each=set_each, close=cache.clear
+    )
 
 
 async def _alru() -> Store:
@@ -269,13 +265,7 @@ async def _alru() -> Store:
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
-    name: str
-    make: Callable[[], Coroutine[Any, Any, Store]]
-    role: Role = "peer"
-    package: str = ""
-    lacks: str = ""
-
+class Contestant(harness.Contestant[Callable[[], Coroutine[Any, Any, Store]]]):
     def case(self, build: "Build") -> Case:
         def subject() -> Subject:
             runner = asyncio.Runner()
@@ -289,7 +279,7 @@ class Contestant:
 
             return Subject([lambda: run(burst())], CHUNK, lambda: run(check()), close=close)
 
-        return Case(self.name, subject, self.role, self.package, self.lacks)
+        return self.measured(subject)
 
 
 Step = Callable[[], Coroutine[Any, Any, None]]

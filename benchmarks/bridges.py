@@ -20,19 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+from benchmarks import harness
 from benchmarks.buses import Background
-from benchmarks.harness import (
-    Batch,
-    Case,
-    Effort,
-    Group,
-    NotMeasured,
-    Plan,
-    Role,
-    Subject,
-    TableFigures,
-    missing,
-)
 from reference_impl.bridges import run_sync as run_sync_module
 from reference_impl.bridges.async_runner import AsyncRunner
 from reference_impl.bridges.parallel_execute import Success, parallel_execute
@@ -68,7 +57,7 @@ def _nothing() -> None:
     pass
 
 
-def _on_one_processor(build: Callable[[], Subject]) -> Callable[[], Subject]:
+def _on_one_processor(build: Callable[[], harness.Subject]) -> Callable[[], harness.Subject]:
     """Keep this thread, and those that are started meanwhile, on one processor until `close`.
 
     The subjects of a group are closed in reverse order, so the first restores what was.
@@ -76,7 +65,7 @@ def _on_one_processor(build: Callable[[], Subject]) -> Callable[[], Subject]:
     if not CAN_PIN:
         return build
 
-    def pinned() -> Subject:
+    def pinned() -> harness.Subject:
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {max(before)})
         try:
@@ -96,7 +85,7 @@ def _on_one_processor(build: Callable[[], Subject]) -> Callable[[], Subject]:
     return pinned
 
 
-def _calls(call: Call) -> tuple[Batch, Batch]:
+def _calls(call: Call) -> tuple[harness.Batch, harness.Batch]:
     """A batch of calls, and its check: each call returns what its own coroutine does."""
 
     def batch() -> None:
@@ -118,13 +107,13 @@ def _close_idle() -> None:
     run_sync_module._reopen()
 
 
-def _plain(make: Callable[[], tuple[Call, Batch]]) -> Subject:
+def _plain(make: Callable[[], tuple[Call, harness.Batch]]) -> harness.Subject:
     call, close = make()
     batch, check = _calls(call)
-    return Subject([batch], CALLS, check, close=close)
+    return harness.Subject([batch], CALLS, check, close=close)
 
 
-def _limited(make: Callable[[], tuple[LimitedCall, Batch]]) -> Subject:
+def _limited(make: Callable[[], tuple[LimitedCall, harness.Batch]]) -> harness.Subject:
     call, close = make()
     batch, check_calls = _calls(lambda coro: call(coro, DEADLINE))
 
@@ -137,7 +126,7 @@ def _limited(make: Callable[[], tuple[LimitedCall, Batch]]) -> Subject:
             return
         raise AssertionError("no TimeoutError")
 
-    return Subject([batch], CALLS, check, close=close)
+    return harness.Subject([batch], CALLS, check, close=close)
 
 
 async def _within(coro: Answer, seconds: float) -> object:
@@ -145,33 +134,33 @@ async def _within(coro: Answer, seconds: float) -> object:
         return await coro
 
 
-def _our_call() -> tuple[Call, Batch]:
+def _our_call() -> tuple[Call, harness.Batch]:
     return run_sync, _close_idle
 
 
-def _our_limited_call() -> tuple[LimitedCall, Batch]:
+def _our_limited_call() -> tuple[LimitedCall, harness.Batch]:
     return (lambda coro, seconds: run_sync(coro, timeout=seconds)), _close_idle
 
 
-def _reused_runner() -> tuple[Call, Batch]:
+def _reused_runner() -> tuple[Call, harness.Batch]:
     runner = asyncio.Runner()
     return runner.run, runner.close
 
 
-def _limited_runner() -> tuple[LimitedCall, Batch]:
+def _limited_runner() -> tuple[LimitedCall, harness.Batch]:
     runner = asyncio.Runner()
     return (lambda coro, seconds: runner.run(_within(coro, seconds))), runner.close
 
 
-def _asyncio_run() -> tuple[Call, Batch]:
+def _asyncio_run() -> tuple[Call, harness.Batch]:
     return asyncio.run, _nothing
 
 
-def _limited_asyncio_run() -> tuple[LimitedCall, Batch]:
+def _limited_asyncio_run() -> tuple[LimitedCall, harness.Batch]:
     return (lambda coro, seconds: asyncio.run(_within(coro, seconds))), _nothing
 
 
-def _asgiref() -> tuple[Call, Batch]:
+def _asgiref() -> tuple[Call, harness.Batch]:
     async_to_sync = importlib.import_module("asgiref.sync").async_to_sync
 
     async def forward(coro: Answer) -> object:
@@ -182,7 +171,7 @@ def _asgiref() -> tuple[Call, Batch]:
 
 
 NOT_IN_A_LOOP = "calls where a loop runs"
-RUNNER = Case(
+RUNNER = harness.Case(
     "asyncio.Runner, used again",
     lambda: _plain(_reused_runner),
     "floor",
@@ -190,18 +179,18 @@ RUNNER = Case(
 )
 
 
-def _no_loop() -> Group:
-    return Group(
+def _no_loop() -> harness.Group:
+    return harness.Group(
         "run_sync where no loop runs",
         [
             RUNNER,
-            Case("run_sync", lambda: _plain(_our_call), "ours"),
-            Case(
+            harness.Case("run_sync", lambda: _plain(_our_call), "ours"),
+            harness.Case(
                 "asyncio.run",
                 lambda: _plain(_asyncio_run),
                 lacks=f"{NOT_IN_A_LOOP}; timeouts",
             ),
-            Case(
+            harness.Case(
                 "asgiref.sync.async_to_sync",
                 lambda: _plain(_asgiref),
                 package="asgiref",
@@ -212,23 +201,23 @@ def _no_loop() -> Group:
     )
 
 
-def _no_loop_limited() -> Group:
-    return Group(
+def _no_loop_limited() -> harness.Group:
+    return harness.Group(
         "run_sync with a timeout where no loop runs",
         [
             RUNNER,
-            Case(
+            harness.Case(
                 "run_sync, timeout",
                 lambda: _limited(_our_limited_call),
                 "ours",
             ),
-            Case(
+            harness.Case(
                 "asyncio.Runner, used again, asyncio.timeout",
                 lambda: _limited(_limited_runner),
                 "reference",
                 lacks=f"{NOT_IN_A_LOOP}, or in several threads; a clean loop for each call",
             ),
-            Case(
+            harness.Case(
                 "asyncio.run, asyncio.timeout",
                 lambda: _limited(_limited_asyncio_run),
                 lacks=NOT_IN_A_LOOP,
@@ -262,14 +251,14 @@ class _Elsewhere:
         self._thread.join()
 
 
-def _inside_a_loop(make: Callable[[], tuple[Call, Batch]]) -> Subject:
+def _inside_a_loop(make: Callable[[], tuple[Call, harness.Batch]]) -> harness.Subject:
     call, close_call = make()
     runner = asyncio.Runner()
 
-    async def in_loop(work: Batch) -> None:
+    async def in_loop(work: harness.Batch) -> None:
         work()
 
-    def batch(work: Batch) -> None:
+    def batch(work: harness.Batch) -> None:
         runner.run(in_loop(work))
 
     def close() -> None:
@@ -277,17 +266,17 @@ def _inside_a_loop(make: Callable[[], tuple[Call, Batch]]) -> Subject:
         runner.close()
 
     calls, check = _calls(call)
-    return Subject(
+    return harness.Subject(
         [functools.partial(batch, calls)], CALLS, functools.partial(batch, check), close=close
     )
 
 
-def _round_trip() -> tuple[Call, Batch]:
+def _round_trip() -> tuple[Call, harness.Batch]:
     elsewhere = _Elsewhere()
     return elsewhere.run, elsewhere.close
 
 
-def _new_thread() -> tuple[Call, Batch]:
+def _new_thread() -> tuple[Call, harness.Batch]:
     def call(coro: Answer) -> object:
         found: list[object] = []
         thread = threading.Thread(target=lambda: found.append(asyncio.run(coro)))
@@ -298,20 +287,25 @@ def _new_thread() -> tuple[Call, Batch]:
     return call, _nothing
 
 
-def _pool() -> tuple[Call, Batch]:
+def _pool() -> tuple[Call, harness.Batch]:
     pool = ThreadPoolExecutor(4)
     return (lambda coro: pool.submit(asyncio.run, coro).result()), pool.shutdown
 
 
-def _in_loop() -> Group:
+def _in_loop() -> harness.Group:
     lacking = "timeouts, the caller's context, a way to interrupt"
 
     def case(
-        name: str, make: Callable[[], tuple[Call, Batch]], role: Role = "peer", lacks: str = ""
-    ) -> Case:
-        return Case(name, _on_one_processor(lambda: _inside_a_loop(make)), role, lacks=lacks)
+        name: str,
+        make: Callable[[], tuple[Call, harness.Batch]],
+        role: harness.Role = "peer",
+        lacks: str = "",
+    ) -> harness.Case:
+        return harness.Case(
+            name, _on_one_processor(lambda: _inside_a_loop(make)), role, lacks=lacks
+        )
 
-    return Group(
+    return harness.Group(
         "run_sync inside a running loop",
         [
             case(
@@ -335,19 +329,19 @@ def _in_loop() -> Group:
     )
 
 
-def _bare_loop() -> tuple[Call, Batch]:
+def _bare_loop() -> tuple[Call, harness.Batch]:
     background = Background()
     loop = background.loop
     return (lambda coro: asyncio.run_coroutine_threadsafe(coro, loop).result()), background.close
 
 
-def _our_runner() -> tuple[Call, Batch]:
+def _our_runner() -> tuple[Call, harness.Batch]:
     runner = AsyncRunner()
     runner.start()
     return runner.run, runner.close
 
 
-def _portal() -> tuple[Call, Batch]:
+def _portal() -> tuple[Call, harness.Batch]:
     manager = importlib.import_module("anyio.from_thread").start_blocking_portal()
     portal = manager.__enter__()
 
@@ -357,18 +351,18 @@ def _portal() -> tuple[Call, Batch]:
     return functools.partial(portal.call, forward), lambda: manager.__exit__(None, None, None)
 
 
-def _background() -> Group:
-    return Group(
+def _background() -> harness.Group:
+    return harness.Group(
         "run, on a loop in a background thread",
         [
-            Case(
+            harness.Case(
                 "asyncio.run_coroutine_threadsafe(...).result()",
                 _on_one_processor(lambda: _plain(_bare_loop)),
                 "floor",
                 lacks="start and close, an end for each future, timeouts, interrupts",
             ),
-            Case("AsyncRunner.run", _on_one_processor(lambda: _plain(_our_runner)), "ours"),
-            Case(
+            harness.Case("AsyncRunner.run", _on_one_processor(lambda: _plain(_our_runner)), "ours"),
+            harness.Case(
                 "anyio.from_thread.BlockingPortal.call",
                 _on_one_processor(lambda: _plain(_portal)),
                 package="anyio",
@@ -437,7 +431,7 @@ def _joblib(workers: int) -> Map:
     return run
 
 
-def _mapped(run: Map, operation: Operation, keys: int, together: int) -> Subject:
+def _mapped(run: Map, operation: Operation, keys: int, together: int) -> harness.Subject:
     """A call for all keys; `together` operations have to run at once."""
     numbers = range(keys)
 
@@ -450,26 +444,26 @@ def _mapped(run: Map, operation: Operation, keys: int, together: int) -> Subject
         if meeting.broken:
             raise AssertionError(f"fewer than {together} at once")
 
-    return Subject([lambda: run(operation, numbers)], keys, check)
+    return harness.Subject([lambda: run(operation, numbers)], keys, check)
 
 
 NO_RESULTS = "failures as results, the caller's context, a time limit for the call, progress"
 
 
-def _no_ops() -> Group:
+def _no_ops() -> harness.Group:
     def case(
         name: str,
         make: Callable[[int], Map],
-        role: Role = "peer",
+        role: harness.Role = "peer",
         package: str = "",
         lacks: str = "",
-    ) -> Case:
-        return Case(name, lambda: _mapped(make(10), _no_op, KEYS, 10), role, package, lacks)
+    ) -> harness.Case:
+        return harness.Case(name, lambda: _mapped(make(10), _no_op, KEYS, 10), role, package, lacks)
 
-    return Group(
+    return harness.Group(
         "10,000 operations that do nothing, 10 workers",
         [
-            Case(
+            harness.Case(
                 "a serial loop that makes the same results",
                 lambda: _mapped(_serial, _no_op, KEYS, 1),
                 "floor",
@@ -489,11 +483,13 @@ def _no_ops() -> Group:
     )
 
 
-def _naps() -> Group:
-    def case(name: str, make: Callable[[int], Map], role: Role = "peer", lacks: str = "") -> Case:
-        return Case(name, lambda: _mapped(make(50), _nap, NAPS, 50), role, lacks=lacks)
+def _naps() -> harness.Group:
+    def case(
+        name: str, make: Callable[[int], Map], role: harness.Role = "peer", lacks: str = ""
+    ) -> harness.Case:
+        return harness.Case(name, lambda: _mapped(make(50), _nap, NAPS, 50), role, lacks=lacks)
 
-    return Group(
+    return harness.Group(
         "1,000 operations that wait 5 ms, 50 workers",
         [
             case(
@@ -535,17 +531,17 @@ def _peak(run: Map, keys: int) -> float:
     return max(beyond)
 
 
-def _memory(keys: int) -> TableFigures:
+def _memory(keys: int) -> harness.TableFigures:
     ours = "parallel_execute"
     maps: list[tuple[str, Callable[[int], Map], str]] = [
         (ours, _our_map, ""),
         ("list(ThreadPoolExecutor(10).map(...))", _executor, ""),
         ("joblib.Parallel, threading", _joblib, "joblib"),
     ]
-    absent: list[NotMeasured] = []
+    absent: list[harness.NotMeasured] = []
     found: dict[str, float] = {}
     for name, make, package in maps:
-        if reason := missing(package):
+        if reason := harness.missing(package):
             absent.append({"name": name, "reason": reason})
         else:
             found[name] = _peak(make(10), keys)
@@ -563,12 +559,12 @@ def _memory(keys: int) -> TableFigures:
     }
 
 
-def plans(effort: Effort) -> list[Plan]:
+def plans(effort: harness.Effort) -> list[harness.Plan]:
     """What is measured for each component of the family."""
     return [
-        Plan("bridges/run_sync", [_no_loop, _no_loop_limited, _in_loop]),
-        Plan("bridges/async_runner", [_background]),
-        Plan(
+        harness.Plan("bridges/run_sync", [_no_loop, _no_loop_limited, _in_loop]),
+        harness.Plan("bridges/async_runner", [_background]),
+        harness.Plan(
             "bridges/parallel_execute",
             [_no_ops, _naps],
             [functools.partial(_memory, effort.sizes[1])],

@@ -13,24 +13,12 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from typing import Any
 
-from benchmarks.harness import (
-    Batch,
-    Case,
-    Effort,
-    Group,
-    NotMeasured,
-    Plan,
-    Role,
-    Subject,
-    TableFigures,
-    resident,
-)
+from benchmarks import harness
 from reference_impl.buses.async_event_bus import AsyncEventBus
 from reference_impl.buses.event import Event
 from reference_impl.buses.event_bus import EventBus
@@ -82,58 +70,18 @@ class ThreadBus:
         """End the threads."""
 
 
-class QueueBus(ThreadBus):
-    """The floor: what EventBus does for a call at least, in the standard library's parts."""
-
-    def __init__(self, workers: int, handlers: Sequence[Call], bound: int) -> None:
-        self._line: queue.Queue[Any] = queue.Queue(bound)
-        self._handlers = handlers
-        self._threads = [threading.Thread(target=self._work) for _ in range(workers)]
-        for thread in self._threads:
-            thread.start()
-
-    def send(self, event: Event) -> None:
-        for handler in self._handlers:
-            self._line.put((copy_context(), handler, event))
-
-    def _work(self) -> None:
-        while (call := self._line.get()) is not None:
-            context, handler, event = call
-            try:
-                context.run(handler, event)
-            except BaseException:
-                logging.exception("%r failed", handler)
-
-    def close(self) -> None:
-        for _ in self._threads:
-            self._line.put(None)
-        for thread in self._threads:
-            thread.join()
-
-
-class SeriesBus(QueueBus):
-    """One call for all handlers of an event: they are called in series."""
-
-    def __init__(self, workers: int, handlers: Sequence[Call], bound: int) -> None:
-        def call_each(event: Event) -> None:
-            for handler in handlers:
-                try:
-                    handler(event)
-                except BaseException:
-                    logging.exception("%r failed", handler)
-
-        super().__init__(workers, [call_each], bound)
-
-
 class BareBus(ThreadBus):
     """The least that moves an event to another thread."""
 
-    def __init__(self, workers: int, handlers: Sequence[Call], _bound: int) -> None:
-        self._line: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    def __init__(self, workers: int, handlers: Sequence[Call], bound: int) -> None:
+        self._line = self._make_line(bound)
         self._handlers = handlers
         self._threads = [threading.Thread(target=self._work) for _ in range(workers)]
         for thread in self._threads:
             thread.start()
+
+    def _make_line(self, _bound: int) -> Any:
+        return queue.SimpleQueue()
 
     def send(self, event: Event) -> None:
         for handler in self._handlers:
@@ -148,6 +96,39 @@ class BareBus(ThreadBus):
             self._line.put(None)
         for thread in self._threads:
             thread.join()
+
+
+class QueueBus(BareBus):
+    """The floor: what EventBus does for a call at least, in the standard library's parts."""
+
+    def _make_line(self, bound: int) -> Any:
+        return queue.Queue(bound)
+
+    def send(self, event: Event) -> None:
+        for handler in self._handlers:
+            self._line.put((copy_context(), handler, event))
+
+    def _work(self) -> None:
+        while (call := self._line.get()) is not None:
+            context, handler, event = call
+            try:
+                context.run(handler, event)
+            except BaseException:
+                logging.exception("%r failed", handler)
+
+
+class SeriesBus(QueueBus):
+    """One call for all handlers of an event: they are called in series."""
+
+    def __init__(self, workers: int, handlers: Sequence[Call], bound: int) -> None:
+        def call_each(event: Event) -> None:
+            for handler in handlers:
+                try:
+                    handler(event)
+                except BaseException:
+                    logging.exception("%r failed", handler)
+
+        super().__init__(workers, [call_each], bound)
 
 
 class OurBus(ThreadBus):
@@ -199,26 +180,21 @@ class BlinkerBus(ThreadBus):
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class Contestant(harness.Contestant[Callable[[int, Sequence[Call], int], ThreadBus]]):
     """A way to call handlers in threads; `workers` is 0 where it calls them in the publisher's."""
 
-    name: str
-    make: Callable[[int, Sequence[Call], int], ThreadBus]
-    role: Role = "peer"
-    package: str = ""
-    lacks: str = ""
     workers: int | None = None
 
     def case(
         self, workers: int, subscribers: int = 1, publishers: int = 1, bound: int = BOUND
-    ) -> Case:
+    ) -> harness.Case:
         workers = workers if self.workers is None else self.workers
 
-        def build() -> Subject:
+        def build() -> harness.Subject:
             bus = self.make(workers, _handlers(subscribers), bound)
             return _bursts(bus, workers, subscribers, publishers)
 
-        return Case(self.name, build, self.role, self.package, self.lacks)
+        return self.measured(build)
 
 
 def _await_all(arrivals: threading.Semaphore, expected: int) -> None:
@@ -227,11 +203,11 @@ def _await_all(arrivals: threading.Semaphore, expected: int) -> None:
             raise AssertionError(f"{number} calls instead of {expected}")
 
 
-def _bursts(bus: ThreadBus, workers: int, subscribers: int, publishers: int) -> Subject:
+def _bursts(bus: ThreadBus, workers: int, subscribers: int, publishers: int) -> harness.Subject:
     """Each publisher sends a burst, and waits for the calls of its last event."""
     send = bus.send
 
-    def publisher() -> Batch:
+    def publisher() -> harness.Batch:
         done = threading.Semaphore(0)
         events = [Event.create(TOPIC, _nothing)] * (BURST - 1)
         events.append(Event.create(TOPIC, done.release))
@@ -259,7 +235,7 @@ def _bursts(bus: ThreadBus, workers: int, subscribers: int, publishers: int) -> 
         if arrivals.acquire(blocking=False):
             raise AssertionError("a handler was called twice for an event")
 
-    return Subject([publisher() for _ in range(publishers)], BURST, check, close=bus.close)
+    return harness.Subject([publisher() for _ in range(publishers)], BURST, check, close=bus.close)
 
 
 NO_BUS = "topics, order, drain, `wait_idle`, figures"
@@ -286,11 +262,13 @@ BARE = Contestant(
 ALL = [FLOOR, OURS, BARE, EXECUTOR, PYEE, BLINKER]
 
 
-def _group(title: str, cases: Sequence[Case], aim: float | None = None, note: str = "") -> Group:
-    return Group(title, cases, note, aim, real_time=True, longer=10)
+def _group(
+    title: str, cases: Sequence[harness.Case], aim: float | None = None, note: str = ""
+) -> harness.Group:
+    return harness.Group(title, cases, note, aim, real_time=True, longer=10)
 
 
-def _pool(workers: int, aim: float) -> Group:
+def _pool(workers: int, aim: float) -> harness.Group:
     threads = "1 worker" if workers == 1 else f"{workers} workers"
     return _group(
         f"publish until handled, {threads}",
@@ -300,7 +278,7 @@ def _pool(workers: int, aim: float) -> Group:
     )
 
 
-def _fan_out() -> Group:
+def _fan_out() -> harness.Group:
     series = Contestant(
         "queue.Queue, the three in series",
         SeriesBus,
@@ -314,7 +292,7 @@ def _fan_out() -> Group:
     )
 
 
-def _ordered() -> Group:
+def _ordered() -> harness.Group:
     ours = Contestant(
         "EventBus.publish, ordered", functools.partial(OurBus, ordered=True), "ours", workers=1
     )
@@ -333,7 +311,7 @@ def _ordered() -> Group:
     )
 
 
-def _full() -> Group:
+def _full() -> harness.Group:
     return _group(
         "backpressure: at most 100 events in line, 10 workers",
         [FLOOR.case(10, bound=100), OURS.case(10, bound=100)],
@@ -341,7 +319,7 @@ def _full() -> Group:
     )
 
 
-def _publishers() -> Group:
+def _publishers() -> harness.Group:
     return _group(
         "8 publishers, 10 workers",
         [contestant.case(10, publishers=8) for contestant in ALL if contestant is not BLINKER],
@@ -352,11 +330,11 @@ def _publishers() -> Group:
     )
 
 
-def _one_by_one() -> Group:
+def _one_by_one() -> harness.Group:
     """The next event is published once the last one is handled."""
 
-    def case(contestant: Contestant) -> Case:
-        def build() -> Subject:
+    def case(contestant: Contestant) -> harness.Case:
+        def build() -> harness.Subject:
             bus = contestant.make(1, _handlers(1), BOUND)
             handled = threading.Semaphore(0)
             event = Event.create(TOPIC, handled.release)
@@ -368,7 +346,7 @@ def _one_by_one() -> Group:
 
             return replace(_bursts(bus, 1, 1, 1), workers=[batch], operations=20)
 
-        return replace(contestant.case(1), build=build)
+        return replace(contestant.case(1), make=build)
 
     return _group(
         "wake-up: one event at a time to a waiting worker",
@@ -516,27 +494,22 @@ class BubusBus(LoopBus):
 
 
 @dataclass(frozen=True, slots=True)
-class LoopContestant:
+class LoopContestant(harness.Contestant[Callable[[], LoopBus]]):
     """A way to call handlers on a loop; `together` is False where they cannot run side by side."""
 
-    name: str
-    make: Callable[[], LoopBus]
-    role: Role = "peer"
-    package: str = ""
-    lacks: str = ""
     together: bool = True
     burst: int = BURST
 
-    def case(self, payload: Callable[[], object], subscribers: int = 1) -> Case:
-        def build() -> Subject:
+    def case(self, payload: Callable[[], object], subscribers: int = 1) -> harness.Case:
+        def build() -> harness.Subject:
             return _loop_bursts(self, payload, subscribers)
 
-        return Case(self.name, build, self.role, self.package, self.lacks)
+        return self.measured(build)
 
 
 def _loop_bursts(
     contestant: LoopContestant, payload: Callable[[], object], subscribers: int
-) -> Subject:
+) -> harness.Subject:
     bus, runner = contestant.make(), asyncio.Runner()
     run = runner.get_loop().run_until_complete
     run(bus.start(_async_handlers(subscribers)))
@@ -568,7 +541,7 @@ def _loop_bursts(
         run(bus.stop())
         runner.close()
 
-    return Subject([lambda: run(burst())], len(events), lambda: run(look()), close=close)
+    return harness.Subject([lambda: run(burst())], len(events), lambda: run(look()), close=close)
 
 
 def _pause() -> Coroutine[Any, Any, None]:
@@ -621,8 +594,10 @@ if sys.version_info >= (3, 12):  # before, there are no eager tasks
     LOOP_ALL.insert(3, EAGER)
 
 
-def _loop_pool(series: str, point: str, payload: Callable[[], object], subscribers: int) -> Group:
-    return Group(
+def _loop_pool(
+    series: str, point: str, payload: Callable[[], object], subscribers: int
+) -> harness.Group:
+    return harness.Group(
         f"{series}, {point}",
         [contestant.case(payload, subscribers) for contestant in LOOP_ALL],
         note=(
@@ -635,8 +610,8 @@ def _loop_pool(series: str, point: str, payload: Callable[[], object], subscribe
     )
 
 
-def _loop_ordered() -> Group:
-    return Group(
+def _loop_ordered() -> harness.Group:
+    return harness.Group(
         "an ordered subscription, handlers that do not wait",
         [contestant.case(_nothing) for contestant in (TASKS, LOOP_ORDERED, CONSUMER)],
         note="The floor calls in order, too, as long as no handler waits.",
@@ -644,8 +619,8 @@ def _loop_ordered() -> Group:
     )
 
 
-def _loop_ordered_waiting() -> Group:
-    return Group(
+def _loop_ordered_waiting() -> harness.Group:
+    return harness.Group(
         "an ordered subscription, handlers that wait once",
         [
             replace(CONSUMER, role="floor").case(_pause),
@@ -674,7 +649,9 @@ class Background:
         self._runner.close()
 
 
-def _from_thread(make: Callable[[Background, AsyncCall], tuple[Call, Batch]]) -> Subject:
+def _from_thread(
+    make: Callable[[Background, AsyncCall], tuple[Call, harness.Batch]],
+) -> harness.Subject:
     background = Background()
     send, stop = make(background, _async_handlers(1)[0])
     done = threading.Semaphore(0)
@@ -698,10 +675,10 @@ def _from_thread(make: Callable[[Background, AsyncCall], tuple[Call, Batch]]) ->
         stop()
         background.close()
 
-    return Subject([batch], BURST, check, close=close)
+    return harness.Subject([batch], BURST, check, close=close)
 
 
-def _post_ours(background: Background, handler: AsyncCall) -> tuple[Call, Batch]:
+def _post_ours(background: Background, handler: AsyncCall) -> tuple[Call, harness.Batch]:
     bus = AsyncEventBus(max_queue=BOUND)
 
     async def start() -> None:
@@ -712,7 +689,7 @@ def _post_ours(background: Background, handler: AsyncCall) -> tuple[Call, Batch]
     return bus.publish_threadsafe, lambda: background.run(bus.stop())
 
 
-def _post_call_soon(background: Background, handler: AsyncCall) -> tuple[Call, Batch]:
+def _post_call_soon(background: Background, handler: AsyncCall) -> tuple[Call, harness.Batch]:
     loop, tasks = background.loop, set[asyncio.Task[object]]()
 
     def spawn(event: Event) -> None:
@@ -726,25 +703,27 @@ def _post_call_soon(background: Background, handler: AsyncCall) -> tuple[Call, B
     return send, _nothing
 
 
-def _post_coroutine(background: Background, handler: AsyncCall) -> tuple[Call, Batch]:
+def _post_coroutine(background: Background, handler: AsyncCall) -> tuple[Call, harness.Batch]:
     def send(event: Event) -> object:
         return asyncio.run_coroutine_threadsafe(handler(event), background.loop)
 
     return send, _nothing
 
 
-def _threadsafe() -> Group:
-    return Group(
+def _threadsafe() -> harness.Group:
+    return harness.Group(
         "publish_threadsafe until handled, from a thread",
         [
-            Case(
+            harness.Case(
                 "loop.call_soon_threadsafe for each event",
                 lambda: _from_thread(_post_call_soon),
                 "floor",
                 lacks=f"a future that tells of acceptance, {NO_LOOP_BUS}",
             ),
-            Case("AsyncEventBus.publish_threadsafe", lambda: _from_thread(_post_ours), "ours"),
-            Case(
+            harness.Case(
+                "AsyncEventBus.publish_threadsafe", lambda: _from_thread(_post_ours), "ours"
+            ),
+            harness.Case(
                 "asyncio.run_coroutine_threadsafe",
                 lambda: _from_thread(_post_coroutine),
                 "reference",
@@ -769,7 +748,7 @@ def _pass_through_threads(name: str, count: int) -> list[int]:
                 bus.send(Event.create(TOPIC, _nothing))
             bus.send(Event.create(TOPIC, done.release))
             _await_all(done, 1)
-            yield resident() or 0
+            yield harness.resident() or 0
 
     found = list(marks())
     bus.close()
@@ -787,7 +766,7 @@ def _pass_through_loop(name: str, count: int) -> list[int]:
                 await bus.send_all([Event.create(TOPIC, _nothing)])
             await bus.send_all([Event.create(TOPIC, done.release)])
             await done.acquire()
-            found.append(resident() or 0)
+            found.append(harness.resident() or 0)
         await bus.stop()
         return found
 
@@ -796,18 +775,16 @@ def _pass_through_loop(name: str, count: int) -> list[int]:
 
 def _flat(
     measure: Callable[[str, int], list[int]], names: Sequence[str], count: int, note: str
-) -> TableFigures:
+) -> harness.TableFigures:
     """How much the process grows as events pass through, each bus in a process of its own."""
-    absent: list[NotMeasured] = []
+    absent: list[harness.NotMeasured] = []
     rows: list[list[str | int | float]] = []
-    if resident() is None:
-        reason = "only Linux tells a process how much memory it holds"
+    if reason := harness.untold_memory():
         absent = [{"name": name, "reason": reason} for name in names]
     else:
         grown = []
         for name in names:
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                found = pool.submit(measure, name, count).result()
+            found = harness.in_new_process(measure, name, count)
             grown.append([round((bytes_ - found[0]) / 1024) for bytes_ in found])
         rows = [
             [f"{count // MARKS * (at + 1):,}", *growth]
@@ -845,11 +822,11 @@ def _waiting_on_loop(name: str, count: int) -> float:
         for _ in range(200):  # as many as run at once, and some that wait
             send(event)
         await asyncio.sleep(0.05)
-        before = resident() or 0
+        before = harness.resident() or 0
         for _ in range(count):
             send(event)
         await asyncio.sleep(0.05)
-        after = resident() or 0
+        after = harness.resident() or 0
         gate.set()
         if bus is not None:
             await bus.stop()
@@ -860,29 +837,19 @@ def _waiting_on_loop(name: str, count: int) -> float:
     return asyncio.run(run())
 
 
-def _waiting(count: int) -> TableFigures:
-    rows: list[list[str | int | float]] = []
-    absent: list[NotMeasured] = []
-    for name in (LOOP_OURS.name, TASKS.name):
-        if resident() is None:
-            reason = "only Linux tells a process how much memory it holds"
-            absent.append({"name": name, "reason": reason})
-            continue
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            rows.append([name, round(pool.submit(_waiting_on_loop, name, count).result())])
-    return {
-        "title": f"Memory per waiting event, {count:,} events while every handler waits",
-        "note": "By the growth of a fresh process; the event itself is not counted.",
-        "columns": ["Case", "Bytes"],
-        "rows": rows,
-        "not_measured": absent,
-    }
+def _waiting(count: int) -> harness.TableFigures:
+    return harness.memory_table(
+        f"Memory per waiting event, {count:,} events while every handler waits",
+        "the event itself is not counted",
+        {LOOP_OURS.name: "", TASKS.name: ""},
+        functools.partial(_waiting_on_loop, count=count),
+    )
 
 
-def plans(effort: Effort) -> list[Plan]:
+def plans(effort: harness.Effort) -> list[harness.Plan]:
     """What is measured for each component of the family."""
     count = max(MARKS, effort.items // 10)
-    groups: list[Callable[[], Group]] = [
+    groups: list[Callable[[], harness.Group]] = [
         functools.partial(_pool, 1, 1.3),
         functools.partial(_pool, 10, 1.5),
         _fan_out,
@@ -901,7 +868,7 @@ def plans(effort: Effort) -> list[Plan]:
             "the executor has no bound: it grows by whatever its threads are behind."
         ),
     )
-    loop_groups: list[Callable[[], Group]] = [
+    loop_groups: list[Callable[[], harness.Group]] = [
         functools.partial(_loop_pool, "publish until handled", point, payload, subscribers)
         for point, payload, subscribers in (
             ("handlers that do not wait", _nothing, 1),
@@ -922,6 +889,6 @@ def plans(effort: Effort) -> list[Plan]:
     )
     waiting = functools.partial(_waiting, max(10, effort.items // 100))
     return [
-        Plan("buses/event_bus", groups, [flat]),
-        Plan("buses/async_event_bus", loop_groups, [loop_flat, waiting]),
+        harness.Plan("buses/event_bus", groups, [flat]),
+        harness.Plan("buses/async_event_bus", loop_groups, [loop_flat, waiting]),
     ]

@@ -16,27 +16,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from multiprocessing import get_context
 from typing import Any
 
-from benchmarks.harness import (
-    Batch,
-    Case,
-    Effort,
-    Group,
-    NotMeasured,
-    Plan,
-    Role,
-    Subject,
-    TableFigures,
-    measure,
-    missing,
-    quiet_collector,
-    resident,
-)
+from benchmarks import harness
 from benchmarks.render import ratio_and_range
 from reference_impl.caches.ttl_cache import TTLCache
 
@@ -49,7 +33,7 @@ class WithDict:
     """The floor of a look-up, the way it is usually written."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock: Any = threading.Lock()
         self._data: dict[str, object] = {}
 
     def get(self, key: str, default: object = None) -> object:
@@ -95,11 +79,23 @@ class SubscriptDict(AcquireDict):
             self._lock.release()
 
 
+class Locked(AcquireDict):
+    """cachetools leaves the lock to its user: here is the faster way to write it."""
+
+    def __init__(self, cache: Any) -> None:
+        self._lock = threading.RLock()
+        self._data = cache
+
+    def __len__(self) -> int:
+        with self._lock:
+            return super().__len__()
+
+
 class WithOldest:
     """The floor of a `set` on a full cache, the way it is usually written."""
 
     def __init__(self, max_size: int) -> None:
-        self._lock = threading.Lock()
+        self._lock: Any = threading.Lock()
         self._data: OrderedDict[str, object] = OrderedDict()
         self._max_size = max_size
 
@@ -130,13 +126,12 @@ class AcquireOldest(WithOldest):
             self._lock.release()
 
 
-class WithLRU:
+class WithLRU(WithOldest):
     """What people write by hand: an LRU without expiry."""
 
     def __init__(self, max_size: int) -> None:
+        super().__init__(max_size)
         self._lock = threading.RLock()
-        self._data: OrderedDict[str, object] = OrderedDict()
-        self._max_size = max_size
 
     def get(self, key: str, default: object = None) -> object:
         with self._lock:
@@ -151,24 +146,11 @@ class WithLRU:
             self._data.move_to_end(key)
             if len(self._data) > self._max_size:
                 self._data.popitem(last=False)
-
-    def __len__(self) -> int:
-        return len(self._data)
 
 
 class AcquireLRU(WithLRU):
     """The same with acquire/try/finally."""
 
-    def get(self, key: str, default: object = None) -> object:
-        self._lock.acquire()
-        try:
-            if key not in self._data:
-                return default
-            self._data.move_to_end(key)
-            return self._data[key]
-        finally:
-            self._lock.release()
-
     def set(self, key: str, value: object) -> None:
         self._lock.acquire()
         try:
@@ -179,31 +161,15 @@ class AcquireLRU(WithLRU):
         finally:
             self._lock.release()
 
-
-class Locked:
-    """cachetools leaves the lock to its user: here is the faster way to write it."""
-
-    def __init__(self, cache: Any) -> None:
-        self._lock = threading.RLock()
-        self._cache = cache
-
     def get(self, key: str, default: object = None) -> object:
         self._lock.acquire()
         try:
-            return self._cache.get(key, default)
+            if key not in self._data:
+                return default
+            self._data.move_to_end(key)
+            return self._data[key]
         finally:
             self._lock.release()
-
-    def set(self, key: str, value: object) -> None:
-        self._lock.acquire()
-        try:
-            self._cache[key] = value
-        finally:
-            self._lock.release()
-
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._cache)
 
 
 def _nothing() -> None:
@@ -220,33 +186,21 @@ class Store:
     set_for: Callable[[str, object, float], object] | None = None
     value: Callable[[Any], object] = lambda found: found
     keeps_new: bool = True
-    close: Batch = _nothing
+    close: harness.Batch = _nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class Contestant(harness.Contestant[Callable[[int], Store]]):
     """A cache to measure; `largest` is the size above which it is too slow to be built."""
 
-    name: str
-    make: Callable[[int], Store]
-    role: Role = "peer"
-    package: str = ""
-    lacks: str = ""
     largest: int = 10_000_000
 
-    def case(self, build: Callable[[Store, int], Subject], size: int) -> Case:
-        def subject() -> Subject:
+    def case(self, build: Callable[[Store, int], harness.Subject], size: int) -> harness.Case:
+        def subject() -> harness.Subject:
             store = self.make(size)
             return replace(build(store, size), close=store.close)
 
-        return Case(
-            self.name,
-            subject,
-            self.role,
-            self.package,
-            self.lacks,
-            skip=self.too_slow(size),
-        )
+        return self.measured(subject, self.too_slow(size))
 
     def too_slow(self, size: int) -> str:
         """Why it is not built with so many entries, or "" where it is."""
@@ -425,7 +379,7 @@ def _require(true: bool, what: str) -> None:
         raise AssertionError(what)
 
 
-def _hits(store: Store, size: int) -> Subject:
+def _hits(store: Store, size: int) -> harness.Subject:
     _fill(store, size)
     get, chunks = store.get, _chunks(_asked_for(size))
 
@@ -438,10 +392,10 @@ def _hits(store: Store, size: int) -> Subject:
         for key in _asked_for(size)[:1_000]:
             _require(store.value(get(key)) is VALUE, f"no hit for {key}")
 
-    return Subject([batch], CHUNK, check)
+    return harness.Subject([batch], CHUNK, check)
 
 
-def _misses(store: Store, size: int) -> Subject:
+def _misses(store: Store, size: int) -> harness.Subject:
     _fill(store, size)
     absent = _names("absent", 10_000)
     get, chunks = store.get, _chunks(absent)
@@ -454,10 +408,10 @@ def _misses(store: Store, size: int) -> Subject:
         for key in absent[:1_000]:
             _require(store.value(get(key)) is None, f"a hit for {key}")
 
-    return Subject([batch], CHUNK, check)
+    return harness.Subject([batch], CHUNK, check)
 
 
-def _sets(store: Store, size: int) -> Subject:
+def _sets(store: Store, size: int) -> harness.Subject:
     """Each key is new to the cache: twice as many as fit come in turn."""
     keys = _names("key", 2 * size)
     for key in keys:
@@ -468,10 +422,10 @@ def _sets(store: Store, size: int) -> Subject:
         for key in next(chunks):
             put(key, VALUE)
 
-    return Subject([batch], CHUNK, functools.partial(_check_full, store, size))
+    return harness.Subject([batch], CHUNK, functools.partial(_check_full, store, size))
 
 
-def _sets_for(store: Store, size: int) -> Subject:
+def _sets_for(store: Store, size: int) -> harness.Subject:
     """As before, and each entry with a TTL of its own, no two alike."""
     put = store.set_for or (lambda key, value, _ttl: store.set(key, value))
     keys = _names("key", 2 * size)
@@ -486,7 +440,7 @@ def _sets_for(store: Store, size: int) -> Subject:
         for key, ttl in next(chunks):
             put(key, VALUE, ttl)
 
-    return Subject([batch], CHUNK, functools.partial(_check_full, store, size))
+    return harness.Subject([batch], CHUNK, functools.partial(_check_full, store, size))
 
 
 def _check_full(store: Store, size: int) -> None:
@@ -497,14 +451,14 @@ def _check_full(store: Store, size: int) -> None:
         _require(store.value(store.get("check")) is VALUE, "a new entry is not there")
 
 
-def _mixed(threads: int) -> Callable[[Store, int], Subject]:
+def _mixed(threads: int) -> Callable[[Store, int], harness.Subject]:
     """19 hits and one `set` of a key that is there, in turn, on each of the threads."""
 
-    def build(store: Store, size: int) -> Subject:
+    def build(store: Store, size: int) -> harness.Subject:
         _fill(store, size)
         put, get = store.set, store.get
 
-        def worker(number: int) -> Batch:
+        def worker(number: int) -> harness.Batch:
             chunks = _chunks(_asked_for(size), number * 50)
 
             def batch() -> None:
@@ -520,12 +474,12 @@ def _mixed(threads: int) -> Callable[[Store, int], Subject]:
             for key in _asked_for(size)[:1_000]:
                 _require(store.value(get(key)) is VALUE, f"no hit for {key}")
 
-        return Subject([worker(number) for number in range(threads)], CHUNK, check)
+        return harness.Subject([worker(number) for number in range(threads)], CHUNK, check)
 
     return build
 
 
-def _loads(call: Callable[[str], object]) -> Subject:
+def _loads(call: Callable[[str], object]) -> harness.Subject:
     chunks = _chunks(_asked_for(1_000))
 
     def batch() -> None:
@@ -536,14 +490,14 @@ def _loads(call: Callable[[str], object]) -> Subject:
         for key in _names("key", 1_000):
             _require(call(key) is VALUE, f"no value for {key}")
 
-    return Subject([batch], CHUNK, check)
+    return harness.Subject([batch], CHUNK, check)
 
 
 def _load(key: str) -> object:
     return VALUE
 
 
-def _load_ours() -> Subject:
+def _load_ours() -> harness.Subject:
     cache: TTLCache[str, object] = TTLCache(TTL, 1_000)
     get_or_load = cache.get_or_load
 
@@ -561,60 +515,62 @@ def _load_ours() -> Subject:
             _require(get_or_load(key, loader) is VALUE, f"no value for {key}")
         _require(cache.stats.loads == 1_000, f"{cache.stats.loads} loads")
 
-    return Subject([batch], CHUNK, check)
+    return harness.Subject([batch], CHUNK, check)
 
 
-def _load_cachetools() -> Subject:
+def _load_cachetools() -> harness.Subject:
     cachetools = importlib.import_module("cachetools")
     cached = cachetools.cached(cachetools.TTLCache(1_000, TTL), condition=threading.Condition())
     return _loads(cached(_load))
 
 
-def _load_cachebox() -> Subject:
+def _load_cachebox() -> harness.Subject:
     cachebox = importlib.import_module("cachebox")
     return _loads(cachebox.cached(cachebox.TTLCache(1_000, TTL), copy_level=0)(_load))
 
 
-def _load_theine() -> Subject:
+def _load_theine() -> harness.Subject:
     memoize = importlib.import_module("theine").Memoize(1_000, timedelta(seconds=TTL))
     cached = memoize(_load)
     cached.key(lambda key: key)
     return replace(_loads(cached), close=memoize.cache.close)
 
 
-def _load_cacheout() -> Subject:
+def _load_cacheout() -> harness.Subject:
     cache = importlib.import_module("cacheout").LRUCache(maxsize=1_000, ttl=TTL)
     return _loads(cache.memoize()(_load))
 
 
-def _loading() -> Group:
+def _loading() -> harness.Group:
     floors = [contestant.case(_hits, 1_000) for contestant in GET_FLOORS[:2]]
     failing = "waiters' release when a loader raises"
-    return Group(
+    return harness.Group(
         "get_or_load, a hit, 1,000 entries",
         [
             *floors,
-            Case("TTLCache.get_or_load", _load_ours, "ours"),
-            Case(
+            harness.Case("TTLCache.get_or_load", _load_ours, "ours"),
+            harness.Case(
                 "functools.lru_cache (C)",
                 lambda: _loads(functools.lru_cache(1_000)(_load)),
                 "reference",
                 lacks="expiry, single flight, invalidation of one key",
             ),
-            Case(
+            harness.Case(
                 "cachetools.cached, condition=",
                 _load_cachetools,
                 package="cachetools",
                 lacks="a TTL per entry, invalidation that wins; a failure is retried in series",
             ),
-            Case(
+            harness.Case(
                 "cacheout.LRUCache.memoize",
                 _load_cacheout,
                 package="cacheout",
                 lacks="single flight",
             ),
-            Case("theine.Memoize (policy in Rust)", _load_theine, package="theine", lacks=failing),
-            Case(
+            harness.Case(
+                "theine.Memoize (policy in Rust)", _load_theine, package="theine", lacks=failing
+            ),
+            harness.Case(
                 "cachebox.cached (all in Rust)",
                 _load_cachebox,
                 package="cachebox",
@@ -630,13 +586,13 @@ def _loading() -> Group:
 def _by_size(
     series: str,
     contestants: Sequence[Contestant],
-    build: Callable[[Store, int], Subject],
+    build: Callable[[Store, int], harness.Subject],
     size: int,
     *,
     aim: float | None,
     note: str = "",
-) -> Group:
-    return Group(
+) -> harness.Group:
+    return harness.Group(
         f"{series}, {size:,} entries",
         [contestant.case(build, size) for contestant in contestants],
         series=series,
@@ -646,7 +602,7 @@ def _by_size(
     )
 
 
-def _growth(effort: Effort) -> TableFigures:
+def _growth(effort: harness.Effort) -> harness.TableFigures:
     """Each against itself in its smallest size: whether the cost grows with the entries."""
     rows: list[list[str | int | float]] = []
     for what, contestant, build in (
@@ -663,7 +619,7 @@ def _growth(effort: Effort) -> TableFigures:
             )
             for size in effort.sizes
         ]
-        measured = measure(Group(what, cases), effort)["cases"]
+        measured = harness.measure(harness.Group(what, cases), effort)["cases"]
         rows.append([f"{contestant.name}: {what}", *map(ratio_and_range, measured)])
     return {
         "title": "Cost as the number of entries grows, each against itself",
@@ -677,9 +633,9 @@ def _growth(effort: Effort) -> TableFigures:
     }
 
 
-def plans(effort: Effort) -> list[Plan]:
+def plans(effort: harness.Effort) -> list[harness.Plan]:
     """What is measured for each component of the family."""
-    groups: list[Callable[[], Group]] = []
+    groups: list[Callable[[], harness.Group]] = []
     set_cases = [*SET_FLOORS, OURS, *PEERS]
     get_cases = [*GET_FLOORS, OURS, *PEERS]
     for series, contestants, build, aim in (
@@ -710,11 +666,11 @@ def plans(effort: Effort) -> list[Plan]:
     groups.append(_loading)
     groups.append(functools.partial(_crowd, get_cases))
     tables = [functools.partial(table, effort) for table in (_growth, _bytes, _pauses)]
-    return [Plan("caches/ttl_cache", groups, tables)]
+    return [harness.Plan("caches/ttl_cache", groups, tables)]
 
 
-def _crowd(contestants: Sequence[Contestant]) -> Group:
-    return Group(
+def _crowd(contestants: Sequence[Contestant]) -> harness.Group:
+    return harness.Group(
         "8 threads, 19 hits to one set, 1,000 entries",
         [contestant.case(_mixed(8), 1_000) for contestant in contestants],
         note=(
@@ -731,37 +687,24 @@ def _bytes_per_entry(name: str, size: int) -> float:
     contestant = next(c for c in [*SET_FLOORS, OURS, *PEERS, CACHEBOX_EACH] if c.name == name)
     contestant.make(10).set("warm", VALUE)
     _names("key", size)
-    before = resident()
+    before = harness.resident()
     store = contestant.make(size)
     _fill(store, size)
-    after = resident()
+    after = harness.resident()
     assert before is not None
     assert after is not None
     return (after - before) / store.size()
 
 
-def _bytes(effort: Effort) -> TableFigures:
+def _bytes(effort: harness.Effort) -> harness.TableFigures:
     size = min(100_000, effort.sizes[-1])
-    rows: list[list[str | int | float]] = []
-    absent: list[NotMeasured] = []
     contestants = [SET_FLOORS[0], OURS, *PEERS[1:], CACHEBOX_EACH]
-    for contestant in contestants:
-        reason = missing(contestant.package) or contestant.too_slow(size)
-        if not reason and resident() is None:
-            reason = "only Linux tells a process how much memory it holds"
-        if reason:
-            absent.append({"name": contestant.name, "reason": reason})
-            continue
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            grown = pool.submit(_bytes_per_entry, contestant.name, size).result()
-        rows.append([contestant.name, round(grown)])
-    return {
-        "title": f"Memory per entry, {size:,} entries",
-        "note": "By the growth of a fresh process; keys and values are not counted.",
-        "columns": ["Case", "Bytes"],
-        "rows": rows,
-        "not_measured": absent,
-    }
+    return harness.memory_table(
+        f"Memory per entry, {size:,} entries",
+        "keys and values are not counted",
+        {each.name: harness.missing(each.package) or each.too_slow(size) for each in contestants},
+        functools.partial(_bytes_per_entry, size=size),
+    )
 
 
 def _with_clock(name: str, size: int, clock: Callable[[], float]) -> Store:
@@ -773,13 +716,13 @@ def _with_clock(name: str, size: int, clock: Callable[[], float]) -> Store:
     return Store(theirs.get, theirs.set, theirs.__len__)
 
 
-def _pauses(effort: Effort) -> TableFigures:
+def _pauses(effort: harness.Effort) -> harness.TableFigures:
     """The longest call after all entries have expired at once, in ordinary `set`s."""
     size = min(100_000, effort.sizes[-1])
     rows: list[list[str | int | float]] = []
-    absent: list[NotMeasured] = []
+    absent: list[harness.NotMeasured] = []
     for name, package in (("TTLCache", ""), ("cachetools.TTLCache + RLock", "cachetools")):
-        if reason := missing(package):
+        if reason := harness.missing(package):
             absent.append({"name": name, "reason": reason})
             continue
         row: list[str | int | float] = [name]
@@ -811,7 +754,7 @@ def _longest(name: str, size: int, operation: str) -> float:
         "get": store.get,
         "len": lambda _: store.size(),
     }[operation]
-    with quiet_collector():
+    with harness.quiet_collector():
         ordinary = statistics.median(_each(lambda key: store.set(key, VALUE), keys[:1_000]))
         now[0] += 2 * TTL
         return max(_each(call, keys[:1_000])) / ordinary

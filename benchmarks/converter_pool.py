@@ -10,10 +10,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness import Case, Effort, Group, Plan, Role, Subject, TableFigures
+from benchmarks.harness import Contestant, Effort, Group, Plan, Subject, TableFigures, renewed
 from reference_impl.queues.async_converter_pool import AsyncConverterPool, Converter
 
 CONVERSIONS = 500
@@ -79,44 +78,26 @@ def _subject(convert_all: ConvertAll, count: int) -> Subject:
     (folder / "done").mkdir()
     for path in _paths(folder, count):
         path.touch()
-    waiting = True
-
-    def renew() -> None:
-        nonlocal waiting
-        if not waiting:
-            for path in _paths(folder, count):
-                (folder / "done" / path.name).rename(path)
-            waiting = True
 
     def batch() -> None:
-        nonlocal waiting
-        renew()  # which `between` has done, unless batches are too short for a sample
-        waiting = False
         runner.run(convert_all(folder, count, executor))
 
-    def check() -> None:
-        batch()
-        if (found := len(list((folder / "done").iterdir()))) != count:
-            raise AssertionError(f"{found} files are done instead of {count}")
-        renew()
+    def done() -> int:
+        return len(list((folder / "done").iterdir()))
+
+    def renew() -> None:
+        for path in _paths(folder, count):
+            (folder / "done" / path.name).rename(path)
 
     def close() -> None:
         with scratch, executor, runner:
             pass
 
-    return Subject([batch], count, check, between=renew, close=close)
-
-
-@dataclass(frozen=True, slots=True)
-class Contestant:
-    name: str
-    convert_all: ConvertAll
-    role: Role
-    lacks: str = ""
+    return renewed(batch, count, done, renew, close)
 
 
 LACKS = "finding the files, priorities, errors, timeouts, files that change, stopping"
-CONTESTANTS = [
+CONTESTANTS: list[Contestant[ConvertAll]] = [
     Contestant(
         "run_in_executor and a rename, one file after the other",
         _one_by_one,
@@ -124,7 +105,10 @@ CONTESTANTS = [
         lacks=f"{LACKS}; several at once",
     ),
     Contestant(
-        f"run_in_executor and a rename, {AT_ONCE} files at once", _side_by_side, "floor", LACKS
+        f"run_in_executor and a rename, {AT_ONCE} files at once",
+        _side_by_side,
+        "floor",
+        lacks=LACKS,
     ),
     Contestant("AsyncConverterPool", _ours_alone, "ours"),
     Contestant("AsyncConverterPool, executor=ThreadPoolExecutor", _ours, "ours"),
@@ -135,12 +119,7 @@ def _conversions(count: int) -> Group:
     return Group(
         f"{count} conversions that do nothing",
         [
-            Case(
-                contestant.name,
-                functools.partial(_subject, contestant.convert_all, count),
-                contestant.role,
-                lacks=contestant.lacks,
-            )
+            contestant.measured(functools.partial(_subject, contestant.make, count))
             for contestant in CONTESTANTS
         ],
         note=(

@@ -21,17 +21,7 @@ from typing import Any
 from watchdog import events
 from watchdog.observers import Observer
 
-from benchmarks.harness import (
-    Case,
-    Effort,
-    Group,
-    NotMeasured,
-    Plan,
-    Role,
-    Subject,
-    TableFigures,
-    missing,
-)
+from benchmarks import harness
 from reference_impl.bridges.file_watch import DirectoryWatch
 
 EVENTS = 20
@@ -144,12 +134,7 @@ def _rename(outside: Path, path: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
-    name: str
-    make: Callable[[], Ear]
-    role: Role = "peer"
-    package: str = ""
-    lacks: str = ""
+class Contestant(harness.Contestant[Callable[[], Ear]]):
     events: int = EVENTS
 
 
@@ -174,7 +159,9 @@ CONTESTANTS = [
 ]
 
 
-def _subject(contestant: Contestant, bring: Bring, kind: type[events.FileSystemEvent]) -> Subject:
+def _subject(
+    contestant: Contestant, bring: Bring, kind: type[events.FileSystemEvent]
+) -> harness.Subject:
     """A folder, a loop and a watch that stay as they are from the first sample to the last."""
     scratch, runner, ear = tempfile.TemporaryDirectory(), asyncio.Runner(), contestant.make()
     root = Path(scratch.name).resolve()
@@ -204,7 +191,7 @@ def _subject(contestant: Contestant, bring: Bring, kind: type[events.FileSystemE
             runner.run(ear.end())
 
     runner.run(start())
-    return Subject(
+    return harness.Subject(
         [lambda: runner.run(bring_and_take())],
         contestant.events,
         check=lambda: runner.run(check()),
@@ -212,17 +199,11 @@ def _subject(contestant: Contestant, bring: Bring, kind: type[events.FileSystemE
     )
 
 
-def _latency(point: str, bring: Bring, kind: type[events.FileSystemEvent]) -> Group:
-    return Group(
+def _latency(point: str, bring: Bring, kind: type[events.FileSystemEvent]) -> harness.Group:
+    return harness.Group(
         f"a file to the task that waits for it, {point}",
         [
-            Case(
-                contestant.name,
-                functools.partial(_subject, contestant, bring, kind),
-                contestant.role,
-                contestant.package,
-                contestant.lacks,
-            )
+            contestant.measured(functools.partial(_subject, contestant, bring, kind))
             for contestant in CONTESTANTS
         ],
         note=(
@@ -267,11 +248,11 @@ async def _take_burst(ear: Ear, folder: Path, count: int) -> tuple[int, float]:
     return len(seen), last - started
 
 
-def _burst(count: int) -> TableFigures:
+def _burst(count: int) -> harness.TableFigures:
     rows: list[list[str | int | float]] = []
-    absent: list[NotMeasured] = []
+    absent: list[harness.NotMeasured] = []
     for contestant in CONTESTANTS:
-        if reason := missing(contestant.package) if contestant.package else "":
+        if reason := harness.missing(contestant.package) if contestant.package else "":
             absent.append({"name": contestant.name, "reason": reason})
             continue
         with tempfile.TemporaryDirectory() as name:
@@ -296,8 +277,8 @@ WAYS: Sequence[tuple[str, Bring, type[events.FileSystemEvent]]] = [
 ]
 
 
-def plans(effort: Effort) -> list[Plan]:
+def plans(effort: harness.Effort) -> list[harness.Plan]:
     """What is measured for each component of the family."""
     files = min(FILES, max(20, effort.items // 100))
     groups = [functools.partial(_latency, *way) for way in WAYS]
-    return [Plan("bridges/file_watch", groups, [functools.partial(_burst, files)])]
+    return [harness.Plan("bridges/file_watch", groups, [functools.partial(_burst, files)])]

@@ -23,13 +23,17 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Generic, Literal, TypedDict, TypeVar
 
 Batch = Callable[[], object]
 Timer = Callable[[], int]
 Role = Literal["floor", "ours", "reference", "peer"]
+Make = TypeVar("Make")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +86,24 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One thing to measure. `package` is the distribution that it needs, if any."""
+class Contestant(Generic[Make]):
+    """What is measured against others. `package` is the distribution that it needs, if any."""
 
     name: str
-    build: Callable[[], Subject]
+    make: Make
     role: Role = "peer"
     package: str = ""
     lacks: str = ""
+
+    def measured(self, make: Callable[[], Subject], skip: str = "") -> "Case":
+        """The case that this contestant is in a group."""
+        return Case(self.name, make, self.role, self.package, self.lacks, skip)
+
+
+@dataclass(frozen=True, slots=True)
+class Case(Contestant[Callable[[], Subject]]):
+    """One thing to measure; `skip` says why it is not, where it is not."""
+
     skip: str = ""
 
 
@@ -178,6 +192,33 @@ class Plan:
     tables: Sequence[Callable[[], TableFigures]] = ()
 
 
+def renewed(
+    batch: Batch, operations: int, done: Callable[[], int], renew: Batch, close: Batch
+) -> Subject:
+    """A subject that a batch uses up; `renew` brings it back, and `done` counts what was done."""
+    fresh = True
+
+    def between() -> None:
+        nonlocal fresh
+        if not fresh:
+            renew()
+            fresh = True
+
+    def once() -> None:
+        nonlocal fresh
+        between()  # this has been done, unless batches are too short for a sample
+        fresh = False
+        batch()
+
+    def check() -> None:
+        once()
+        if (found := done()) != operations:
+            raise AssertionError(f"{found} done instead of {operations}")
+        between()
+
+    return Subject([once], operations, check, between=between, close=close)
+
+
 class BenchmarkError(RuntimeError):
     """A case does not do what it is timed for, so its time would mean nothing."""
 
@@ -217,7 +258,7 @@ def measure(group: Group, effort: Effort, timer: Timer | None = None) -> GroupFi
     with contextlib.ExitStack() as stack:
         subjects: dict[str, Subject] = {}
         for case in cases:
-            subject = case.build()
+            subject = case.make()
             stack.callback(subject.close)
             subjects[case.name] = subject
             check(case.name, subject)
@@ -388,6 +429,37 @@ def quiet_collector() -> Iterator[None]:
         gc.unfreeze()
         if enabled:
             gc.enable()
+
+
+def untold_memory() -> str:
+    """Why `resident` tells nothing, or "" where it does."""
+    return "only Linux tells a process how much memory it holds" if resident() is None else ""
+
+
+def in_new_process(measure: Callable[..., Found], *args: object) -> Found:
+    """What a function of a module finds in a Python process that has done nothing else."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(measure, *args).result()
+
+
+def memory_table(
+    title: str, note: str, reasons: Mapping[str, str], measure: Callable[[str], float]
+) -> TableFigures:
+    """What `measure` finds for each name in a new process, where there is no reason against it."""
+    rows: list[list[str | int | float]] = []
+    absent: list[NotMeasured] = []
+    for name, known in reasons.items():
+        if reason := known or untold_memory():
+            absent.append({"name": name, "reason": reason})
+        else:
+            rows.append([name, round(in_new_process(measure, name))])
+    return {
+        "title": title,
+        "note": f"By the growth of a fresh process; {note}.",
+        "columns": ["Case", "Bytes"],
+        "rows": rows,
+        "not_measured": absent,
+    }
 
 
 def resident() -> int | None:

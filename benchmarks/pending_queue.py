@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness import Case, Effort, Group, Plan, Role, Subject, TableFigures
+from benchmarks.harness import Contestant, Effort, Group, Plan, Subject, TableFigures, renewed
 from reference_impl.queues.async_pending_queue import AsyncPendingQueue
 
 UPLOADS = 1_000
@@ -70,63 +70,33 @@ def _subject(upload_all: UploadAll, count: int) -> Subject:
     scratch, runner = tempfile.TemporaryDirectory(), asyncio.Runner()
     folder = Path(scratch.name)
     _fill(folder, count)
-    queued = True
-
-    def renew() -> None:
-        nonlocal queued
-        if not queued:
-            _renew(folder)
-            queued = True
 
     def batch() -> None:
-        nonlocal queued
-        renew()  # which `between` has done, unless batches are too short for a sample
-        queued = False
         runner.run(upload_all(folder, count))
-
-    def check() -> None:
-        batch()
-        if (found := _completed(folder)) != count:
-            raise AssertionError(f"{found} completed instead of {count}")
-        renew()
 
     def close() -> None:
         with scratch, runner:
             pass
 
-    return Subject([batch], count, check, between=renew, close=close)
+    completed, renew = functools.partial(_completed, folder), functools.partial(_renew, folder)
+    return renewed(batch, count, completed, renew, close)
 
 
-@dataclass(frozen=True, slots=True)
-class Contestant:
-    name: str
-    upload_all: UploadAll
-    role: Role
-    lacks: str = ""
-
-
-CONTESTANTS = [
-    Contestant(
-        "two renames and an await for each file",
-        _renames,
-        "floor",
-        lacks="finding the files, ownership, recovery, attempts, several at once, stopping",
-    ),
-    Contestant("AsyncPendingQueue", _ours, "ours"),
-]
+RENAMES: Contestant[UploadAll] = Contestant(
+    "two renames and an await for each file",
+    _renames,
+    "floor",
+    lacks="finding the files, ownership, recovery, attempts, several at once, stopping",
+)
+OURS: Contestant[UploadAll] = Contestant("AsyncPendingQueue", _ours, "ours")
 
 
 def _uploads(count: int) -> Group:
     return Group(
         f"{count:,} uploads that do nothing",
         [
-            Case(
-                contestant.name,
-                functools.partial(_subject, contestant.upload_all, count),
-                contestant.role,
-                lacks=contestant.lacks,
-            )
-            for contestant in CONTESTANTS
+            contestant.measured(functools.partial(_subject, contestant.make, count))
+            for contestant in (RENAMES, OURS)
         ],
         note="The files are there at the start; ours includes the queue's start and stop.",
         real_time=True,

@@ -14,23 +14,10 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
-from benchmarks.harness import (
-    Batch,
-    Case,
-    Effort,
-    Group,
-    NotMeasured,
-    Plan,
-    Role,
-    Subject,
-    TableFigures,
-    resident,
-)
+from benchmarks import harness
 from reference_impl.queues.memory_queue import MemoryQueue, QueueItemStatus
 
 PRIORITIES = 10
@@ -49,7 +36,7 @@ class Line:
     def take(self) -> object:
         raise NotImplementedError
 
-    def pairs(self, jobs: Jobs) -> Batch:
+    def pairs(self, jobs: Jobs) -> harness.Batch:
         """A batch that puts each job in and takes one out."""
         raise NotImplementedError
 
@@ -68,7 +55,7 @@ class PriorityQueueLine(Line):
     def take(self) -> object:
         return self._queue.get()[2]
 
-    def pairs(self, jobs: Jobs) -> Batch:
+    def pairs(self, jobs: Jobs) -> harness.Batch:
         put, get, serial = self._queue.put, self._queue.get, self._serial
 
         def batch() -> None:
@@ -94,8 +81,11 @@ class OursLine(Line):
         self._queue.remove(item.id)
         return item.data
 
-    def pairs(self, jobs: Jobs) -> Batch:
-        add, claim = self._queue.add, self._queue.get_next
+    def claim(self) -> Callable[[], object]:
+        return self._queue.get_next
+
+    def pairs(self, jobs: Jobs) -> harness.Batch:
+        add, claim = self._queue.add, self.claim()
 
         def batch() -> None:
             for priority, job in jobs:
@@ -111,21 +101,14 @@ class OursLine(Line):
 class OursWaitingLine(OursLine):
     """`add` and `wait_next`."""
 
-    def pairs(self, jobs: Jobs) -> Batch:
-        add, claim = self._queue.add, self._queue.wait_next
-
-        def batch() -> None:
-            for priority, job in jobs:
-                add(job, priority=priority)
-                claim()
-
-        return batch
+    def claim(self) -> Callable[[], object]:
+        return self._queue.wait_next
 
 
 class OursCompletedLine(OursLine):
     """`add`, the claim, and `update` to COMPLETED."""
 
-    def pairs(self, jobs: Jobs) -> Batch:
+    def pairs(self, jobs: Jobs) -> harness.Batch:
         add, claim, update = self._queue.add, self._queue.get_next, self._queue.update
 
         def batch() -> None:
@@ -158,7 +141,7 @@ class HeapLine(Line):
                 self._some.wait()
             return heapq.heappop(self._heap)[2]
 
-    def pairs(self, jobs: Jobs) -> Batch:
+    def pairs(self, jobs: Jobs) -> harness.Batch:
         put, take = self.put, self.take
 
         def batch() -> None:
@@ -203,7 +186,7 @@ class HueyLine(Line):
         found: object = self._storage.dequeue()
         return found
 
-    def pairs(self, jobs: Jobs) -> Batch:
+    def pairs(self, jobs: Jobs) -> harness.Batch:
         put, take = self._storage.enqueue, self._storage.dequeue
 
         def batch() -> None:
@@ -223,15 +206,9 @@ def _janus() -> Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
-    name: str
-    make: Callable[[], Line]
-    role: Role = "peer"
-    package: str = ""
-    lacks: str = ""
-
-    def case(self, build: Callable[[Line], Subject]) -> Case:
-        return Case(self.name, lambda: build(self.make()), self.role, self.package, self.lacks)
+class Contestant(harness.Contestant[Callable[[], Line]]):
+    def case(self, build: Callable[[Line], harness.Subject]) -> harness.Case:
+        return self.measured(lambda: build(self.make()))
 
 
 NO_ITEMS = "copies, status, attempts, versions, re-queueing"
@@ -262,10 +239,10 @@ def _jobs(count: int, seed: int = 0) -> list[tuple[int, object]]:
     return [(chance.randrange(PRIORITIES), b"job %d" % number) for number in range(count)]
 
 
-def _passing(threads: int, waiting: int) -> Callable[[Line], Subject]:
+def _passing(threads: int, waiting: int) -> Callable[[Line], harness.Subject]:
     """Jobs pass through one by one, on each thread, while `waiting` others stay in the queue."""
 
-    def build(line: Line) -> Subject:
+    def build(line: Line) -> harness.Subject:
         for priority, job in _jobs(waiting):
             line.put(priority, job)
 
@@ -284,7 +261,7 @@ def _passing(threads: int, waiting: int) -> Callable[[Line], Subject]:
                 line.put(priority, job)
 
         workers = [line.pairs(_jobs(CHUNK, seed)) for seed in range(1, threads + 1)]
-        return Subject(workers, CHUNK, check, between=line.settle)
+        return harness.Subject(workers, CHUNK, check, between=line.settle)
 
     return build
 
@@ -298,8 +275,8 @@ def _group(
     *,
     aim: float | None = None,
     note: str = "",
-) -> Group:
-    return Group(
+) -> harness.Group:
+    return harness.Group(
         f"{series}, {point}",
         [contestant.case(_passing(threads, waiting)) for contestant in (FLOOR, *ours, *OTHERS)],
         note=note,
@@ -314,7 +291,9 @@ def _group(
 class _Echo:
     """A thread that sends back what it gets, as soon as it gets it."""
 
-    def __init__(self, make: Callable[[], tuple[Callable[[object], object], Batch]]) -> None:
+    def __init__(
+        self, make: Callable[[], tuple[Callable[[object], object], harness.Batch]]
+    ) -> None:
         self._send, self._take = make()
         self._send_back, self._receive = make()
         self._start()
@@ -341,7 +320,7 @@ class _Echo:
         self._thread.join()
 
 
-def _echo(make: Callable[[], tuple[Callable[[object], object], Batch]]) -> Subject:
+def _echo(make: Callable[[], tuple[Callable[[object], object], harness.Batch]]) -> harness.Subject:
     echo = _Echo(make)
     jobs = [object() for _ in range(20)]
 
@@ -354,21 +333,21 @@ def _echo(make: Callable[[], tuple[Callable[[object], object], Batch]]) -> Subje
             if echo.round_trip(job) is not job:
                 raise AssertionError("another job came back")
 
-    return Subject([batch], len(jobs), check, between=echo.restart, close=echo.close)
+    return harness.Subject([batch], len(jobs), check, between=echo.restart, close=echo.close)
 
 
-def _standard_ends() -> tuple[Callable[[object], object], Batch]:
+def _standard_ends() -> tuple[Callable[[object], object], harness.Batch]:
     line: queue.PriorityQueue[tuple[int, int, object]] = queue.PriorityQueue()
     serial = itertools.count()
     return (lambda job: line.put((0, next(serial), job))), (lambda: line.get()[2])
 
 
-def _simple_ends() -> tuple[Callable[[object], object], Batch]:
+def _simple_ends() -> tuple[Callable[[object], object], harness.Batch]:
     line: queue.SimpleQueue[object] = queue.SimpleQueue()
     return line.put, line.get
 
 
-def _our_ends() -> tuple[Callable[[object], object], Batch]:
+def _our_ends() -> tuple[Callable[[object], object], harness.Batch]:
     line: MemoryQueue[object] = MemoryQueue()
 
     def take() -> object:
@@ -379,36 +358,29 @@ def _our_ends() -> tuple[Callable[[object], object], Batch]:
     return line.add, take
 
 
-def _culsans_ends() -> tuple[Callable[[object], object], Batch]:
+def _culsans_ends() -> tuple[Callable[[object], object], harness.Batch]:
     line = importlib.import_module("culsans").PriorityQueue().sync_q
     serial = itertools.count()
     return (lambda job: line.put((0, next(serial), job))), (lambda: line.get()[2])
 
 
-def _wake_up() -> Group:
-    return Group(
+Ends = tuple[Callable[[object], object], Callable[[], object]]
+ENDS: list[harness.Contestant[Callable[[], Ends]]] = [
+    harness.Contestant("queue.PriorityQueue, get", _standard_ends, "floor", lacks=NO_ITEMS),
+    harness.Contestant("MemoryQueue, wait_next + remove", _our_ends, "ours"),
+    harness.Contestant(
+        "queue.SimpleQueue (C), get", _simple_ends, "reference", lacks=f"priorities, {NO_ITEMS}"
+    ),
+    harness.Contestant(
+        "culsans.PriorityQueue, get", _culsans_ends, package="culsans", lacks=NO_ITEMS
+    ),
+]
+
+
+def _wake_up() -> harness.Group:
+    return harness.Group(
         "wake-up: a job to a waiting thread, and its answer back",
-        [
-            Case(
-                "queue.PriorityQueue, get",
-                lambda: _echo(_standard_ends),
-                "floor",
-                lacks=NO_ITEMS,
-            ),
-            Case("MemoryQueue, wait_next + remove", lambda: _echo(_our_ends), "ours"),
-            Case(
-                "queue.SimpleQueue (C), get",
-                lambda: _echo(_simple_ends),
-                "reference",
-                lacks=f"priorities, {NO_ITEMS}",
-            ),
-            Case(
-                "culsans.PriorityQueue, get",
-                lambda: _echo(_culsans_ends),
-                package="culsans",
-                lacks=NO_ITEMS,
-            ),
-        ],
+        [ends.measured(functools.partial(_echo, ends.make)) for ends in ENDS],
         note=(
             "A round trip is two wake-ups. Most of it is the system's time to run a thread that\n"
             "slept, and that depends on the processors that it chooses: read the range."
@@ -418,10 +390,10 @@ def _wake_up() -> Group:
     )
 
 
-def _counting(sizes: Sequence[int]) -> Group:
+def _counting(sizes: Sequence[int]) -> harness.Group:
     """What a dashboard asks for, against itself with few items."""
 
-    def build(size: int) -> Subject:
+    def build(size: int) -> harness.Subject:
         line: MemoryQueue[object] = MemoryQueue()
         for priority, job in _jobs(size):
             line.add(job, priority=priority)
@@ -435,12 +407,12 @@ def _counting(sizes: Sequence[int]) -> Group:
             if count(QueueItemStatus.PENDING) != size:
                 raise AssertionError(f"{count(QueueItemStatus.PENDING)} instead of {size}")
 
-        return Subject([batch], CHUNK, check)
+        return harness.Subject([batch], CHUNK, check)
 
-    return Group(
+    return harness.Group(
         "count_by_status, against itself",
         [
-            Case(
+            harness.Case(
                 f"{size:,} items",
                 functools.partial(build, size),
                 "floor" if size == sizes[0] else "ours",
@@ -450,9 +422,9 @@ def _counting(sizes: Sequence[int]) -> Group:
     )
 
 
-def plans(effort: Effort) -> list[Plan]:
+def plans(effort: harness.Effort) -> list[harness.Plan]:
     """What is measured for each component of the family."""
-    groups: list[Callable[[], Group]] = []
+    groups: list[Callable[[], harness.Group]] = []
     for waiting in sorted({0, effort.sizes[0], effort.sizes[-2]}):
         point = f"{waiting:,} jobs waiting"
         ours = [CLAIM, WAIT]
@@ -482,7 +454,7 @@ def plans(effort: Effort) -> list[Plan]:
         for threads in (1, 8, 100)
     ]
     groups += [_wake_up, functools.partial(_counting, effort.sizes[:3])]
-    return [Plan("queues/memory_queue", groups, [lambda: _flat(effort.items)])]
+    return [harness.Plan("queues/memory_queue", groups, [lambda: _flat(effort.items)])]
 
 
 def _pass_through(items: int) -> list[int]:
@@ -497,21 +469,19 @@ def _pass_through(items: int) -> list[int]:
                 assert item is not None
                 item.mark_completed()
                 line.update(item)
-            yield resident() or 0
+            yield harness.resident() or 0
 
     return list(marks())
 
 
-def _flat(items: int) -> TableFigures:
+def _flat(items: int) -> harness.TableFigures:
     """Memory while many items are added, claimed and completed."""
-    absent: list[NotMeasured] = []
+    absent: list[harness.NotMeasured] = []
     rows: list[list[str | int | float]] = []
-    if resident() is None:
-        reason = "only Linux tells a process how much memory it holds"
+    if reason := harness.untold_memory():
         absent.append({"name": "MemoryQueue", "reason": reason})
     else:
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            found = pool.submit(_pass_through, items).result()
+        found = harness.in_new_process(_pass_through, items)
         rows = [
             [
                 f"{items // MARKS * (at + 1):,}",

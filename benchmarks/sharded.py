@@ -14,25 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import caches
-from benchmarks.harness import (
-    Batch,
-    Case,
-    CaseFigures,
-    Effort,
-    Group,
-    NotMeasured,
-    Plan,
-    Role,
-    Subject,
-    TableFigures,
-    calibrate,
-    check,
-    measure,
-    quiet_collector,
-    sample,
-    spread,
-)
+from benchmarks import caches, harness
 from reference_impl.caches.ttl_cache import TTLCache
 
 COMPONENT = "reference_impl.caches.sharded_cache"
@@ -129,14 +111,14 @@ def _one_key() -> Keys:
     return ["key:0"] * 100_000
 
 
-def _use(cache: Any, threads: int, keys: Keys, sets: int = 0) -> Subject:
+def _use(cache: Any, threads: int, keys: Keys, sets: int = 0) -> harness.Subject:
     """Each thread looks up keys that are there, and sets `sets` of each 200."""
     # Half full: sixteen shards do not fill evenly, and no entry is to be dropped.
     for key in caches._names("key", SIZE // 2):
         cache.set(key, VALUE)
     get, put = cache.get, cache.set
 
-    def worker(number: int) -> Batch:
+    def worker(number: int) -> harness.Batch:
         chunks = caches._chunks(keys, number * 4 % (len(keys) // CHUNK))
 
         def batch() -> None:
@@ -153,7 +135,7 @@ def _use(cache: Any, threads: int, keys: Keys, sets: int = 0) -> Subject:
         for key in keys[:1_000]:
             caches._require(get(key) is VALUE, f"no hit for {key}")
 
-    return Subject([worker(number) for number in range(threads)], CHUNK, look)
+    return harness.Subject([worker(number) for number in range(threads)], CHUNK, look)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +157,7 @@ class Load:
         mix = "all hits" if not self.sets else "19 hits to one `set`"
         return f"{threads}, {keys[self.keys]}, {mix}"
 
-    def use(self, cache: Any) -> Subject:
+    def use(self, cache: Any) -> harness.Subject:
         return _use(cache, self.threads, self.keys(), self.sets)
 
 
@@ -189,14 +171,14 @@ LOADS = (
 )
 
 
-def _times(threads: int, effort: Effort) -> tuple[int, int]:
+def _times(threads: int, effort: harness.Effort) -> tuple[int, int]:
     """How long a sample lasts in nanoseconds, and how many rounds are taken."""
     # With the GIL threads change places every 5 ms: a sample is to see many of these moments.
     longer = 1 if threads == 1 else 40
     return effort.sample_ns * longer, max(2, effort.rounds // longer, min(effort.rounds, 15))
 
 
-def _contention(effort: Effort) -> TableFigures:
+def _contention(effort: harness.Effort) -> harness.TableFigures:
     rows: list[list[str | int | float]] = []
     for load in LOADS:
         one, sharded = _shares(load, effort)
@@ -218,25 +200,25 @@ def _contention(effort: Effort) -> TableFigures:
 
 def _spread(shares: Sequence[float]) -> str:
     """The median and the range, in per cent."""
-    low, median, high = (f"{100 * share:.2f}" for share in spread(shares))
+    low, median, high = (f"{100 * share:.2f}" for share in harness.spread(shares))
     return f"{median} ({low} to {high})"
 
 
-def _shares(load: Load, effort: Effort) -> tuple[list[float], list[float]]:
+def _shares(load: Load, effort: harness.Effort) -> tuple[list[float], list[float]]:
     """The shares of one cache and of the sharded one, round by round in turn."""
     enough, rounds = _times(load.threads, effort)
     subjects, locks = [], []
     for cache in (_one(), _sharded()):
         subjects.append(load.use(cache))
-        check("the cache", subjects[-1])
+        harness.check("the cache", subjects[-1])
         locks.append(_replace_locks(cache, CountingLock))
     shares: tuple[list[float], list[float]] = ([], [])
-    with quiet_collector():
-        loops = [calibrate(subject, enough, time.perf_counter_ns) for subject in subjects]
+    with harness.quiet_collector():
+        loops = [harness.calibrate(subject, enough, time.perf_counter_ns) for subject in subjects]
         for _ in range(rounds):
             for at, subject in enumerate(subjects):
                 before = [(lock.taken, lock.waited) for lock in locks[at]]
-                sample(subject, loops[at], time.perf_counter_ns)
+                harness.sample(subject, loops[at], time.perf_counter_ns)
                 taken = sum(lock.taken - t for lock, (t, _) in zip(locks[at], before, strict=True))
                 waited = sum(
                     lock.waited - w for lock, (_, w) in zip(locks[at], before, strict=True)
@@ -248,21 +230,21 @@ def _shares(load: Load, effort: Effort) -> tuple[list[float], list[float]]:
     return shares
 
 
-def _throughput(effort: Effort) -> TableFigures:
+def _throughput(effort: harness.Effort) -> harness.TableFigures:
     rows: list[list[str | int | float]] = []
     for load in LOADS:
         cases = [_case("one", load, _one, "floor"), _case("sharded", load, _sharded, "ours")]
         if not load.sets and _has_gil():
             cases.append(_case("no lock", load, _unlocked))
-        group = Group(
+        group = harness.Group(
             load.name,
             cases,
             real_time=load.threads > 1,
             longer=_times(load.threads, effort)[0] // effort.sample_ns,
         )
-        found = {case["name"]: case for case in measure(group, effort)["cases"]}
+        found = {case["name"]: case for case in harness.measure(group, effort)["cases"]}
         rows.append([load.name, *(_times_as_many(found.get(n)) for n in ("sharded", "no lock"))])
-    absent: list[NotMeasured] = []
+    absent: list[harness.NotMeasured] = []
     if not _has_gil():
         reason = "without the GIL a TTLCache breaks when its lock is taken away"
         absent.append({"name": "one TTLCache without its lock", "reason": reason})
@@ -279,8 +261,10 @@ def _throughput(effort: Effort) -> TableFigures:
     }
 
 
-def _case(name: str, load: Load, make: Callable[[], Any], role: Role = "reference") -> Case:
-    return Case(name, lambda: load.use(make()), role)
+def _case(
+    name: str, load: Load, make: Callable[[], Any], role: harness.Role = "reference"
+) -> harness.Case:
+    return harness.Case(name, lambda: load.use(make()), role)
 
 
 def _unlocked() -> Any:
@@ -289,7 +273,7 @@ def _unlocked() -> Any:
     return cache
 
 
-def _times_as_many(case: CaseFigures | None) -> str:
+def _times_as_many(case: harness.CaseFigures | None) -> str:
     if case is None:
         return "n/a"
     found = (1 / case["ratio_median"], 1 / case["ratio_high"], 1 / case["ratio_low"])
@@ -305,9 +289,9 @@ def _build() -> str:
     return f"This build runs {'with' if _has_gil() else 'without'} the GIL."
 
 
-def plans(effort: Effort) -> list[Plan]:
+def plans(effort: harness.Effort) -> list[harness.Plan]:
     """What is measured for each component of the family; nothing until the component exists."""
     if importlib.util.find_spec(COMPONENT) is None:
         return []
     tables = [functools.partial(table, effort) for table in (_contention, _throughput)]
-    return [Plan("caches/sharded_cache", [], tables)]
+    return [harness.Plan("caches/sharded_cache", [], tables)]

@@ -2,7 +2,7 @@
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,6 +16,7 @@ from benchmarks.harness import (
     Figures,
     Group,
     GroupFigures,
+    Plan,
     Role,
     Subject,
     TableFigures,
@@ -311,14 +312,20 @@ def test_summary_marks_ours(clock: Clock) -> None:
     assert "> ours" in summary(aimed(clock, 130))
 
 
-def our_groups() -> Iterator[tuple[str, Callable[[], Group]]]:
-    for family, plans in FAMILIES.items():
-        for plan in plans(EFFORT):
-            for number, build in enumerate(plan.groups):
-                yield f"{family}-{number}", build
+def ours(
+    parts: Callable[[Plan], Sequence[Callable[[], object]]], effort: Effort = EFFORT
+) -> pytest.MarkDecorator:
+    """Parametrises a test by what our plans build: their groups, or their tables."""
+    cases = [
+        pytest.param(build, id=f"{family}-{number}")
+        for family, plans in FAMILIES.items()
+        for plan in plans(effort)
+        for number, build in enumerate(parts(plan))
+    ]
+    return pytest.mark.parametrize("build", cases)
 
 
-@pytest.mark.parametrize("build", [pytest.param(b, id=name) for name, b in our_groups()])
+@ours(lambda plan: plan.groups)
 def test_each_case_that_needs_no_package_does_its_work(build: Callable[[], Group]) -> None:
     """One batch or two of each; the peers are left to the session that installs them."""
     group = build()
@@ -329,15 +336,7 @@ def test_each_case_that_needs_no_package_does_its_work(build: Callable[[], Group
     assert not figures["not_measured"]
 
 
-def our_tables() -> Iterator[tuple[str, Callable[[], TableFigures]]]:
-    tiny = replace(EFFORT, rounds=2, sample_ns=1)
-    for family, plans in FAMILIES.items():
-        for plan in plans(tiny):
-            for number, build in enumerate(plan.tables):
-                yield f"{family}-{number}", build
-
-
-@pytest.mark.parametrize("build", [pytest.param(b, id=name) for name, b in our_tables()])
+@ours(lambda plan: plan.tables, replace(EFFORT, rounds=2, sample_ns=1))
 def test_each_table_has_a_cell_for_each_column(build: Callable[[], TableFigures]) -> None:
     table = build()
     assert table["rows"] or table["not_measured"]

@@ -18,7 +18,6 @@ from reference_impl.buses.event import (
     BusFull,
     BusStats,
     BusStopped,
-    ErrorHandler,
     Event,
     EventType,
     Handler,
@@ -59,6 +58,9 @@ class Harness(Protocol):
     def is_running(self) -> bool: ...
 
 
+BusOf = Callable[..., Harness]
+
+
 def numbered(count: int, topic: str = "topic") -> list[Event]:
     return [Event.create(topic, number) for number in range(count)]
 
@@ -67,21 +69,27 @@ def payloads(events: list[Event]) -> list[Any]:
     return [event.payload for event in events]
 
 
-class BusContract:
-    """The cases. `limit` is the number of handlers that may run at once."""
+def behind_a_gate(bus: Harness, count: int) -> tuple[Gate, list[Event]]:
+    """So many events, published while the one handler that may run waits at the gate."""
+    gate = bus.gate()
+    bus.subscribe("gate", gate.handler)
+    bus.publish(Event.create("gate"))
+    gate.await_entered()
+    events = numbered(count)
+    for event in events:
+        bus.publish(event)
+    return gate, events
 
-    def make(
-        self,
-        limit: int = 4,
-        *,
-        max_queue: int = 100,
-        on_error: ErrorHandler | None = None,
-        name: str = "bus",
-    ) -> Harness:
+
+class BusContract:
+    """The cases."""
+
+    def make(self, *args: Any, **options: Any) -> Harness:
+        """A bus of at most `limit` handlers at once (4), with the bus's own other options."""
         raise NotImplementedError
 
     @pytest.fixture
-    def bus_of(self) -> Iterator[Callable[..., Harness]]:
+    def bus_of(self) -> Iterator[BusOf]:
         """Makes started buses that are closed after the case."""
         made: list[Harness] = []
 
@@ -96,7 +104,7 @@ class BusContract:
             bus.close()
 
     @pytest.fixture
-    def bus(self, bus_of: Callable[..., Harness]) -> Harness:
+    def bus(self, bus_of: BusOf) -> Harness:
         return bus_of()
 
     # --- delivery ---
@@ -160,7 +168,7 @@ class BusContract:
         finally:
             bus.close()
 
-    def test_stop_drains(self, bus_of: Callable[..., Harness]) -> None:
+    def test_stop_drains(self, bus_of: BusOf) -> None:
         seen: list[Event] = []
         bus = bus_of(1)
         bus.subscribe("topic", seen.append)
@@ -170,37 +178,21 @@ class BusContract:
         assert bus.stop() == []
         assert sorted(payloads(seen)) == payloads(events)
 
-    def test_a_stop_that_times_out_returns_what_was_not_started(
-        self, bus_of: Callable[..., Harness]
-    ) -> None:
+    def test_a_stop_that_times_out_returns_what_was_not_started(self, bus_of: BusOf) -> None:
         bus = bus_of(1)
-        gate = bus.gate()
         seen: list[Event] = []
-        bus.subscribe("gate", gate.handler)
         bus.subscribe("topic", seen.append)
         bus.subscribe("topic", seen.append, ordered=True)
-        bus.publish(Event.create("gate"))
-        gate.await_entered()
-        events = numbered(5)
-        for event in events:
-            bus.publish(event)
+        _, events = behind_a_gate(bus, 5)
         assert bus.stop(timeout=0) == events
         assert seen == []
         assert bus.stats.dropped == 10
 
-    def test_stop_without_drain_returns_the_events_in_order(
-        self, bus_of: Callable[..., Harness]
-    ) -> None:
+    def test_stop_without_drain_returns_the_events_in_order(self, bus_of: BusOf) -> None:
         bus = bus_of(1)
-        gate = bus.gate()
         seen: list[Event] = []
-        bus.subscribe("gate", gate.handler)
         bus.subscribe("topic", seen.append, ordered=True)
-        bus.publish(Event.create("gate"))
-        gate.await_entered()
-        events = numbered(5)
-        for event in events:
-            bus.publish(event)
+        _, events = behind_a_gate(bus, 5)
         assert bus.stop(timeout=0, drain=False) == events
         assert seen == []
 
@@ -215,7 +207,7 @@ class BusContract:
 
     # --- failures ---
 
-    def test_a_failing_handler_harms_nobody_else(self, bus_of: Callable[..., Harness]) -> None:
+    def test_a_failing_handler_harms_nobody_else(self, bus_of: BusOf) -> None:
         errors: list[tuple[Event, object, BaseException]] = []
         seen: list[Event] = []
         failure = ValueError("no")
@@ -246,7 +238,7 @@ class BusContract:
         assert "no such unit" in caplog.text
 
     def test_a_failing_on_error_is_logged(
-        self, bus_of: Callable[..., Harness], caplog: pytest.LogCaptureFixture
+        self, bus_of: BusOf, caplog: pytest.LogCaptureFixture
     ) -> None:
         def fail(event: Event) -> None:
             raise ValueError("no such unit")
@@ -266,17 +258,12 @@ class BusContract:
 
     # --- cancelling ---
 
-    def test_cancel_drops_what_waits(self, bus_of: Callable[..., Harness]) -> None:
+    def test_cancel_drops_what_waits(self, bus_of: BusOf) -> None:
         bus = bus_of(1)
-        gate = bus.gate()
         seen: list[Event] = []
-        bus.subscribe("gate", gate.handler)
         plain = bus.subscribe("topic", seen.append)
         ordered = bus.subscribe("topic", seen.append, ordered=True)
-        bus.publish(Event.create("gate"))
-        gate.await_entered()
-        for event in numbered(3):
-            bus.publish(event)
+        gate, _ = behind_a_gate(bus, 3)
         plain.cancel()
         assert bus.stats.dropped == 3
         ordered.cancel()
@@ -328,7 +315,7 @@ class BusContract:
 
     # --- room ---
 
-    def test_a_full_bus_refuses_in_time(self, bus_of: Callable[..., Harness]) -> None:
+    def test_a_full_bus_refuses_in_time(self, bus_of: BusOf) -> None:
         bus = bus_of(1, max_queue=2)
         gate = bus.gate()
         bus.subscribe("topic", gate.handler)
@@ -345,9 +332,7 @@ class BusContract:
         bus.wait_idle()
         assert len(gate.seen) == 4
 
-    def test_a_handler_in_a_full_bus_is_refused_at_once(
-        self, bus_of: Callable[..., Harness]
-    ) -> None:
+    def test_a_handler_in_a_full_bus_is_refused_at_once(self, bus_of: BusOf) -> None:
         errors: list[BaseException] = []
         bus = bus_of(1, max_queue=1, on_error=lambda e, h, error: errors.append(error))
 
@@ -382,9 +367,7 @@ class BusContract:
         bus.wait_idle()
         assert gate.seen == events
 
-    def test_no_more_handlers_than_allowed_run_at_once(
-        self, bus_of: Callable[..., Harness]
-    ) -> None:
+    def test_no_more_handlers_than_allowed_run_at_once(self, bus_of: BusOf) -> None:
         bus = bus_of(3)
         gate = bus.gate()
         bus.subscribe("topic", gate.handler)
@@ -398,9 +381,7 @@ class BusContract:
 
     # --- context ---
 
-    def test_handlers_see_the_publishers_context_each_in_its_copy(
-        self, bus_of: Callable[..., Harness]
-    ) -> None:
+    def test_handlers_see_the_publishers_context_each_in_its_copy(self, bus_of: BusOf) -> None:
         seen: list[str] = []
         bus = bus_of(1)
 

@@ -13,24 +13,8 @@ from typing import Any, Protocol
 
 import pytest
 
+from reference_impl.caches.ttl_cache import CacheStats
 from tests.kit import fakes
-
-
-class Stats(Protocol):
-    @property
-    def hits(self) -> int: ...
-    @property
-    def misses(self) -> int: ...
-    @property
-    def evictions(self) -> int: ...
-    @property
-    def expirations(self) -> int: ...
-    @property
-    def loads(self) -> int: ...
-    @property
-    def load_failures(self) -> int: ...
-    @property
-    def hit_rate(self) -> float: ...
 
 
 class Cache(Protocol):
@@ -45,7 +29,7 @@ class Cache(Protocol):
     def keys(self) -> list[Any]: ...
     def items(self) -> list[tuple[Any, Any]]: ...
     @property
-    def stats(self) -> Stats: ...
+    def stats(self) -> CacheStats: ...
     @property
     def size(self) -> int: ...
     def __len__(self) -> int: ...
@@ -377,46 +361,36 @@ class LoadingCases(CacheCases):
 class InvalidationCases(CacheCases):
     """A load never undoes what happened to its key while it ran."""
 
-    def test_a_set_during_the_load_stays(self) -> None:
+    def loaded_while(self, happen: Callable[[Cache], object]) -> Cache:
+        """A cache to which this happened while "key" was loaded."""
         cache = self.make()
 
         def load() -> str:
-            cache.set("key", "set")
+            happen(cache)
             return "loaded"
 
         assert cache.get_or_load("key", load) == "loaded"
+        return cache
+
+    def test_a_set_during_the_load_stays(self) -> None:
+        cache = self.loaded_while(lambda cache: cache.set("key", "set"))
         assert cache.get("key") == "set"
 
     def test_a_delete_during_the_load_stays(self) -> None:
-        cache = self.make()
-
-        def load() -> str:
-            cache.delete("key")
-            return "loaded"
-
-        assert cache.get_or_load("key", load) == "loaded"
+        cache = self.loaded_while(lambda cache: cache.delete("key"))
         assert "key" not in cache
 
     def test_a_clear_during_the_load_stays(self) -> None:
-        cache = self.make()
-
-        def load() -> str:
-            cache.clear()
-            return "loaded"
-
-        assert cache.get_or_load("key", load) == "loaded"
+        cache = self.loaded_while(lambda cache: cache.clear())
         assert "key" not in cache
 
     def test_another_key_does_not_disturb_the_load(self) -> None:
-        cache = self.make()
-
-        def load() -> str:
+        def happen(cache: Cache) -> None:
             cache.set("other", 1)
             cache.delete("other")
             cache.cleanup_expired()
-            return "loaded"
 
-        cache.get_or_load("key", load)
+        cache = self.loaded_while(happen)
         assert cache.get("key") == "loaded"
 
 

@@ -108,7 +108,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--executed-to",
         type=Path,
-        default=None,
         help="write the Python of pages and docstrings that was executed to this JSON file",
     )
 

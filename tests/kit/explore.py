@@ -45,13 +45,7 @@ class Interleavings(_Explorer):
     ) -> int:
         """Run every schedule with at most `preemptions`; returns how many there were."""
         granularity = granularity or budget("line", "opcode")
-        result = self._explore(
-            model,
-            strategy="dfs",
-            max_preemptions=preemptions,
-            granularity=granularity,
-            iterations=limit,
-        )
+        result = self._search(model, preemptions, granularity, limit)
         assert result.exhausted, (
             f"{limit} schedules did not exhaust {preemptions} preemptions by {granularity}: "
             "use a smaller model, a lower bound, granularity='line', or sample()"
@@ -98,14 +92,7 @@ class Interleavings(_Explorer):
         interleaving is drawn on the evidence page.
         """
         granularity = granularity or budget("line", "opcode")
-        result = self._explore(
-            model,
-            strategy="dfs",
-            max_preemptions=preemptions,
-            granularity=granularity,
-            iterations=limit,
-            raise_on_failure=False,
-        )
+        result = self._search(model, preemptions, granularity, limit, raise_on_failure=False)
         assert result.failure is not None, (
             f"the twin that {twin.name if twin else 'is broken'} survived {result.schedules_run} "
             f"schedules by {granularity}: the check proves nothing"
@@ -120,6 +107,13 @@ class Interleavings(_Explorer):
             record["diagram"] = {"title": diagram, **trace}
         self._record(**record)
         return result.failure
+
+    def _search(
+        self, model: Callable[[], object], preemptions: int, by: str, limit: int, **options: Any
+    ) -> Any:
+        """Every schedule with at most so many preemptions, until a failure."""
+        bounds = {"max_preemptions": preemptions, "granularity": by, "iterations": limit}
+        return self._explore(model, strategy="dfs", **bounds, **options)
 
     def _explore(self, model: Callable[[], object], **options: Any) -> Any:
         # Neither is there on Python 3.11.

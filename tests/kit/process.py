@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 from tests.kit import ROOT
 
@@ -10,6 +11,21 @@ from tests.kit import ROOT
 CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 
 _COPIES = "import tests.kit.copies; tests.kit.copies.install()\n"
+
+
+def interpret(
+    *words: str, cwd: Path = ROOT, deadline: float = 120.0
+) -> subprocess.CompletedProcess[str]:
+    """Start this Python with these words on its command line and await its end, whatever it is."""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=deadline,
+        check=False,
+    )
 
 
 def run_python(
@@ -21,15 +37,7 @@ def run_python(
     fails the test. `expect` is the exit code asked for; None takes any.
     """
     code = CTRL_C + _COPIES + textwrap.dedent(code)
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-W", "error", "-c", code],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=deadline,
-        check=False,
-    )
+    done = interpret("-X", "faulthandler", "-W", "error", "-c", code, deadline=deadline)
     if expect is not None:
         assert done.returncode == expect, (
             f"exit code {done.returncode}, expected {expect}\n{done.stdout}\n{done.stderr}"

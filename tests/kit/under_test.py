@@ -10,7 +10,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--copy",
         action="append",
-        default=[],
         metavar="COMPONENT=FILE",
         help="prove this file in the place of the component (caches/ttl_cache=path)",
     )

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Executor
 from types import SimpleNamespace
@@ -13,7 +11,7 @@ import pytest
 
 from reference_impl.bridges import parallel_execute as module
 from reference_impl.bridges.parallel_execute import parallel_execute
-from tests.kit import ROOT
+from tests.kit.process import interpret
 
 distributed = pytest.importorskip("distributed")
 dask = pytest.importorskip("dask")
@@ -30,12 +28,6 @@ def client() -> Iterator[Any]:
         distributed.Client(cluster) as client,
     ):
         yield client
-
-
-@pytest.fixture
-def executor(client: Any) -> Executor:
-    executor: Executor = client.get_executor(pure=False)
-    return executor
 
 
 @pytest.fixture
@@ -133,13 +125,6 @@ def test_the_example_of_the_page(executor: Executor) -> None:
     from tests.scale.dask_parallel_execute import factors
 
     assert factors([15, 1], executor) == factors([15, 1]) == ([3], [1])
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.scale.dask_parallel_execute"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = interpret("-m", "tests.scale.dask_parallel_execute")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "found [7, 104729, 7919], and none for [1, 0]\n"

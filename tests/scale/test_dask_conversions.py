@@ -37,12 +37,6 @@ def client(cluster: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def executor(client: Any) -> Executor:
-    executor: Executor = client.get_executor(pure=False)
-    return executor
-
-
-@pytest.fixture
 def _no_thread_is_left() -> None:
     """Dask keeps threads for as long as its client lives."""
 

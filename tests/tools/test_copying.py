@@ -15,7 +15,7 @@ from reference_impl import _copying
 from reference_impl.__main__ import main
 from tests.kit import COMPONENTS, ROOT
 from tests.kit.catalogue import closure, components
-from tests.kit.process import run_python
+from tests.kit.process import interpret, run_python
 
 every_component = pytest.mark.parametrize("component", components())
 HEADER = """\
@@ -27,6 +27,7 @@ HEADER = """\
 """
 Run = Callable[..., tuple[int, str, str]]
 Tree = dict[str, str]
+Change = Callable[[bytes], bytes]
 
 
 @pytest.fixture
@@ -354,14 +355,7 @@ def import_isolated(line: str, path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(path)!r}); {line}\n"
         "assert not [name for name in sys.modules if name.startswith('reference_impl')]"
     )
-    done = subprocess.run(
-        [sys.executable, "-I", "-B", "-W", "error", "-c", code],
-        cwd=path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = interpret("-I", "-B", "-W", "error", "-c", code, cwd=path)
     assert done.returncode == 0, done.stderr
 
 
@@ -498,12 +492,7 @@ class TestCheck:
         ],
     )
     def test_a_vetted_copy(
-        self,
-        run: Run,
-        package: Path,
-        tmp_path: Path,
-        change: Callable[[bytes], bytes],
-        but: str,
+        self, run: Run, package: Path, tmp_path: Path, change: Change, but: str
     ) -> None:
         data = change((package / "caches/store.py").read_bytes())
         write_tree(tmp_path, {"place/renamed.py": data})
@@ -554,12 +543,7 @@ class TestCheck:
         ],
     )
     def test_modified_in_other_ways(
-        self,
-        run: Run,
-        package: Path,
-        tmp_path: Path,
-        change: Callable[[bytes], bytes],
-        says: str,
+        self, run: Run, package: Path, tmp_path: Path, change: Change, says: str
     ) -> None:
         data = change((package / "caches/store.py").read_bytes())
         write_tree(tmp_path, {"place/store.py": data})
