@@ -5,26 +5,37 @@ explored loop, which complete the pool's futures as threads or a process pool wo
 """
 
 import asyncio
+import collections
 import contextlib
+import logging
+import queue
 import shutil
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 
 import detangle
 import pytest
 
 import reference_impl.queues.async_converter_pool as ours
 from tests.kit.explore import Interleavings, Schedules
-from tests.kit.twins import twin
+from tests.kit.fakes import PATIENCE
+from tests.kit.primitives import rebind
+from tests.kit.profile import budget
+from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.twins import Twin, build
+from tests.queues.async_converter_pool import faults
+from tests.queues.async_converter_pool.faults import put_watch
+from tests.queues.async_converter_pool.helpers import COMPONENT
 
-FILE = "queues/async_converter_pool.py"
 Model = Callable[[], Coroutine[Any, Any, None]]
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+LOST = "AssertionError: it never came to pass: a file or a slot was lost"
 
 
 class Watch:
@@ -49,10 +60,11 @@ class Watch:
             if isinstance(news, Exception):
                 raise news
             yield news
+            World.now.noted(news)
 
 
-class World:
-    """Directories, a pool, and what became of the files."""
+class World(Executor):
+    """Directories, a pool, what became of the files, and where they are converted."""
 
     now: "World"
 
@@ -65,41 +77,47 @@ class World:
             box.mkdir()
         self.started: list[str] = []
         self.submitted: list[str] = []
+        self.threads: list[Thread] = []
         self.hangs = asyncio.Event()
         self.busy = self.most = 0
+        self.noted: Callable[[Path], None] = lambda path: None  # the pool took note of it
 
-    def pool(self, *, own: bool = True, **options: Any) -> Any:
+    def pool(self, *, own: bool = False, **options: Any) -> Any:
         converters = [
             self.module.Converter(name, box, ("*.csv",), self.convert, priority=number)
             for number, (name, box) in enumerate(self.boxes.items())
         ]
-        pool = self.module.AsyncConverterPool(converters, self.submit, **options)
-        pool._own, pool._start = own, self.start
-        return pool
+        options["executor"] = None if own else self
+        return self.module.AsyncConverterPool(converters, self.send, **options)
 
-    def start(self, call: Callable[[], str]) -> "Future[str]":
-        future: Future[str] = Future()
-        self.busy += 1
-        self.most = max(self.busy, self.most)
-        asyncio.get_running_loop().create_task(self._convert(future, call), name="thread")
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        future: Future[Any] = Future()
+        asyncio.get_running_loop().create_task(
+            self._call(future, partial(fn, *args, **kwargs)), name="call"
+        )
         return future
 
-    async def _convert(self, future: "Future[str]", call: Callable[[], str]) -> None:
+    async def _call(self, future: "Future[Any]", call: Callable[[], str]) -> None:
         await asyncio.sleep(0)
         if future.set_running_or_notify_cancel():
+            self.busy += 1
+            self.most = max(self.busy, self.most)
             try:
                 text = call()
                 await (self.hangs.wait() if text == "hangs" else asyncio.sleep(0))
                 future.set_result(text)
             except OSError as error:
                 future.set_exception(error)
-        self.busy -= 1
+            self.busy -= 1
 
     def convert(self, path: Path) -> str:
         self.started.append(path.name)
-        return path.read_text()
+        text = path.read_text()
+        if isinstance(thread := threading.current_thread(), Thread) and text == "hangs":
+            thread.hang()
+        return text
 
-    async def submit(self, text: str) -> None:
+    async def send(self, text: str) -> None:
         await asyncio.sleep(0)
         self.submitted.append(text)
 
@@ -129,35 +147,89 @@ class World:
             await self.until(lambda: not any(self.texts(".", box) for box in self.boxes))
 
 
+class Thread(threading.Thread):
+    """A thread that runs only while a task of the loop waits for it, until it hangs or ends."""
+
+    def __init__(self, *, target: Any, args: Any = (), **_: object) -> None:
+        super().__init__(daemon=True)
+        self._call = partial(target, *args)
+        self._turn, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        self._hanging = self._given_up = False
+        self._world = World.now
+        self._world.threads.append(self)
+
+    def start(self) -> None:
+        asyncio.get_running_loop().create_task(self._go(), name="thread")
+
+    async def _go(self) -> None:
+        await asyncio.sleep(0)
+        world = self._world
+        world.busy += 1
+        world.most = max(world.busy, world.most)
+        super().start()
+        self._await_back()
+        if self._hanging:
+            await world.hangs.wait()
+            self._turn.release()
+            self._await_back()
+        world.busy -= 1
+
+    def _await_back(self) -> None:
+        assert self._back.acquire(timeout=PATIENCE)
+
+    def run(self) -> None:
+        """In the thread."""
+        self._call()
+        self._hanging = False
+        self._back.release()
+
+    def hang(self) -> None:
+        """In the thread: wait for another turn."""
+        self._hanging = True
+        self._back.release()
+        assert self._turn.acquire(timeout=PATIENCE)
+        if self._given_up:
+            raise SystemExit
+
+    def give_up(self) -> None:
+        """End it if it hangs."""
+        if self._hanging:
+            self._given_up = True
+            self._turn.release()
+            self.join(PATIENCE)
+
+
 @contextlib.contextmanager
 def world(module: Any, *boxes: str) -> Iterator[World]:
     root = Path(tempfile.mkdtemp(dir=MEMORY))
+    undo = [put_watch(module, Watch), rebind(module, Thread=Thread)]
+    there = World(module, root, *boxes)
     try:
-        with patch.object(module, "DirectoryWatch", Watch):
-            yield World(module, root, *boxes)
+        yield there
     finally:
+        for thread in there.threads:
+            thread.give_up()
+        for each in reversed(undo):
+            each()
         shutil.rmtree(root)
 
 
-# CP-2: the most urgent of the files that are known when a slot is free.
+def check_urgency(m: ModuleType) -> Model:
+    """The next is the most urgent of the files that are known when a slot is free."""
 
-
-def urgency(module: Any) -> Model:
     async def model() -> None:
-        with world(module, "urgent", "normal") as site:
+        with world(m, "urgent", "normal") as site:
             pool = site.pool(max_concurrency=1)
-            announce = pool._announce
-            known: tuple[list[str], set[str]] = [], set()
+            before: list[str] = []
+            chosen = 0
 
-            def watched(line: Any, path: Path) -> None:
-                nonlocal known
-                announce(line, path)
+            def note(path: Path) -> None:
+                nonlocal before, chosen
                 if path.parent.name == "urgent":
-                    active = {each.name for line in pool._lines for each in line.active}
-                    known = list(site.started), active
-                    assert len(active) <= 1, "files were chosen without a slot"
+                    before, chosen = list(site.started), pool.stats.converted + pool.stats.running
+                    assert pool.stats.running <= 1, "files were chosen without a slot"
 
-            pool._announce = watched
+            site.noted = note
 
             async def produce(box: str, count: int) -> None:
                 for number in range(count):
@@ -167,47 +239,18 @@ def urgency(module: Any) -> Model:
             async with pool:
                 await asyncio.gather(produce("normal", 3), produce("urgent", 1))
                 await site.until(lambda: len(site.submitted) == 4)
-            before, chosen = known
-            between = site.started[len(before) : site.started.index("urgent0.csv")]
-            assert set(between) <= chosen, "others were chosen before the urgent one"
+            earlier = site.started.index("urgent0.csv")
+            assert earlier <= max(chosen, len(before)), "others were chosen before the urgent one"
             assert site.most == 1
 
     return model
 
 
-@pytest.mark.guarantee("CP-2")
-def test_whenever_an_urgent_file_comes_it_is_the_next(schedules: Schedules) -> None:
-    schedules.prove(urgency(ours), delays=3)
-    schedules.sample(urgency(ours), schedules=300)
+def check_hanging(m: ModuleType, *, own: bool) -> Model:
+    """The slot of a conversion that hangs."""
 
-
-CHOSEN_EARLY = (
-    ("self._taken() < self._max_concurrency", "True"),
-    (
-        "self._lost: list[str] = []",
-        "self._slots = asyncio.Semaphore(max_concurrency); self._lost = []",
-    ),
-    (
-        "            future = await self._settled(line.converter, path)\n",
-        "            async with self._slots:\n"
-        "                future = await self._settled(line.converter, path)\n",
-    ),
-)
-
-
-@pytest.mark.twin("CP-2")
-def test_choosing_before_there_is_a_slot_is_caught(schedules: Schedules) -> None:
-    title = "Files that were chosen before there was a slot go before the urgent one"
-    broken = twin(FILE, *CHOSEN_EARLY)
-    schedules.catch(urgency(broken), diagram=title, lanes=("urgent", "normal"))
-
-
-# CP-3: the slot of a conversion that hangs.
-
-
-def hanging(module: Any, *, own: bool) -> Model:
     async def model() -> None:
-        with world(module, "in") as site:
+        with world(m, "in") as site:
             site.drop("0.csv", "hangs")
             pool = site.pool(own=own, max_concurrency=1, convert_timeout=5.0)
             async with pool:
@@ -227,20 +270,20 @@ def hanging(module: Any, *, own: bool) -> Model:
     return model
 
 
-@pytest.mark.guarantee("CP-3")
-@pytest.mark.parametrize("own", [True, False], ids=["own threads", "given executor"])
-def test_a_conversion_that_hangs_gives_its_slot_back_in_time(
-    own: bool, schedules: Schedules
-) -> None:
-    schedules.prove(hanging(ours, own=own), delays=6)
+def check_hanging_in_own_threads(m: ModuleType) -> Model:
+    return check_hanging(m, own=True)
 
 
-def just_in_time(module: Any) -> Model:
+def check_hanging_in_an_executor(m: ModuleType) -> Model:
+    return check_hanging(m, own=False)
+
+
+def check_just_in_time(m: ModuleType) -> Model:
     """A conversion that ends at the very moment of its timeout: done, or failed, not both."""
 
     async def model() -> None:
-        with world(module, "in") as site:
-            pool = site.pool(max_concurrency=1, convert_timeout=5.0)
+        with world(m, "in") as site:
+            pool = site.pool(own=True, max_concurrency=1, convert_timeout=5.0)
 
             async def end() -> None:
                 await asyncio.sleep(5.0)
@@ -259,54 +302,28 @@ def just_in_time(module: Any) -> Model:
     return model
 
 
-@pytest.mark.guarantee("CP-3")
-def test_a_conversion_that_ends_with_its_timeout_has_one_end(schedules: Schedules) -> None:
-    schedules.prove(just_in_time(ours), delays=6)
-
-
-@pytest.mark.twin("CP-3")
-@pytest.mark.parametrize(
-    ("own", "fault"),
-    [
-        (True, ("(0 if self._own else self._abandoned)", "self._abandoned")),
-        (False, ("(0 if self._own else self._abandoned)", "0")),
-        (False, ("        self._abandoned -= 1\n", "        pass\n")),
-    ],
-    ids=["the slot is lost", "free too early", "never free"],
-)
-def test_a_slot_that_is_free_at_the_wrong_time_is_caught(
-    own: bool, fault: tuple[str, str], schedules: Schedules
-) -> None:
-    schedules.catch(hanging(twin(FILE, fault), own=own), schedules=50)
-
-
-# CP-1 and CP-4: whatever ends the pool, at any await.
-
-
-def ending(module: Any, how: str) -> Model:
+def ending(m: ModuleType, how: str) -> Model:
     """Files are announced while it is stopped or cancelled; the next start does the rest."""
 
     async def model() -> None:
-        with world(module, "in") as site:
+        with world(m, "in") as site:
             pool = site.pool(max_concurrency=2)
             site.drop("0.csv", "0")
+            most, asked = 3, False
 
             async def produce() -> None:
                 for number in (1, 2):
                     await asyncio.sleep(0)
                     site.drop(f"{number}.csv", str(number))
 
-            chosen = {"0.csv", "1.csv", "2.csv"}
-
             async def end() -> None:
-                nonlocal chosen
+                nonlocal most, asked
                 for _ in range(detangle.randint(0, 12)):
                     await asyncio.sleep(0)
                 if how == "run is cancelled":
                     running.cancel()
                 else:
-                    (line,) = pool._lines
-                    chosen = {*site.started, *(path.name for path in line.active)}
+                    most, asked = pool.stats.converted + pool.stats.running, True
                     await pool.stop(timeout=0 if how == "stop at once" else 30)
 
             running = asyncio.create_task(pool.run(), name="run")
@@ -315,12 +332,12 @@ def ending(module: Any, how: str) -> Model:
             if how == "stop is cancelled":
                 detangle.inject_cancellation(stopping, points=16)
             await asyncio.wait([stopping, producing])
-            if not pool._stopping.is_set():  # cancelled before it asked
+            if how != "run is cancelled" and not asked:  # cancelled before it asked
                 await pool.stop()
             await asyncio.wait([running])
             assert running.cancelled() or running.exception() is None, "run has failed"
-            assert not pool._tasks
-            assert set(site.started) <= chosen, "a file was chosen after stop"
+            assert not pool.stats.running
+            assert len(site.started) <= most, "a file was chosen after stop"
             assert sorted(site.submitted) == site.texts("done"), "submitted, and not moved"
             assert site.texts("error") == [], "a file was blamed for the end of the pool"
             left = site.texts(".")
@@ -331,49 +348,27 @@ def ending(module: Any, how: str) -> Model:
     return model
 
 
-HOW = ["stop", "stop at once", "stop is cancelled", "run is cancelled"]
+def check_a_stop(m: ModuleType) -> Model:
+    return ending(m, "stop")
 
 
-@pytest.mark.guarantee("CP-1", "CP-4")
-@pytest.mark.parametrize("how", HOW)
-def test_the_end_of_the_pool_loses_nothing(how: str, schedules: Schedules) -> None:
-    schedules.prove(ending(ours, how), delays=2)
-    schedules.sample(ending(ours, how), schedules=200)
+def check_a_stop_at_once(m: ModuleType) -> Model:
+    return ending(m, "stop at once")
 
 
-@pytest.mark.twin("CP-1", "CP-4")
-@pytest.mark.parametrize(
-    ("how", "fault"),
-    [
-        ("run is cancelled", ("(task and task.cancelling())", "task is None")),
-        ("stop at once", ("(task and task.cancelling())", "task is None")),
-        ("stop", ("while not self._stopping.is_set() and", "while")),
-    ],
-    ids=["cancelled is failed", "stopped is failed", "it goes on"],
-)
-def test_an_end_that_loses_files_is_caught(
-    how: str, fault: tuple[str, str], schedules: Schedules
-) -> None:
-    schedules.catch(ending(twin(FILE, fault), how))
+def check_a_stop_that_is_cancelled(m: ModuleType) -> Model:
+    return ending(m, "stop is cancelled")
 
 
-@pytest.mark.twin("CP-1")
-def test_an_await_between_submission_and_move_is_caught(schedules: Schedules) -> None:
-    fault = (
-        "        try:\n            self._conclude(",
-        "        try:\n            await asyncio.sleep(0)\n            self._conclude(",
-    )
-    title = "An await between submission and move: the result is submitted again after a stop"
-    broken = ending(twin(FILE, fault), "stop at once")
-    schedules.catch(broken, diagram=title, lanes=("stop", "in: "))
+def check_a_run_that_is_cancelled(m: ModuleType) -> Model:
+    return ending(m, "run is cancelled")
 
 
-# CP-1: a producer that replaces its file, and a watch that repeats itself.
+def check_replacing(m: ModuleType) -> Model:
+    """A producer that replaces its file, and a watch that repeats itself."""
 
-
-def replacing(module: Any) -> Model:
     async def model() -> None:
-        with world(module, "in") as site:
+        with world(m, "in") as site:
             pool = site.pool(max_concurrency=2)
             versions = ["1", "22", "333"]
 
@@ -397,35 +392,11 @@ def replacing(module: Any) -> Model:
     return model
 
 
-@pytest.mark.guarantee("CP-1")
-def test_a_file_that_is_replaced_at_any_time_is_converted(schedules: Schedules) -> None:
-    schedules.prove(replacing(ours), delays=4)
-    schedules.sample(replacing(ours), schedules=300)
+def check_vanishing(m: ModuleType) -> Model:
+    """One directory vanishes, and the other one's files are converted."""
 
-
-@pytest.mark.twin("CP-1")
-@pytest.mark.parametrize(
-    "faults",
-    [
-        (("elif now != seen:", "elif False:"), ("if _look(target) == seen:", "if True:")),
-        (("if announced != seen or _only", "if _only"),),
-        (("if path in line.active:", "if False:"),),
-        (("error is None and _look(path) in (seen, None)", "error is None"),),
-    ],
-    ids=["unnoticed", "not taken up again", "converted twice at once", "what is old is submitted"],
-)
-def test_losing_a_version_is_caught(
-    faults: tuple[tuple[str, str], ...], schedules: Schedules
-) -> None:
-    schedules.catch(replacing(twin(FILE, *faults)))
-
-
-# CP-5: one directory vanishes.
-
-
-def vanishing(module: Any) -> Model:
     async def model() -> None:
-        with world(module, "in", "gone") as site:
+        with world(m, "in", "gone") as site:
             site.drop("0.csv", "0")
             site.drop("1.csv", "1", "gone")
             pool = site.pool(max_concurrency=1)
@@ -447,56 +418,309 @@ def vanishing(module: Any) -> Model:
     return model
 
 
-@pytest.mark.guarantee("CP-5")
-def test_a_directory_that_vanishes_at_any_time_stops_no_other(schedules: Schedules) -> None:
-    schedules.prove(vanishing(ours), delays=4)
+BLAMES = "AssertionError: a file was blamed for the end of the pool"
+NOT_IN_TIME = "AssertionError: the slot was not free in time, or too early"
+# With each, how many steps out of asyncio's order, and how many schedules are drawn besides.
+SEARCHES: list[tuple[Proof, int, int]] = [
+    (
+        Proof(
+            "CP-2",
+            check_urgency,
+            [
+                Twin(
+                    "chooses files before there is a slot",
+                    faults.chooses_early(),
+                    (
+                        "AssertionError: files were chosen without a slot",
+                        "AssertionError: others were chosen before the urgent one",
+                    ),
+                )
+            ],
+            diagram="Files that were chosen before there was a slot go before the urgent one",
+        ),
+        budget(2, 3),
+        300,
+    ),
+    (
+        Proof(
+            "CP-3",
+            check_hanging_in_own_threads,
+            [Twin("lets a thread that hangs keep its slot", faults.keeps_the_slot(), LOST)],
+        ),
+        6,
+        0,
+    ),
+    (
+        Proof(
+            "CP-3",
+            check_hanging_in_an_executor,
+            [
+                Twin(
+                    "takes a lost worker for a free slot",
+                    faults.ignores_its_executor(),
+                    NOT_IN_TIME,
+                ),
+                Twin("forgets who ends late", faults.never_frees_the_slot(), LOST),
+            ],
+        ),
+        6,
+        0,
+    ),
+    (Proof("CP-3", check_just_in_time), 6, 0),
+    (
+        Proof(
+            "CP-4",
+            check_a_stop,
+            [
+                Twin(
+                    "goes on while it stops",
+                    faults.stops_when_nothing_waits(),
+                    "AssertionError: a file was chosen after stop",
+                )
+            ],
+        ),
+        budget(1, 2),
+        200,
+    ),
+    (
+        Proof(
+            "CP-1",
+            check_a_stop_at_once,
+            [
+                Twin(
+                    "waits between submission and move",
+                    faults.waits_after_submitting(),
+                    "AssertionError: submitted, and not moved",
+                ),
+                Twin(
+                    "blames a file whose submission it stops",
+                    faults.blames_cancelled_submissions(),
+                    BLAMES,
+                ),
+            ],
+            diagram="An await between submission and move: the result is submitted again",
+        ),
+        budget(1, 2),
+        200,
+    ),
+    (Proof("CP-4", check_a_stop_that_is_cancelled), budget(1, 2), 200),
+    (
+        Proof(
+            "CP-4",
+            check_a_run_that_is_cancelled,
+            [
+                Twin(
+                    "blames a file whose submission it cancels",
+                    faults.blames_cancelled_submissions(),
+                    BLAMES,
+                )
+            ],
+        ),
+        budget(1, 2),
+        200,
+    ),
+    (
+        Proof(
+            "CP-1",
+            check_replacing,
+            [
+                Twin(
+                    "sees no difference between a file and the next",
+                    faults.sees_no_difference(),
+                    "AssertionError: the last version was lost",
+                ),
+                Twin("is deaf while it converts", faults.deaf_while_it_converts(), LOST),
+                Twin(
+                    "takes a file for another when it is told again",
+                    faults.hears_of_another(),
+                    "AssertionError: submitted twice",
+                ),
+                Twin(
+                    "submits a result before it looks again",
+                    faults.submits_at_once(),
+                    "AssertionError: submitted twice",
+                ),
+            ],
+        ),
+        budget(3, 4),
+        300,
+    ),
+    (
+        Proof(
+            "CP-5",
+            check_vanishing,
+            [Twin("stops when one directory is lost", faults.stops_when_one_is_lost(), LOST)],
+        ),
+        budget(3, 4),
+        0,
+    ),
+]
+PROOFS = [proof for proof, _, _ in SEARCHES]
+LANES: dict[Any, tuple[str, ...]] = {
+    check_urgency: ("urgent", "normal"),
+    check_a_stop_at_once: ("stop", "in: "),
+}
 
 
-@pytest.mark.twin("CP-5")
-def test_a_directory_that_takes_all_with_it_is_caught(schedules: Schedules) -> None:
-    fault = ("if not self._up.is_set() or len(self._lost) == len(self._lines):", "if True:")
-    schedules.catch(vanishing(twin(FILE, fault)))
+@each_proof(PROOFS)
+def test_each_schedule_keeps_the_promise(proof: Proof, schedules: Schedules) -> None:
+    ((delays, drawn),) = [rest for each, *rest in SEARCHES if each is proof]
+    model: Any = proof.check(ours)
+    schedules.prove(model, delays=delays)
+    if drawn:
+        schedules.sample(model, schedules=drawn)
+
+
+@each_twin(PROOFS)
+def test_a_schedule_shows_the_fault(proof: Proof, twin: Twin, schedules: Schedules) -> None:
+    model: Any = proof.check(build(COMPONENT, twin.fault))
+    diagram = proof.diagram if twin is proof.twins[0] else None
+    schedules.catch(model, twin=twin, diagram=diagram, lanes=LANES.get(proof.check, ()))
 
 
 # The threads' side: a conversion is cancelled, or it runs, but not both.
 
 
-def hand_over(module: Any) -> Callable[[], None]:
-    """The pool cancels, at its timeout or stop, what a thread may be about to begin."""
+class Line:
+    """A loop whose callbacks stand in one line, and whose timers are due when it is empty."""
 
-    def model() -> None:
-        ran: list[int] = []
-        told: list[object] = []
-        end = threading.Event()
+    def __init__(self) -> None:
+        self.calls: queue.Queue[Callable[[], object]] = queue.Queue()
+        self.soon: collections.deque[Any] = collections.deque()
+        self.timers: list[Any] = []
 
-        def call() -> int:
-            ran.append(1)
-            return 7
+    def get_debug(self) -> bool:
+        return False
 
-        future = module._start_thread(call)
+    def is_closed(self) -> bool:
+        return False
 
-        def tell(future: object) -> None:
-            told.append(future)
-            end.set()
+    def time(self) -> float:
+        return 0.0
 
-        future.add_done_callback(tell)
-        cancelled = future.cancel()
-        if not cancelled:
-            assert future.result() == 7
-        end.wait()
-        assert len(told) == 1, "the loop was told more than once, or never"
-        assert ran == ([] if cancelled else [1]), "cancelled, and converted all the same"
+    def create_future(self) -> asyncio.Future[Any]:
+        loop: Any = self
+        return asyncio.Future(loop=loop)
 
-    return model
+    def create_task(self, coroutine: Any, **options: Any) -> Any:
+        loop: Any = self
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    def call_soon(self, call: Any, *arguments: Any, context: Any = None) -> Any:
+        loop: Any = self
+        self.soon.append(asyncio.Handle(call, arguments, loop, context))
+        return self.soon[-1]
+
+    def call_soon_threadsafe(self, call: Any, *arguments: Any, context: Any = None) -> Any:
+        self.calls.put(partial(call, *arguments))
+
+    def call_at(self, when: float, call: Any, *arguments: Any, context: Any = None) -> Any:
+        loop: Any = self
+        self.timers.append(asyncio.TimerHandle(when, call, arguments, loop, context))
+        return self.timers[-1]
+
+    call_later = call_at
+
+    def _timer_handle_cancelled(self, timer: Any) -> None:
+        self.timers.remove(timer)
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        loop: Any = self
+        asyncio._set_running_loop(loop)
+        try:
+            task = self.create_task(coroutine)
+            while not task.done():
+                if self.soon:
+                    handle = self.soon.popleft()
+                    if not handle.cancelled():
+                        handle._run()
+                elif self.calls.empty() and self.timers:
+                    self.soon.append(self.timers.pop(self.timers.index(min(self.timers))))
+                else:
+                    self.calls.get()()
+            return task.result()
+        finally:
+            asyncio._set_running_loop(None)
 
 
-@pytest.mark.guarantee("CP-3")
-def test_a_thread_takes_no_conversion_that_was_cancelled(interleavings: Interleavings) -> None:
-    interleavings.prove(hand_over(ours), preemptions=2)
+def check_hand_over(m: ModuleType) -> None:
+    """The pool cancels, at its timeout, what a thread may be about to begin.
+
+    A conversion that begins when its file has been moved has been abandoned, and counts as that.
+    """
+    ran: list[str] = []
+    given_up: list[str] = []
+    submitted: list[str] = []
+    threads: list[Any] = []
+    pool: Any = None
+
+    def thread(**options: Any) -> Any:
+        threads.append(threading.Thread(**options))
+        return threads[-1]
+
+    def convert(path: Path) -> str:
+        ran.append(path.name)
+        if not path.exists() and not pool.stats.abandoned:
+            given_up.append(path.name)
+        return path.name
+
+    async def submit(result: str) -> None:
+        submitted.append(result)
+
+    async def main() -> None:
+        nonlocal pool
+        with world(m, "in") as site:
+            rebind(m, Thread=thread)
+            site.drop("x.csv", "x")
+            converter = m.Converter("c", site.boxes["in"], ("*.csv",), convert)
+            pool = m.AsyncConverterPool([converter], submit, convert_timeout=1.0)
+            async with pool:
+                while not pool.stats.running:
+                    await asyncio.sleep(0)
+            ends = site.texts("done"), site.texts("error")
+            assert ends == (["x"] * len(submitted), ["x"] * (1 - len(submitted)))
+
+    Line().run(main())
+    for each in threads:
+        each.join()
+    assert len(ran) == 1 or not (ran or submitted)
+    assert not given_up, "cancelled, and converted all the same"
 
 
-@pytest.mark.twin("CP-3")
-def test_a_thread_that_does_not_ask_is_caught(interleavings: Interleavings) -> None:
-    broken = twin(FILE, ("if future.set_running_or_notify_cancel():", "if True:"))
-    title = "A thread that does not ask whether its conversion was cancelled"
-    interleavings.catch(hand_over(broken), diagram=title)
+HAND_OVER = [
+    Proof(
+        "CP-3",
+        check_hand_over,
+        [
+            Twin(
+                "does not ask whether its conversion was cancelled",
+                faults.does_not_ask(),
+                "AssertionError: cancelled, and converted all the same",
+            )
+        ],
+        diagram="A thread that does not ask whether its conversion was cancelled",
+    )
+]
+
+
+@pytest.fixture
+def _no_names_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log records ask for those, and the explorer's threads have none."""
+    monkeypatch.setattr(logging, "logThreads", False)
+
+
+@pytest.mark.usefixtures("_no_names_of_threads")
+@each_proof(HAND_OVER)
+def test_a_thread_takes_no_conversion_that_was_cancelled(
+    proof: Proof, interleavings: Interleavings
+) -> None:
+    proof.explore(ours, interleavings)
+    interleavings.sample(lambda: proof.check(ours), schedules=200)
+
+
+@pytest.mark.usefixtures("_no_names_of_threads")
+@each_twin(HAND_OVER)
+def test_a_thread_that_does_not_ask_is_caught(
+    proof: Proof, twin: Twin, interleavings: Interleavings
+) -> None:
+    proof.catch(twin, COMPONENT, interleavings)

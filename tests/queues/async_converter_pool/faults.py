@@ -304,6 +304,10 @@ class _Careless(futures.Future[Any]):
     def set_running_or_notify_cancel(self) -> bool:
         return self.cancelled() or super().set_running_or_notify_cancel()
 
+    def set_result(self, result: Any) -> None:
+        if not self.cancelled():
+            super().set_result(result)
+
 
 def does_not_ask() -> Fault:
     """A thread does not ask whether its conversion was cancelled."""

@@ -159,9 +159,9 @@ class Site:
         return module.AsyncConverterPool(converters, options.pop("submit", self.submit), **options)
 
     @contextlib.asynccontextmanager
-    async def running(self, module: ModuleType = ours, **options: Any) -> AsyncIterator[Any]:
-        """Such a pool, entered."""
-        pool, before = self.pool(module, **options), asyncio.all_tasks()
+    async def entered(self, pool: Any) -> AsyncIterator[Any]:
+        """The pool, entered; on leaving nothing is held up any more."""
+        before = asyncio.all_tasks()
         try:
             async with pool:
                 self._tasks = asyncio.all_tasks() - before
@@ -172,6 +172,12 @@ class Site:
                         event.set()
         finally:
             self._tasks = set()
+
+    def running(
+        self, module: ModuleType = ours, **options: Any
+    ) -> contextlib.AbstractAsyncContextManager[Any]:
+        """Such a pool, entered."""
+        return self.entered(self.pool(module, **options))
 
     def ended(self) -> bool:
         """Whether the running pool has ended: all tasks have that it began with."""

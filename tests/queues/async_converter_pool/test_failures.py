@@ -191,10 +191,9 @@ def test_an_executor_that_was_shut_down_ends_the_pool(
         site = Site(root)
         held = site.hold("busy.csv")
         executor, converters = ThreadPoolExecutor(1), [site.converter(module)]
+        pool = site.pool(module, converters=converters, executor=executor, max_concurrency=1)
         with pytest.raises(RuntimeError, match="after shutdown"):
-            async with site.running(
-                module, converters=converters, executor=executor, max_concurrency=1
-            ) as pool:
+            async with site.entered(pool):
                 site.drop("busy.csv", "0")
                 await until(lambda: site.started)
                 for name in ("x.csv", "y.csv"):
