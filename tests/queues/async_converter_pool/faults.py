@@ -99,7 +99,7 @@ def blames_cancelled_submissions() -> Fault:
     return submits_by(failing)
 
 
-def _converting(pool: Any, options: Options, change: Callable[[Any, Path], Any]) -> None:
+def _converting(options: Options, change: Callable[[Any, Path], Any]) -> None:
     options["converters"] = [
         dataclasses.replace(each, convert=lambda path, one=each.convert: change(one, path))
         for each in options["converters"]
@@ -120,10 +120,22 @@ def submits_at_once() -> Fault:
         async def nothing(result: Any) -> None:
             pass
 
-        _converting(pool, options, convert)
+        _converting(options, convert)
         options["submit"] = nothing
 
     return made_with(made)
+
+
+def needs_its_file() -> Fault:
+    """A conversion after which the file is gone has failed."""
+
+    def convert(original: Any, path: Path) -> Any:
+        result = original(path)
+        if not path.exists():
+            raise FileNotFoundError(path)
+        return result
+
+    return made_with(lambda pool, options: _converting(options, convert))
 
 
 def urgent_last() -> Fault:
@@ -355,9 +367,25 @@ def sees_no_difference() -> Fault:
         same = dict.fromkeys(("st_ino", "st_size", "st_mtime", "st_mtime_ns"), 1)
         return SimpleNamespace(**{name: getattr(found, name) for name in names} | same)
 
+    return runs_with("lstat", blind)
+
+
+def puts_back_over_another() -> Fault:
+    """A file that it moves back takes the place of what is there by then."""
+
+    def link(path: Path, target: Path) -> None:
+        path.unlink(missing_ok=True)
+        os.link(target, path)
+
+    return runs_with("hardlink_to", link)
+
+
+def runs_with(name: str, method: Any) -> Fault:
+    """While it runs, all paths have another method of this name."""
+
     def make(original: Any) -> Any:
         async def run(self: Any) -> None:
-            with patched.object(Path, "lstat", blind):
+            with patched.object(Path, name, method):
                 await original(self)
 
         return run

@@ -56,7 +56,7 @@ class Loop(asyncio.SelectorEventLoop):
         return self.ahead
 
     def run_until_complete(self, future: Any) -> Any:
-        """Run it, but not for ever."""
+        """Run it; one that hangs ends with a TimeoutError."""
         self.watcher.deadline = time.monotonic() + SAFETY_NET
         return super().run_until_complete(future)
 
@@ -143,6 +143,11 @@ class Site:
         staged = self.staging / name
         staged.write_text(text)
         return staged.replace(self.box / name)
+
+    async def begin(self, name: str, text: str) -> None:
+        """Drop the first file, and wait until its conversion has begun."""
+        self.drop(name, text)
+        await until(lambda: self.started)
 
     def ring(self) -> None:
         """From any thread: there is something to look at."""

@@ -263,7 +263,17 @@ PROOFS = [
             )
         ],
     ),
-    Proof("CP-1", check_replaced_in_the_move),
+    Proof(
+        "CP-1",
+        check_replaced_in_the_move,
+        [
+            Twin(
+                "puts a file back over another",
+                faults.puts_back_over_another(),
+                "AssertionError: sorted(site.submitted) ==",
+            )
+        ],
+    ),
 ]
 
 

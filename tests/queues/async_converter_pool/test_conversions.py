@@ -127,8 +127,7 @@ async def check_timeout(module: ModuleType, root: Path) -> None:
     site = Site(root)
     held = site.hold("hangs.csv")
     async with site.running(module, max_concurrency=1, convert_timeout=LIMIT) as pool:
-        site.drop("hangs.csv", "late")
-        await until(lambda: site.started)
+        await site.begin("hangs.csv", "late")
         await forward(LIMIT)
         assert pool.stats.failed == pool.stats.abandoned == 1, "there was no timeout"
         site.drop("next.csv", "next")
@@ -175,8 +174,7 @@ async def check_timeout_in_executor(module: ModuleType, root: Path) -> None:
             max_concurrency=1,
             convert_timeout=LIMIT,
         ) as pool:
-            site.drop("hangs.csv", "late")
-            await until(lambda: site.started)
+            await site.begin("hangs.csv", "late")
             await forward(LIMIT)
             assert pool.stats.failed == 1
             site.drop("next.csv", "next")
@@ -301,8 +299,7 @@ def test_a_slot_that_a_thread_gives_back_has_the_context_of_run(tmp_path: Path) 
                 max_concurrency=1,
                 convert_timeout=LIMIT,
             ) as pool:
-                site.drop("hangs.csv", "")
-                await until(lambda: site.started)
+                await site.begin("hangs.csv", "")
                 await forward(LIMIT)
                 assert (pool.stats.running, pool.stats.abandoned) == (0, 1)
                 site.drop("next.csv", "")

@@ -96,8 +96,7 @@ def test_a_pool_that_runs_cannot_be_entered(tmp_path: Path) -> None:
         held = site.hold("x.csv")
         pool = site.pool(module)
         running = asyncio.create_task(pool.run())
-        site.drop("x.csv", "x")
-        await until(lambda: site.started)
+        await site.begin("x.csv", "x")
 
         async def enter() -> None:
             async with pool:
@@ -177,8 +176,7 @@ async def check_left_elsewhere(module: ModuleType, root: Path) -> None:
     site = Site(root)
     held = site.hold("x.csv")
     async with site.running(module) as pool:
-        site.drop("x.csv", "x")
-        await until(lambda: site.started)
+        await site.begin("x.csv", "x")
         with pytest.raises(RuntimeError, match="the pool runs on another event loop"):
             await asyncio.to_thread(asyncio.run, pool.__aexit__())
         held.set()

@@ -194,8 +194,7 @@ def test_an_executor_that_was_shut_down_ends_the_pool(
         pool = site.pool(module, converters=converters, executor=executor, max_concurrency=1)
         with pytest.raises(RuntimeError, match="after shutdown"):
             async with site.entered(pool):
-                site.drop("busy.csv", "0")
-                await until(lambda: site.started)
+                await site.begin("busy.csv", "0")
                 for name in ("x.csv", "y.csv"):
                     site.drop(name, name)
                 await until(lambda: pool.stats.waiting == 2)

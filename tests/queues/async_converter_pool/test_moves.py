@@ -120,7 +120,7 @@ async def check_consumed(module: ModuleType, root: Path) -> None:
     async with site.running(module, converters=[site.converter(module, convert=convert)]) as pool:
         for name in ("deleted.csv", "moved.csv"):
             site.drop(name, name)
-        await until(lambda: len(site.submitted) == 2 and not pool.stats.running)
+        await until(lambda: not site.files() and not pool.stats.running)
     assert sorted(site.submitted) == ["deleted.csv", "moved.csv"]
     assert (site.texts("done"), site.texts("error")) == ([], [])
     assert (pool.stats.converted, pool.stats.failed, pool.stats.held) == (0, 0, 0)
@@ -132,8 +132,7 @@ async def check_dated_back(module: ModuleType, root: Path) -> None:
     site = Site(root)
     held = site.hold("a.csv", "b.csv")
     async with site.running(module, max_concurrency=1) as pool:
-        site.drop("a.csv", "a")
-        await until(lambda: site.started)
+        await site.begin("a.csv", "a")
         site.drop("b.csv", "b")
         await until(lambda: pool.stats.waiting == 1)
         for name in ("a.csv", "b.csv"):
@@ -182,7 +181,17 @@ PROOFS = [
         ],
     ),
     Proof("CP-1", check_long_names),
-    Proof("CP-1", check_consumed),
+    Proof(
+        "CP-1",
+        check_consumed,
+        [
+            Twin(
+                "takes a converter that moves its file for a failed one",
+                faults.needs_its_file(),
+                "AssertionError: sorted(site.submitted) ==",
+            )
+        ],
+    ),
     Proof("CP-1", check_dated_back),
     Proof(
         "CP-1",
@@ -226,8 +235,7 @@ def test_a_file_that_is_taken_away_is_nobodys_failure(
         async with site.running(
             module, converters=[converter], submit=submit, max_concurrency=1
         ) as pool:
-            site.drop("first.csv", "1")
-            await until(lambda: site.started)
+            await site.begin("first.csv", "1")
             file = site.drop("x.csv", "x")
             await until(lambda: pool.stats.waiting == 1)
             if when == "it waits":

@@ -16,13 +16,29 @@ from tests.kit.process import run_python
 from tests.kit.profile import budget
 from tests.queues.async_converter_pool.helpers import Site, run, until
 
-CRASH = """
-    import asyncio, os, sys
+PROGRAM = """
+    import asyncio, os, random, signal, sys, threading
     from pathlib import Path
     from reference_impl.queues.async_converter_pool import AsyncConverterPool, Converter
 
-    root, point = Path({root!r}), {point}
-    steps = 0
+    root = Path({root!r})
+
+    def convert(path):
+        begin()
+        text = path.read_text()
+        if text.startswith("bad"):
+            raise ValueError(text)
+        return text
+
+    async def submit(text):
+        with (root / "submitted").open("a") as file:
+            print(text, file=file)
+
+    def begin():
+        pass
+"""
+CRASH = """
+    steps, point = 0, {point}
 
     def crash(function):
         def wrapped(*arguments, **options):
@@ -40,17 +56,7 @@ CRASH = """
             return result
         return wrapped
 
-    def convert(path):
-        text = path.read_text()
-        if text.startswith("bad"):
-            raise ValueError(text)
-        return text
-
     async def main():
-        async def submit(text):
-            with (root / "submitted").open("a") as file:
-                print(text, file=file)
-
         converter = Converter("c", root / "in", ("*.csv",), convert)
         async with AsyncConverterPool([converter], submit, max_concurrency=1) as pool:
             os.open, Path.replace = crash(os.open), crash(Path.replace)
@@ -73,7 +79,9 @@ def test_ending_the_process_at_any_step_of_the_move_loses_nothing(tmp_path: Path
         point += 1
         root = tmp_path / str(point)
         (root / "in").mkdir(parents=True)
-        code = run_python(CRASH.format(root=str(root), point=point), expect=None).returncode
+        code = run_python(
+            (PROGRAM + CRASH).format(root=str(root), point=point), expect=None
+        ).returncode
         crashed = {file.name for file in (root / "in").glob("*.csv")}
         assert bool(crashed) <= (code == 9)
 
@@ -95,29 +103,16 @@ def test_ending_the_process_at_any_step_of_the_move_loses_nothing(tmp_path: Path
 
 KILLS = budget(4, 10)
 KILL = """
-    import asyncio, os, random, signal, threading
-    from pathlib import Path
-    from reference_impl.queues.async_converter_pool import AsyncConverterPool, Converter
+    lock, left = threading.Lock(), random.Random({seed}).randrange(2, 20)
 
-    root, chance = Path({root!r}), random.Random({seed})
-    lock, left = threading.Lock(), chance.randrange(2, 20)
-
-    def convert(path):
+    def begin():
         global left
         with lock:
             left -= 1
             if not left:  # any thread, while others convert, submit and move
                 os.kill(os.getpid(), signal.SIGKILL)
-        text = path.read_text()
-        if text.startswith("bad"):
-            raise ValueError(text)
-        return text
 
     async def main():
-        async def submit(text):
-            with (root / "submitted").open("a") as file:
-                print(text, file=file)
-
         pool = AsyncConverterPool([Converter("c", root / "in", ("*.csv",), convert)], submit)
         await pool.run()
 
@@ -135,7 +130,7 @@ def test_killed_again_and_again_while_busy_it_loses_nothing(tmp_path: Path) -> N
     for name, text in files.items():
         (tmp_path / "in" / name).write_text(text)
     for seed in range(KILLS):
-        run_python(KILL.format(root=str(tmp_path), seed=seed), expect=-9)
+        run_python((PROGRAM + KILL).format(root=str(tmp_path), seed=seed), expect=-9)
     assert list((tmp_path / "in").glob("*.csv")), "nothing was left to convert after the last kill"
 
     async def restart(module: ModuleType, root: Path) -> None:

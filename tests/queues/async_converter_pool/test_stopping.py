@@ -208,8 +208,7 @@ def test_a_cancelled_stop_stands(tmp_path: Path) -> None:
         site = Site(root)
         held = site.hold("x.csv")
         async with site.running(module) as pool:
-            site.drop("x.csv", "x")
-            await until(lambda: site.started)
+            await site.begin("x.csv", "x")
             stopping = asyncio.create_task(pool.stop())
             await asyncio.sleep(0)
             stopping.cancel()
@@ -230,8 +229,7 @@ def test_cancelling_run_leaves_the_files(tmp_path: Path, warnings_of_loops: None
         held = site.hold("x.csv")
         pool = site.pool(module)
         running = asyncio.create_task(pool.run())
-        site.drop("x.csv", "x")
-        await until(lambda: site.started)
+        await site.begin("x.csv", "x")
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -249,8 +247,7 @@ def test_stop_waits_for_half_a_minute_unless_it_is_told_otherwise(tmp_path: Path
         site = Site(tmp_path)
         held = site.hold("x.csv")
         async with site.running() as pool:
-            site.drop("x.csv", "x")
-            await until(lambda: site.started)
+            await site.begin("x.csv", "x")
             stopping = asyncio.create_task(pool.stop())
             await asyncio.sleep(0)
             await forward(29.0)
@@ -269,8 +266,7 @@ def test_stop_with_no_time_cancels_at_once(tmp_path: Path) -> None:
         site = Site(root)
         site.hold("x.csv")
         async with site.running(module) as pool:
-            site.drop("x.csv", "x")
-            await until(lambda: site.started)
+            await site.begin("x.csv", "x")
             await pool.stop(timeout=0)
             assert (pool.stats.running, pool.stats.abandoned) == (0, 1)
         assert (site.box / "x.csv").exists()
@@ -284,8 +280,7 @@ def test_stop_with_no_limit_waits(timeout: float | None, tmp_path: Path) -> None
         site = Site(root)
         held = site.hold("x.csv")
         async with site.running(module) as pool:
-            site.drop("x.csv", "x")
-            await until(lambda: site.started)
+            await site.begin("x.csv", "x")
             stopping = asyncio.create_task(pool.stop(timeout))
             await asyncio.sleep(0)
             held.set()
