@@ -1,6 +1,5 @@
 """An AsyncConverterPool whose files the worker processes of a Dask cluster convert."""
 
-import asyncio
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ import pytest
 from reference_impl.queues.async_converter_pool import AsyncConverterPool, Converter
 from tests.kit import ROOT
 from tests.kit.process import CTRL_C
-from tests.queues.test_async_converter_pool import DATA, SAFETY_NET, Site
+from tests.queues.async_converter_pool.helpers import DATA, SAFETY_NET, Site, on_a_loop
 
 distributed = pytest.importorskip("distributed")
 
@@ -54,11 +53,8 @@ async def converted(root: Path, executor: Executor | None) -> tuple[Any, ...]:
     submit: Any = site.submit
     for file in DATA.glob("*.csv"):
         shutil.copy(file, site.box)
-    async with asyncio.timeout(SAFETY_NET):
-        pool = report_pool(site.box, submit, executor)
-        site.listen(pool)
-        async with pool:
-            await site.left()
+    async with report_pool(site.box, submit, executor):
+        await site.left()
     reports: list[Any] = sorted(site.submitted, key=lambda report: report["unit"])
     error = site.box / "error"
     reasons = [json.loads(file.read_text()) for file in sorted(error.glob("*.error.json"))]
@@ -70,8 +66,8 @@ async def converted(root: Path, executor: Executor | None) -> tuple[Any, ...]:
 def test_a_cluster_converts_as_the_threads_of_the_pool_do(
     executor: Executor, tmp_path: Path
 ) -> None:
-    there = asyncio.run(converted(tmp_path / "there", executor))
-    assert there == asyncio.run(converted(tmp_path / "here", None))
+    there = on_a_loop(converted(tmp_path / "there", executor))
+    assert there == on_a_loop(converted(tmp_path / "here", None))
     reports, done, error, why = there
     verdicts = {report["unit"]: report["passed"] for report in reports}
     assert verdicts == {"unit-A7-0041": True, "unit-A7-0042": False, "unit-B2-0007": True}
@@ -106,7 +102,7 @@ def test_a_file_that_comes_again_is_converted_again_in_a_worker(
         site = Site(tmp_path)
         converter = Converter("texts", site.box, ("*.txt",), text_and_process)
         pool = AsyncConverterPool([converter], site.submit, executor=Keeping(executor))
-        async with asyncio.timeout(SAFETY_NET), pool:
+        async with pool:
             for number in range(2):
                 site.drop("unit.txt", f"run {number}")
                 await site.until(lambda: len(site.submitted) == number + 1)  # noqa: B023
@@ -115,7 +111,7 @@ def test_a_file_that_comes_again_is_converted_again_in_a_worker(
         workers = set(client.run(os.getpid).values())
         assert {int(process) for process in processes} <= workers - {os.getpid()}
 
-    asyncio.run(main())
+    on_a_loop(main())
 
 
 def test_the_program_of_the_page(cluster: Any, tmp_path: Path) -> None:
