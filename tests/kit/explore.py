@@ -80,7 +80,7 @@ class Interleavings(_Explorer):
         self,
         model: Callable[[], object],
         *,
-        twin: Twin | None = None,
+        twin: Twin,
         preemptions: int = 1,
         granularity: str | None = None,
         limit: int = 200_000,
@@ -94,12 +94,11 @@ class Interleavings(_Explorer):
         granularity = granularity or budget("line", "opcode")
         result = self._search(model, preemptions, granularity, limit, raise_on_failure=False)
         assert result.failure is not None, (
-            f"the twin that {twin.name if twin else 'is broken'} survived {result.schedules_run} "
+            f"the twin that {twin.name} survived {result.schedules_run} "
             f"schedules by {granularity}: the check proves nothing"
         )
         error = result.failure.exception
-        if twin is not None:
-            judge(twin, error or f"{result.failure.kind}: {result.failure.details}")
+        judge(twin, error or f"{result.failure.kind}: {result.failure.details}")
         trace = _trace(result.failure)
         record: dict[str, Any] = {"kind": "caught", "schedules": result.schedules_run}
         record["failure"] = f"{trace['outcome']}: {trace['details']}".partition("\n")[0]
@@ -178,7 +177,7 @@ class Schedules(_Explorer):
         self,
         model: Callable[[], Coroutine[Any, Any, object]],
         *,
-        twin: Twin | None = None,
+        twin: Twin,
         schedules: int = 10_000,
         seed: int = 0,
         diagram: str | None = None,
@@ -195,9 +194,8 @@ class Schedules(_Explorer):
         with pytest.raises(detangle.BugFound) as caught:
             detangle.explore(model, runs=schedules, seed=seed, database=False)
         report = caught.value.report
-        if twin is not None:
-            failure = report.failure
-            judge(twin, failure.exception or f"{failure.kind}: {failure.message}")
+        failure = report.failure
+        judge(twin, failure.exception or f"{failure.kind}: {failure.message}")
         details = str(report.failure.message).partition("\n")[0]
         record: dict[str, Any] = {"kind": "caught", "schedules": report.runs, "failure": details}
         if diagram is not None:

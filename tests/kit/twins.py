@@ -348,18 +348,3 @@ def _written(lines: list[bytes], start: _Place, body: list[ast.stmt], new: str) 
         result.append(textwrap.indent(text, line.removesuffix("...")))
     first_line, *rest = "\n".join(result).splitlines()
     return "\n".join([first_line, *(indent + line if line.strip() else line for line in rest)])
-
-
-def twin(component: str, *replacements: tuple[str, str]) -> ModuleType:
-    """The component with pieces of its text replaced. On its way out: use `build` and `edit`."""
-
-    def change(source: str) -> str:
-        for old, new in replacements:
-            if old not in source:
-                raise AssertionError(f"no place in {component} reads {old!r}: mend the twin")
-            if old == new:
-                raise AssertionError(f"the twin of {component} replaces {old!r} by itself")
-            source = source.replace(old, new)
-        return source
-
-    return build(component, Fault(source=change))
