@@ -15,24 +15,13 @@ from reference_impl.queues import async_pending_queue
 from reference_impl.queues.async_pending_queue import AsyncPendingQueue
 from tests.kit.fakes import turns, until
 from tests.kit.process import run_python
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin, override
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.helpers import (
-    COMPONENT,
-    PlainWatch,
-    Refusing,
-    Server,
-    drop,
-    files,
-    hidden,
-    nothing,
-    on_plain_watch,
-    owning,
-    posix,
-    quiet,
-    stopped_clock,
-)
+from tests.queues.async_pending_queue.disk import Refusing, drop, files, hidden
+from tests.queues.async_pending_queue.helpers import owning, posix, quiet, stopped_clock
+from tests.queues.async_pending_queue.uploads import Server, nothing
+from tests.queues.async_pending_queue.watch import PlainWatch, on_plain_watch
 
 pytestmark = pytest.mark.usefixtures("plain_watch")
 STEPS = ["open", "write", "rename", "link", "unlink", "replace", "lstat", "stat"]
@@ -143,17 +132,8 @@ PROOFS = [
     Proof("PQ-6", check_strange_entries, [EVERYTHING]),
 ]
 
-
-@posix
-@each_proof(PROOFS)
-def test_faulty_files_and_disks_end_nothing(proof: Proof, directory: Path) -> None:
-    proof.hold(async_pending_queue, directory)
-
-
-@posix
-@each_twin(PROOFS)
-def test_a_queue_that_faults_stop_is_caught(proof: Proof, twin: Twin, directory: Path) -> None:
-    proof.must_fail(twin, COMPONENT, directory)
+test_faulty_files_and_disks_end_nothing = posix(holding(PROOFS, async_pending_queue, "directory"))
+test_a_queue_that_faults_stop_is_caught = posix(failing(PROOFS, async_pending_queue, "directory"))
 
 
 @pytest.mark.guarantee("PQ-6")

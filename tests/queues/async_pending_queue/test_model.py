@@ -25,7 +25,9 @@ from tests.kit.fakes import turns
 from tests.kit.profile import budget
 from tests.kit.twins import Twin, build, must_fail
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.helpers import COMPONENT, MEMORY, PlainWatch, drop, files
+from tests.queues.async_pending_queue.disk import drop, files
+from tests.queues.async_pending_queue.helpers import COMPONENT, MEMORY
+from tests.queues.async_pending_queue.watch import PlainWatch
 
 
 def machine(module: ModuleType) -> type[RuleBasedStateMachine]:

@@ -16,7 +16,9 @@ from reference_impl.queues.async_pending_queue import AsyncPendingQueue
 from tests.kit.fakes import Gate, turns, until
 from tests.kit.process import run_python
 from tests.queues.async_pending_queue import inside
-from tests.queues.async_pending_queue.helpers import STATES, files, hidden, nothing, posix
+from tests.queues.async_pending_queue.disk import STATES, files, hidden
+from tests.queues.async_pending_queue.helpers import posix
+from tests.queues.async_pending_queue.uploads import nothing
 
 pytestmark = pytest.mark.usefixtures("plain_watch")
 
