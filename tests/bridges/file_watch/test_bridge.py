@@ -25,18 +25,10 @@ from tests.bridges.file_watch.faults import (
     rings_in_the_thread,
     sees_files,
 )
-from tests.bridges.file_watch.helpers import (
-    COMPONENT,
-    Spy,
-    age,
-    entered,
-    linux,
-    posix,
-    quiet,
-    spying,
-)
+from tests.bridges.file_watch.helpers import COMPONENT, age, linux, posix
+from tests.bridges.file_watch.spying import Spy, entered, quiet, spying
 from tests.kit.fakes import PATIENCE, until
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin, build, must_fail
 
 pytestmark = posix
@@ -231,27 +223,10 @@ EVERYWHERE = [
     )
 ]
 
-
-@linux
-@each_proof(LINUX)
-def test_bursts_and_repetitions(proof: Proof, inbox: Path) -> None:
-    proof.hold(file_watch, inbox)
-
-
-@linux
-@each_twin(LINUX)
-def test_a_wake_up_or_a_file_too_many_is_noticed(proof: Proof, twin: Twin, inbox: Path) -> None:
-    proof.must_fail(twin, COMPONENT, inbox)
-
-
-@each_proof(EVERYWHERE)
-def test_the_loop_is_left_to_itself(proof: Proof, inbox: Path) -> None:
-    proof.hold(file_watch, inbox)
-
-
-@each_twin(EVERYWHERE)
-def test_a_touch_from_another_thread_is_noticed(proof: Proof, twin: Twin, inbox: Path) -> None:
-    proof.must_fail(twin, COMPONENT, inbox)
+test_bursts_and_repetitions = linux(holding(LINUX, file_watch, "inbox"))
+test_a_wake_up_or_a_file_too_many_is_noticed = linux(failing(LINUX, file_watch, "inbox"))
+test_the_loop_is_left_to_itself = holding(EVERYWHERE, file_watch, "inbox")
+test_a_touch_from_another_thread_is_noticed = failing(EVERYWHERE, file_watch, "inbox")
 
 
 # A loop that is closed under it.

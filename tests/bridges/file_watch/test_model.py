@@ -34,7 +34,8 @@ from tests.bridges.file_watch.faults import (
     scans_by,
     sees_files,
 )
-from tests.bridges.file_watch.helpers import COMPONENT, linux, spying
+from tests.bridges.file_watch.helpers import COMPONENT, linux
+from tests.bridges.file_watch.spying import spying
 from tests.kit.fakes import PATIENCE
 from tests.kit.profile import budget
 from tests.kit.proofs import HANG

@@ -34,11 +34,11 @@ from tests.bridges.file_watch.faults import (
     sees_files,
     wakes_nobody,
 )
-from tests.bridges.file_watch.helpers import COMPONENT, age
+from tests.bridges.file_watch.helpers import age
 from tests.interleavings.file_watch.teller import Teller, put_observer
 from tests.kit.explore import Interleavings
 from tests.kit.primitives import silent, unlocked
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, caught, explored
 from tests.kit.twins import Fault, Twin, edit
 
 
@@ -446,10 +446,7 @@ ROOM = [
     ),
 ]
 
-
-@each_proof(PROOFS)
-def test_each_schedule_keeps_the_promise(proof: Proof, interleavings: Interleavings) -> None:
-    proof.explore(file_watch, interleavings)
+test_each_schedule_keeps_the_promise = explored(PROOFS, file_watch)
 
 
 @pytest.mark.parametrize("proof", ROOM, ids=lambda proof: proof.name)
@@ -459,6 +456,4 @@ def test_each_schedule_of_a_scan_that_waits(proof: Proof, interleavings: Interle
         interleavings.sample(lambda: proof.check(file_watch), schedules=500)
 
 
-@each_twin(PROOFS + ROOM)
-def test_the_broken_twin_is_caught(proof: Proof, twin: Twin, interleavings: Interleavings) -> None:
-    proof.catch(twin, COMPONENT, interleavings)
+test_the_broken_twin_is_caught = caught(PROOFS + ROOM, file_watch)
