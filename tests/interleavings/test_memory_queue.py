@@ -14,7 +14,7 @@ import pytest
 from reference_impl.queues import memory_queue
 from tests.kit.explore import Interleavings
 from tests.kit.primitives import rebind, silent, unlocked, wakes_one
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, caught, explored
 from tests.kit.twins import Twin, patch
 from tests.queues.memory_queue.faults import believes_the_last
 
@@ -446,17 +446,8 @@ PROOFS = [
     ),
 ]
 
-
-@each_proof(PROOFS)
-def test_every_schedule(proof: Proof, interleavings: Interleavings) -> None:
-    proof.explore(memory_queue, interleavings)
-
-
-@each_twin(PROOFS)
-def test_the_search_catches_a_broken_twin(
-    proof: Proof, twin: Twin, interleavings: Interleavings
-) -> None:
-    proof.catch(twin, "queues/memory_queue", interleavings)
+test_every_schedule = explored(PROOFS, memory_queue)
+test_the_search_catches_a_broken_twin = caught(PROOFS, "queues/memory_queue")
 
 
 @pytest.mark.guarantee("MQ-1")

@@ -16,11 +16,10 @@ import pytest
 
 from reference_impl.bridges import parallel_execute
 from tests.bridges.parallel_execute import faults
-from tests.bridges.parallel_execute.helpers import clocked, outcomes, rebound
-from tests.kit.explore import Interleavings
-from tests.kit.primitives import rebind, silent, unlocked
+from tests.bridges.parallel_execute.helpers import clocked, outcomes
+from tests.kit.primitives import rebind, rebound, silent, unlocked
 from tests.kit.profile import budget
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, caught, explored
 from tests.kit.twins import Fault, Twin, patch
 
 interleave_test = pytest.importorskip("interleave_test", reason="needs Python >= 3.12")
@@ -435,14 +434,5 @@ PROOFS = [
     ),
 ]
 
-
-@each_proof(PROOFS)
-def test_every_schedule(proof: Proof, interleavings: Interleavings) -> None:
-    proof.explore(parallel_execute, interleavings)
-
-
-@each_twin(PROOFS)
-def test_the_search_catches_a_broken_twin(
-    proof: Proof, twin: Twin, interleavings: Interleavings
-) -> None:
-    proof.catch(twin, "bridges/parallel_execute", interleavings)
+test_every_schedule = explored(PROOFS, parallel_execute)
+test_the_search_catches_a_broken_twin = caught(PROOFS, "bridges/parallel_execute")

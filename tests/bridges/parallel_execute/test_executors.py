@@ -31,11 +31,11 @@ from tests.bridges.parallel_execute.helpers import (
     Inline,
     clocked,
     fail,
-    must_fail,
+    failing,
     outcomes,
     watch,
 )
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, holding
 from tests.kit.twins import Twin
 
 # Each check runs on the component (the guarantee), and on broken twins, where it must fail.
@@ -263,15 +263,8 @@ PROOFS = [
     Proof("PE-6", check_a_failing_source_cancels_what_an_executor_has_not_begun),
 ]
 
-
-@each_proof(PROOFS)
-def test_with_an_executor(proof: Proof) -> None:
-    proof.hold(module)
-
-
-@each_twin(PROOFS)
-def test_check_catches_a_twin_with_an_executor(proof: Proof, twin: Twin) -> None:
-    must_fail(proof, twin)
+test_with_an_executor = holding(PROOFS, module)
+test_check_catches_a_twin_with_an_executor = failing(PROOFS)
 
 
 # Any executor.

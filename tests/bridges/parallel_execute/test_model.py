@@ -13,7 +13,7 @@ from reference_impl.bridges import parallel_execute
 from tests.bridges.parallel_execute import faults
 from tests.bridges.parallel_execute.helpers import Inline, clocked
 from tests.bridges.parallel_execute.helpers import outcomes as outcomes_of
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_twin, holding
 from tests.kit.twins import Twin
 
 
@@ -140,10 +140,7 @@ PROOFS = [
     ),
 ]
 
-
-@each_proof(PROOFS)
-def test_model(proof: Proof) -> None:
-    proof.hold(parallel_execute)
+test_model = holding(PROOFS, parallel_execute)
 
 
 @each_twin(PROOFS)

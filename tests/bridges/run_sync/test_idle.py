@@ -17,7 +17,7 @@ from tests.bridges.run_sync import inside
 from tests.bridges.run_sync.faults import FILE, Call, around
 from tests.bridges.run_sync.helpers import WAYS, answer, close_idle, nest, within_a_loop
 from tests.kit.profile import budget
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_twin, holding
 from tests.kit.twins import Twin, edit
 
 
@@ -140,10 +140,7 @@ PROOFS = [
     ),
 ]
 
-
-@each_proof(PROOFS)
-def test_it_holds(proof: Proof) -> None:
-    proof.hold(component)
+test_it_holds = holding(PROOFS, component)
 
 
 @each_twin(PROOFS)

@@ -26,7 +26,7 @@ from tests.buses.async_event_bus.test_room import check_a_handler_in_a_full_bus
 from tests.buses.async_event_bus.test_stop import check_stop_in_a_handler
 from tests.kit.fakes import run, turns, until
 from tests.kit.primitives import rebind
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_proof, failing
 from tests.kit.twins import Fault, Twin, patch
 
 
@@ -137,9 +137,7 @@ def test_a_call_without_a_step(proof: Proof) -> None:
     hold(proof)
 
 
-@each_twin(PROOFS)
-def test_a_lost_call_is_caught(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_a_lost_call_is_caught = failing(PROOFS, COMPONENT)
 
 
 def test_an_eager_task_factory_changes_nothing() -> None:

@@ -25,7 +25,7 @@ from tests.buses.async_event_bus.helpers import (
     twin,
 )
 from tests.kit.fakes import turns
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_proof, failing
 from tests.kit.twins import Fault, Twin
 
 # AB-8: stop
@@ -461,6 +461,4 @@ def test_stop(proof: Proof) -> None:
     hold(proof)
 
 
-@each_twin(PROOFS)
-def test_a_stop_that_loses_or_hangs_is_caught(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_a_stop_that_loses_or_hangs_is_caught = failing(PROOFS, COMPONENT)

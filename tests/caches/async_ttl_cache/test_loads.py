@@ -19,6 +19,7 @@ from tests.caches.async_ttl_cache.helpers import (
     ask,
     each_way,
     hold,
+    holding,
     load_42,
     no_collector,
     says,
@@ -26,8 +27,7 @@ from tests.caches.async_ttl_cache.helpers import (
     weight,
 )
 from tests.kit.fakes import turns
-from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin
+from tests.kit.proofs import Proof, failing
 
 # Who is cancelled.
 
@@ -369,16 +369,8 @@ LOADS = [
     Proof("AC-2", check_a_load_that_nobody_else_refers_to_is_not_collected),
 ]
 
-
-@each_way
-@each_proof(LOADS)
-def test_loads(proof: Proof, tasks: str) -> None:
-    hold(proof.check, ours, tasks)
-
-
-@each_twin(LOADS)
-def test_loads_catch(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_loads = holding(LOADS)
+test_loads_catch = failing(LOADS, COMPONENT)
 
 
 @each_way

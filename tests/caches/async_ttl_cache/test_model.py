@@ -24,8 +24,7 @@ from tests.caches.async_ttl_cache.helpers import COMPONENT, says, step, weight
 from tests.contracts import cache_contract as contract
 from tests.kit.fakes import Clock
 from tests.kit.profile import budget
-from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin
+from tests.kit.proofs import Proof, failing, holding
 
 R = TypeVar("R")
 
@@ -394,12 +393,5 @@ MAPPING = [
     Proof("AC-1", check_a_finalizer_sees_the_cache_cleared_and_not_half_of_it, [HALF]),
 ]
 
-
-@each_proof(MAPPING)
-def test_mapping(proof: Proof) -> None:
-    proof.hold(ours)
-
-
-@each_twin(CASES + MAPPING)
-def test_mapping_catches(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_mapping = holding(MAPPING, ours)
+test_mapping_catches = failing(CASES + MAPPING, COMPONENT)

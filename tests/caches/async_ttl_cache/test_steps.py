@@ -16,16 +16,14 @@ from reference_impl.caches.async_ttl_cache import AsyncTTLCache
 from tests.caches.async_ttl_cache import faults
 from tests.caches.async_ttl_cache.helpers import (
     COMPONENT,
-    each_way,
-    hold,
+    holding,
     load_42,
     says,
     step,
     virtual,
 )
 from tests.kit.fakes import Clock, run
-from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin
+from tests.kit.proofs import Proof, failing
 
 
 async def check_calls_never_suspend(m: ModuleType) -> None:
@@ -150,16 +148,8 @@ STEPS = [
     Proof("AC-1", check_the_cost_does_not_grow_with_the_entries, [SEARCHES]),
 ]
 
-
-@each_way
-@each_proof(STEPS)
-def test_steps(proof: Proof, tasks: str) -> None:
-    hold(proof.check, ours, tasks)
-
-
-@each_twin(STEPS)
-def test_steps_catch(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_steps = holding(STEPS)
+test_steps_catch = failing(STEPS, COMPONENT)
 
 
 @pytest.mark.guarantee("AC-3")
