@@ -121,6 +121,21 @@ def each_twin(proofs: Iterable[Proof]) -> pytest.MarkDecorator:
     )
 
 
+def each_twin_of(guarantee: str, *twins: Twin) -> pytest.MarkDecorator:
+    """Give the test each `twin` in turn: for checks that are in no table."""
+    return pytest.mark.parametrize(
+        "twin",
+        [
+            pytest.param(
+                twin,
+                id=twin.name,
+                marks=pytest.mark.twin(guarantee, fault=twin.name, fails=twin.ends),
+            )
+            for twin in twins
+        ],
+    )
+
+
 Test = Callable[..., None]
 
 
