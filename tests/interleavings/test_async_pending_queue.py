@@ -225,7 +225,7 @@ OVERLOOKS = Twin(
 )
 ONE_MORE = Twin(
     "uploads one too many",
-    faults.given(max_concurrency=lambda most: most + 1),
+    faults.one_more("max_concurrency"),
     "AssertionError: more uploads than slots",
 )
 NOT_WOKEN = Twin(

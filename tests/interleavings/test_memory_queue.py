@@ -340,6 +340,9 @@ def impatient(m: ModuleType) -> None:
     rebind(m, Condition=condition)
 
 
+STALE = 'AssertionError: == ["None", "StaleItemError"]'
+LISTS = without_lock("list_by_status", 'AssertionError: in (["a", "b"], ["b"])')
+FULL = 'AssertionError: outcomes.count("QueueFull") == 1'
 PROOFS = [
     Proof("MQ-2", two_claims, [without_lock("get_next", 'AssertionError: == ["a", "b"]')]),
     Proof(
@@ -348,22 +351,9 @@ PROOFS = [
         [without_lock("get_next", "AssertionError: is not None for item in items) == 1")],
         diagram="Without the lock, two workers claim one item",
     ),
-    Proof(
-        "MQ-5",
-        two_updates_of_one_version,
-        [without_lock("update", 'AssertionError: == ["None", "StaleItemError"]')],
-    ),
-    Proof(
-        "MQ-6",
-        a_list_while_an_item_goes,
-        [without_lock("list_by_status", 'AssertionError: in (["a", "b"], ["b"])')],
-        granularity="opcode",
-    ),
-    Proof(
-        "MQ-7",
-        two_adds_to_the_last_place,
-        [without_lock("add", 'AssertionError: outcomes.count("QueueFull") == 1')],
-    ),
+    Proof("MQ-5", two_updates_of_one_version, [without_lock("update", STALE)]),
+    Proof("MQ-6", a_list_while_an_item_goes, [LISTS], granularity="opcode"),
+    Proof("MQ-7", two_adds_to_the_last_place, [without_lock("add", FULL)]),
     Proof(
         "MQ-8",
         a_waiter_and_an_add,

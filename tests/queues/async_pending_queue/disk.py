@@ -80,3 +80,14 @@ class Refusing:
             self.left -= 1
             raise OSError(self._error, os.strerror(self._error), str(arguments[0]))
         return self._call(*arguments, **options)
+
+
+def after_links(patch: pytest.MonkeyPatch, step: Callable[[Path, Path], object]) -> None:
+    """Do the step each time that a file has got another name by a link."""
+    link = os.link
+
+    def link_and_more(source: Any, target: Any, **options: Any) -> None:
+        link(source, target, **options)
+        step(Path(source), Path(target))
+
+    patch.setattr(os, "link", link_and_more)

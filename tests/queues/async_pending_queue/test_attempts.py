@@ -195,18 +195,16 @@ FORGETS = Twin(
     "AssertionError: attempts",
 )
 ONCE_MORE = Twin(
-    "tries once more than it may",
-    faults.given(max_attempts=lambda most: most + 1),
-    "AssertionError: 6 attempts",
+    "tries once more than it may", faults.one_more("max_attempts"), "AssertionError: 6 attempts"
 )
 NO_PAUSE = Twin(
     "does not wait",
-    faults.given(backoff=lambda _: lambda failures: 0.0),
+    faults.pausing(0.0),
     "AssertionError: it did not wait for its next attempt",
 )
 ONE_PAUSE = Twin(
     "ends all pauses with the first",
-    faults.given(backoff=lambda _: lambda failures: 1 / 8),
+    faults.pausing(1 / 8),
     "AssertionError: one pause was over",
 )
 COUNTS_CLAIMS = Twin(

@@ -163,10 +163,8 @@ def test_a_fork_does_not_release_the_owners_lock(directory: Path) -> None:
         import asyncio, os, warnings
         from pathlib import Path
         from reference_impl.queues.async_pending_queue import AsyncPendingQueue, DirectoryInUse
+        from tests.queues.async_pending_queue.uploads import nothing
         directory = Path({str(directory)!r})
-
-        async def nothing(path):
-            pass
 
         async def main():
             async with AsyncPendingQueue(directory, nothing):
