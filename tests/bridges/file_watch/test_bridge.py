@@ -15,16 +15,7 @@ import pytest
 from watchdog import events
 
 from reference_impl.bridges import file_watch
-from tests.bridges.file_watch.faults import (
-    deaf_to,
-    gives_once,
-    gives_twice,
-    ignores_a_closed_loop,
-    name_and_look,
-    rings_for_each_event,
-    rings_in_the_thread,
-    sees_files,
-)
+from tests.bridges.file_watch import faults
 from tests.bridges.file_watch.helpers import COMPONENT, age, linux, posix
 from tests.bridges.file_watch.spying import Spy, entered, quiet, spying
 from tests.kit.fakes import PATIENCE, until
@@ -173,10 +164,10 @@ LINUX = [
         [
             Twin(
                 "wakes the loop for each file",
-                rings_for_each_event(),
+                faults.rings_for_each_event(),
                 "AssertionError: too many wake-ups",
             ),
-            Twin("gives each file twice", gives_twice(), "AssertionError: spy.names(199)"),
+            Twin("gives each file twice", faults.gives_twice(), "AssertionError: spy.names(199)"),
         ],
     ),
     Proof(
@@ -185,17 +176,19 @@ LINUX = [
         [
             Twin(
                 "takes each look for that of a new file",
-                sees_files(lambda _: {"st_mtime_ns": next(serial)}),
+                faults.sees_files(lambda _: {"st_mtime_ns": next(serial)}),
                 "AssertionError: == sentinel",
             ),
-            Twin("goes by names alone", gives_once(lambda path: path), "hang"),
-            Twin("overlooks the time", sees_files(lambda _: {"st_mtime_ns": 10**18}), "hang"),
+            Twin("goes by names alone", faults.gives_once(lambda path: path), "hang"),
+            Twin(
+                "overlooks the time", faults.sees_files(lambda _: {"st_mtime_ns": 10**18}), "hang"
+            ),
         ],
     ),
     Proof(
         "FW-2",
         check_a_change_without_a_trace_just_after_a_file_was_given_gives_it_again,
-        [Twin("goes by the look of a file alone", gives_once(name_and_look), "hang")],
+        [Twin("goes by the look of a file alone", faults.gives_once(faults.name_and_look), "hang")],
     ),
     Proof(
         "FW-2",
@@ -203,7 +196,7 @@ LINUX = [
         [
             Twin(
                 "gives what has gone",
-                deaf_to(events.FileMovedEvent),
+                faults.deaf_to(events.FileMovedEvent),
                 "AssertionError: ['0', 'last']",
             )
         ],
@@ -216,7 +209,7 @@ EVERYWHERE = [
         [
             Twin(
                 "sets an event off the loop",
-                rings_in_the_thread(),
+                faults.rings_in_the_thread(),
                 "AssertionError: {'call_soon_threadsafe'}",
             )
         ],
@@ -276,7 +269,7 @@ def test_a_loop_that_was_closed_ends_the_threads(
 
 DEAF = Twin(
     "does not notice that its loop is closed",
-    ignores_a_closed_loop(),
+    faults.ignores_a_closed_loop(),
     "AssertionError: nobody told the threads",
 )
 

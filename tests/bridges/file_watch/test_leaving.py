@@ -332,6 +332,8 @@ def test_entering_may_be_cancelled(inbox: Path, monkeypatch: pytest.MonkeyPatch)
             go_on.wait(PATIENCE)
             super().start()
 
+    monkeypatch.setattr(file_watch, "Observer", Slow)
+
     async def main() -> None:
         before = set(threading.enumerate())
         watch = DirectoryWatch(inbox)
@@ -344,7 +346,6 @@ def test_entering_may_be_cancelled(inbox: Path, monkeypatch: pytest.MonkeyPatch)
         assert entering.cancelled()
         assert set(threading.enumerate()) == before
 
-    monkeypatch.setattr(file_watch, "Observer", Slow)
     asyncio.run(main())
 
 

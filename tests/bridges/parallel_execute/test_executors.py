@@ -214,6 +214,11 @@ def check_a_failure_during_submit_cancels_what_was_submitted(m: ModuleType) -> N
     assert told == [(1, 2)], "what was cancelled has not ended"
 
 
+GOES_ON = Twin(
+    "ignores fail_fast",
+    faults.ignores_fail_fast,
+    "AssertionError: == [LookupError, CancelledError]",
+)
 PROOFS = [
     Proof(
         "PE-8",
@@ -249,17 +254,7 @@ PROOFS = [
     ),
     Proof("PE-5", check_fail_fast_cancels_what_an_executor_has_not_begun),
     Proof("PE-5", check_fail_fast_wakes_the_caller_to_cancel),
-    Proof(
-        "PE-5",
-        check_a_failure_during_submit_cancels_what_was_submitted,
-        [
-            Twin(
-                "ignores fail_fast",
-                faults.ignores_fail_fast,
-                "AssertionError: == [LookupError, CancelledError]",
-            )
-        ],
-    ),
+    Proof("PE-5", check_a_failure_during_submit_cancels_what_was_submitted, [GOES_ON]),
     Proof("PE-6", check_a_failing_source_cancels_what_an_executor_has_not_begun),
 ]
 

@@ -98,21 +98,15 @@ def remembers(original: Call, coro: Any, timeout: float | None) -> Any:
     return remembered[0]
 
 
+NEW_LOOPS = edit("_run", "loops.take() or Context().run(_Loop)", "Context().run(_Loop)")
+NEW_THREADS = edit("_run_elsewhere", "_helpers.take() or _Helper()", "_Helper()")
 PROOFS = [
     Proof(
         "RS-7",
         check_growth,
         [
-            Twin(
-                "makes a loop for each call",
-                edit("_run", "loops.take() or Context().run(_Loop)", "Context().run(_Loop)"),
-                "AssertionError: descriptors grow",
-            ),
-            Twin(
-                "starts a thread for each call",
-                edit("_run_elsewhere", "_helpers.take() or _Helper()", "_Helper()"),
-                "AssertionError: threads grow",
-            ),
+            Twin("makes a loop for each call", NEW_LOOPS, "AssertionError: descriptors grow"),
+            Twin("starts a thread for each call", NEW_THREADS, "AssertionError: threads grow"),
         ],
     ),
     Proof(

@@ -397,6 +397,14 @@ PROOFS = [
     ),
 ]
 # How far a scan runs ahead only a look inside can set.
+MAKES_ROOM = "if self._full and len(self._pending) <= _AHEAD // 2"
+NO_ROOM_IF_EMPTY = f"""\
+if not self._pending:
+    ...
+{MAKES_ROOM}:
+    self._full = False
+    self._changed.notify()
+"""
 ROOM = [
     Proof(
         "FW-1",
@@ -420,25 +428,8 @@ ROOM = [
         [
             Twin(
                 "makes room only for who is given a file",
-                edit(
-                    "_Inbox.take",
-                    """\
-                    if self._full and len(self._pending) <= _AHEAD // 2:
-                        self._full = False
-                        self._changed.notify()
-                    if not self._pending:
-                        self._awake = False
-                        return None
-                    """,
-                    """\
-                    if not self._pending:
-                        self._awake = False
-                        return None
-                    if self._full and len(self._pending) <= _AHEAD // 2:
-                        self._full = False
-                        self._changed.notify()
-                    """,
-                ),
+                edit("_Inbox.take", MAKES_ROOM + ": ...", "pass")
+                + edit("_Inbox.take", "if not self._pending: ...", NO_ROOM_IF_EMPTY),
                 "deadlock",
             )
         ],
