@@ -14,6 +14,7 @@ from tests.buses.async_event_bus.helpers import (
     Gate,
     builds,
     event,
+    held_up,
     hold,
     payloads,
     running,
@@ -102,13 +103,7 @@ async def check_a_stop_before_the_first_step(m: ModuleType) -> None:
 
 async def check_a_stop_whose_time_is_over_in_the_turn_that_starts_a_call(m: ModuleType) -> None:
     """It returns that call with those that wait: its task was made, and had no step."""
-    gate = Gate()
-    bus = m.AsyncEventBus(1)
-    await bus.start()
-    bus.subscribe("topic", gate)
-    for payload in range(3):
-        await bus.publish(event(payload))
-    await turns()
+    bus, gate = await held_up(m)
     asyncio.get_running_loop().call_soon(gate.open)  # just before the time is over
     assert payloads(await bus.stop(0)) == [1, 2]
     assert gate.started == gate.ended == [0]

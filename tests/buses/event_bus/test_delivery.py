@@ -265,11 +265,10 @@ def check_handlers_are_compared_without_the_lock(m: ModuleType) -> None:
 request_id = contextvars.ContextVar("request_id", default="none")
 
 
-@PROOFS.prove(
-    "EB-9",
-    wrong(faults.SharedContext, "AssertionError: assert seen =="),
-    wrong(faults.EmptyContext, "AssertionError: assert seen =="),
-)
+SEEN = "AssertionError: assert seen =="
+
+
+@PROOFS.prove("EB-9", wrong(faults.SharedContext, SEEN), wrong(faults.EmptyContext, SEEN))
 def check_each_call_has_its_own_copy_of_the_publishers_context(m: ModuleType) -> None:
     with running(m, 1) as bus:
         seen: list[str] = []
