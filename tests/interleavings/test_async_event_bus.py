@@ -168,6 +168,14 @@ async def accepts_although_cancelled(publish: Any, bus: Any, event: Event, *time
         raise
 
 
+def prove_both(
+    schedules: Schedules, model: Callable[..., Any], argument: object, *, delays: int, **stop: Any
+) -> None:
+    """Explore the model of both builds."""
+    for module in builds().values():
+        schedules.prove(model(module, argument, **stop), delays=delays)
+
+
 def publishers_and_stop(
     module: ModuleType, cancel_after: int | None, **stop: Any
 ) -> Callable[[], Coroutine[Any, Any, None]]:
@@ -213,13 +221,17 @@ def publishers_and_stop(
     return model
 
 
+async def any_publishers_and_stop(m: ModuleType) -> None:
+    stop: dict[str, Any] = detangle.choice(STOPS)
+    await publishers_and_stop(m, detangle.choice([None, *range(10)]), **stop)()
+
+
 @pytest.mark.guarantee("AB-2")
 @pytest.mark.parametrize("stop", STOPS, ids=str)
 def test_publications_that_race_stop_are_accepted_or_refused(
     schedules: Schedules, stop: dict[str, Any]
 ) -> None:
-    for module in builds().values():
-        schedules.prove(publishers_and_stop(module, None, **stop), delays=2)
+    prove_both(schedules, publishers_and_stop, None, delays=2, **stop)
 
 
 @pytest.mark.guarantee("AB-8")
@@ -228,13 +240,7 @@ def test_publications_that_race_stop_are_accepted_or_refused(
 def test_a_cancelled_stop_loses_nothing(
     schedules: Schedules, stop: dict[str, Any], cancel_after: int
 ) -> None:
-    for module in builds().values():
-        schedules.prove(publishers_and_stop(module, cancel_after, **stop), delays=1)
-
-
-async def any_publishers_and_stop(m: ModuleType) -> None:
-    stop: dict[str, Any] = detangle.choice(STOPS)
-    await publishers_and_stop(m, detangle.choice([None, *range(10)]), **stop)()
+    prove_both(schedules, publishers_and_stop, cancel_after, delays=1, **stop)
 
 
 @twin(
@@ -291,8 +297,7 @@ def stops_inside_and_outside(
 def test_stops_inside_and_outside_of_a_handler_both_end(
     schedules: Schedules, stop: dict[str, Any], ordered: bool
 ) -> None:
-    for module in builds().values():
-        schedules.prove(stops_inside_and_outside(module, ordered, **stop), delays=2)
+    prove_both(schedules, stops_inside_and_outside, ordered, delays=2, **stop)
 
 
 async def any_stops(m: ModuleType) -> None:

@@ -21,17 +21,10 @@ from tests.kit.fakes import turns
 from tests.kit.proofs import Proof, each_proof, each_twin
 from tests.kit.twins import Twin, build, edit
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.helpers import (
-    COMPONENT,
-    MEMORY,
-    Check,
-    Pauses,
-    PlainWatch,
-    drop,
-    files,
-    on_plain_watch,
-    unfinished,
-)
+from tests.queues.async_pending_queue.disk import drop, files, unfinished
+from tests.queues.async_pending_queue.helpers import COMPONENT, MEMORY
+from tests.queues.async_pending_queue.uploads import Pauses
+from tests.queues.async_pending_queue.watch import Check, PlainWatch, on_plain_watch
 
 
 @contextlib.contextmanager
@@ -232,7 +225,7 @@ OVERLOOKS = Twin(
 )
 ONE_MORE = Twin(
     "uploads one too many",
-    faults.given(max_concurrency=lambda most: most + 1),
+    faults.one_more("max_concurrency"),
     "AssertionError: more uploads than slots",
 )
 NOT_WOKEN = Twin(

@@ -291,8 +291,6 @@ STRANDS = hangs("strands those who joined a failure", faults.strands_who_joined_
 STORES = says("stores an outdated load", faults.stores_whatever_has_happened, "the load undid it")
 DELETES = says("deletes only what is there", faults.deletes_only_what_is_there, "came back")
 CLEARS = says("clears only what is there", faults.deletes_one_by_one, "an old value came back")
-LATER = Twin("sets in a later step", faults.sets_later, "NotLinearizable")
-SUSPENDS = says("suspends in get", faults.suspends_in_get, "an addition was lost")
 CANCELLATION = [
     says("lets all await one task", faults.all_await_one_task, CANCELLED),
     says("ends a load with its first caller", faults.ends_with_the_first_caller, CANCELLED),
@@ -310,6 +308,8 @@ LEAVING = [
     says("cancels all loads", faults.cancels_all_loads, CANCELLED),
     says("never ends the clean-up", faults.never_ends_the_clean_up, "the clean-up goes on"),
 ]
+LATER = [Twin("sets in a later step", faults.sets_later, "NotLinearizable")]
+SUSPENDING = [says("suspends in get", faults.suspends_in_get, "an addition was lost")]
 PICTURE = "Who awaits the task itself takes it along when cancelled"
 PROOFS = [
     Proof("AC-2", cancellation, CANCELLATION, preemptions=5),
@@ -320,8 +320,18 @@ PROOFS = [
     Proof("AC-1", a_clear_during_the_load, [CLEARS], preemptions=3),
     Proof("AC-2", loads_that_wait_for_each_other, CIRCLES, preemptions=2),
     Proof("AC-4", leaving, LEAVING, preemptions=3),
-    Proof("AC-1", history, [LATER], preemptions=3),
-    Proof("AC-3", a_get_and_a_set_without_another_await, [SUSPENDS], preemptions=4),
+    Proof(
+        "AC-1",
+        history,
+        LATER,
+        preemptions=3,
+    ),
+    Proof(
+        "AC-3",
+        a_get_and_a_set_without_another_await,
+        SUSPENDING,
+        preemptions=4,
+    ),
 ]
 DRAWN = [
     Proof("AC-2", cancellation_of_five),

@@ -20,7 +20,7 @@ from tests.buses.event_bus.helpers import Check, Proofs
 from tests.kit.explore import Interleavings
 from tests.kit.primitives import silent, unlocked
 from tests.kit.profile import budget
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, caught, each_proof, explored
 from tests.kit.twins import Twin
 
 interleave_test = pytest.importorskip("interleave_test", reason="needs Python >= 3.12")
@@ -567,9 +567,7 @@ def check_publishers_subscribers_and_stop_at_once(m: ModuleType) -> None:
             assert handled == own[: len(handled)]
 
 
-@each_proof(EXPLORED)
-def test_it_holds_in_each_schedule(proof: Proof, interleavings: Interleavings) -> None:
-    proof.explore(event_bus, interleavings)
+test_it_holds_in_each_schedule = explored(EXPLORED, event_bus)
 
 
 @each_proof(DRAWN)
@@ -577,6 +575,4 @@ def test_it_holds_in_many_schedules(proof: Proof, interleavings: Interleavings) 
     interleavings.sample(lambda: proof.check(event_bus), schedules=400)
 
 
-@each_twin(EXPLORED + DRAWN)
-def test_its_twin_is_caught(proof: Proof, twin: Twin, interleavings: Interleavings) -> None:
-    proof.catch(twin, "buses/event_bus", interleavings)
+test_its_twin_is_caught = caught(EXPLORED + DRAWN, "buses/event_bus")

@@ -14,7 +14,7 @@ import pytest
 from reference_impl.queues import memory_queue
 from tests.kit.explore import Interleavings
 from tests.kit.primitives import rebind, silent, unlocked, wakes_one
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, caught, explored
 from tests.kit.twins import Twin, patch
 from tests.queues.memory_queue.faults import believes_the_last
 
@@ -340,6 +340,9 @@ def impatient(m: ModuleType) -> None:
     rebind(m, Condition=condition)
 
 
+STALE = 'AssertionError: == ["None", "StaleItemError"]'
+LISTS = without_lock("list_by_status", 'AssertionError: in (["a", "b"], ["b"])')
+FULL = 'AssertionError: outcomes.count("QueueFull") == 1'
 PROOFS = [
     Proof("MQ-2", two_claims, [without_lock("get_next", 'AssertionError: == ["a", "b"]')]),
     Proof(
@@ -348,22 +351,9 @@ PROOFS = [
         [without_lock("get_next", "AssertionError: is not None for item in items) == 1")],
         diagram="Without the lock, two workers claim one item",
     ),
-    Proof(
-        "MQ-5",
-        two_updates_of_one_version,
-        [without_lock("update", 'AssertionError: == ["None", "StaleItemError"]')],
-    ),
-    Proof(
-        "MQ-6",
-        a_list_while_an_item_goes,
-        [without_lock("list_by_status", 'AssertionError: in (["a", "b"], ["b"])')],
-        granularity="opcode",
-    ),
-    Proof(
-        "MQ-7",
-        two_adds_to_the_last_place,
-        [without_lock("add", 'AssertionError: outcomes.count("QueueFull") == 1')],
-    ),
+    Proof("MQ-5", two_updates_of_one_version, [without_lock("update", STALE)]),
+    Proof("MQ-6", a_list_while_an_item_goes, [LISTS], granularity="opcode"),
+    Proof("MQ-7", two_adds_to_the_last_place, [without_lock("add", FULL)]),
     Proof(
         "MQ-8",
         a_waiter_and_an_add,
@@ -446,17 +436,8 @@ PROOFS = [
     ),
 ]
 
-
-@each_proof(PROOFS)
-def test_every_schedule(proof: Proof, interleavings: Interleavings) -> None:
-    proof.explore(memory_queue, interleavings)
-
-
-@each_twin(PROOFS)
-def test_the_search_catches_a_broken_twin(
-    proof: Proof, twin: Twin, interleavings: Interleavings
-) -> None:
-    proof.catch(twin, "queues/memory_queue", interleavings)
+test_every_schedule = explored(PROOFS, memory_queue)
+test_the_search_catches_a_broken_twin = caught(PROOFS, "queues/memory_queue")
 
 
 @pytest.mark.guarantee("MQ-1")

@@ -8,6 +8,7 @@ there is a model of one, a thread for each call.
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
+from functools import partial
 from threading import get_ident
 from types import ModuleType
 from typing import Any
@@ -16,11 +17,10 @@ import pytest
 
 from reference_impl.bridges import parallel_execute
 from tests.bridges.parallel_execute import faults
-from tests.bridges.parallel_execute.helpers import clocked, outcomes, rebound
-from tests.kit.explore import Interleavings
-from tests.kit.primitives import rebind, silent, unlocked
+from tests.bridges.parallel_execute.helpers import clocked, outcomes
+from tests.kit.primitives import rebind, rebound, silent, unlocked
 from tests.kit.profile import budget
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, caught, explored
 from tests.kit.twins import Fault, Twin, patch
 
 interleave_test = pytest.importorskip("interleave_test", reason="needs Python >= 3.12")
@@ -323,126 +323,47 @@ def never_wakes_all(m: ModuleType) -> None:
     rebind(m, Condition=condition)
 
 
+by_line = partial(Proof, granularity="line")
+LOCKLESS = Twin(
+    "locks nothing", unlocked(), ("deadlock", "IndexError", "KeyError", "AssertionError: == [0, ")
+)
+ONE_WAKE_UP = Twin("wakes the first worker only", wakes_workers(1), "deadlock")
+NO_WAKE_UP = Twin("wakes no worker", wakes_workers(0), "deadlock")
+ONE_WORKER = Twin("has one worker", faults.has_one_worker, "deadlock")
+CANCELS = Twin("cancels what runs", faults.cancels_what_runs, "AssertionError: came == (own if")
+GOES_ON = Twin("ignores fail_fast", faults.ignores_fail_fast, "AssertionError: noted == []")
+LATE = Twin(
+    "lets late results in", faults.lets_late_results_in, "AssertionError: results == before"
+)
+WAITS = Twin("waits for stuck operations", faults.waits_for_all_operations, "deadlock")
+SILENT = Twin("wakes nobody", silent(), "deadlock")
+GREEDY = Twin(
+    "draws all keys at once",
+    faults.draws_all_at_once,
+    "AssertionError: len(drawn) - len(ended) <= 2",
+)
+SLEEPS_ON = Twin("lets idle workers sleep on", patch(never_wakes_all), "deadlock")
+KEEPS_EXITS = Twin(
+    "keeps an exit to itself", faults.keeps_exits_to_itself, "Failed: DID NOT RAISE SystemExit"
+)
+TELLS_LATE = Twin("tells of progress at the end", faults.tells_of_progress_at_the_end, "deadlock")
+WITHOUT_LOCK = "Without the lock, a worker goes to sleep just after the last wake-up"
+CANCELLED = "An operation that runs at the first failure is reported as cancelled"
+CHANGED = "An operation ends after the deadline, and its result changes the list"
 PROOFS = [
-    Proof(
-        "PE-1",
-        keys_are_pulled,
-        [
-            Twin(
-                "locks nothing",
-                unlocked(),
-                ("deadlock", "IndexError", "KeyError", "AssertionError: == [0, "),
-            )
-        ],
-        granularity="line",
-        diagram="Without the lock, a worker goes to sleep just after the last wake-up",
-    ),
-    Proof(
-        "PE-3",
-        sleepers_are_woken,
-        [
-            Twin("wakes the first worker only", wakes_workers(1), "deadlock"),
-            Twin("wakes no worker", wakes_workers(0), "deadlock"),
-        ],
-        granularity="line",
-    ),
-    Proof(
-        "PE-3",
-        a_sleeper_and_a_new_worker,
-        [Twin("has one worker", faults.has_one_worker, "deadlock")],
-        granularity="line",
-    ),
-    Proof(
-        "PE-5",
-        first_failure_and_the_others,
-        [Twin("cancels what runs", faults.cancels_what_runs, "AssertionError: came == (own if")],
-        granularity="line",
-        diagram="An operation that runs at the first failure is reported as cancelled",
-    ),
-    Proof(
-        "PE-5",
-        failure_and_pool,
-        [Twin("cancels what runs", faults.cancels_what_runs, "AssertionError: came == (own if")],
-        granularity="line",
-    ),
-    Proof(
-        "PE-5",
-        nothing_starts_after_a_failure,
-        [Twin("ignores fail_fast", faults.ignores_fail_fast, "AssertionError: noted == []")],
-    ),
-    Proof(
-        "PE-4",
-        deadline_and_completion,
-        [
-            Twin(
-                "lets late results in",
-                faults.lets_late_results_in,
-                "AssertionError: results == before",
-            )
-        ],
-        granularity="line",
-        diagram="An operation ends after the deadline, and its result changes the list",
-    ),
-    Proof(
-        "PE-4",
-        deadline_and_pool,
-        [
-            Twin(
-                "lets late results in",
-                faults.lets_late_results_in,
-                "AssertionError: results == before",
-            )
-        ],
-        granularity="line",
-    ),
-    Proof(
-        "PE-4",
-        a_stuck_operation_and_the_deadline,
-        [Twin("waits for stuck operations", faults.waits_for_all_operations, "deadlock")],
-        granularity="line",
-    ),
-    Proof(
-        "PE-3",
-        a_full_window,
-        [
-            Twin("wakes nobody", silent(), "deadlock"),
-            Twin(
-                "draws all keys at once",
-                faults.draws_all_at_once,
-                "AssertionError: len(drawn) - len(ended) <= 2",
-            ),
-        ],
-        granularity="line",
-    ),
-    Proof(
-        "PE-6",
-        an_exit_among_others,
-        [
-            Twin("lets idle workers sleep on", patch(never_wakes_all), "deadlock"),
-            Twin(
-                "keeps an exit to itself",
-                faults.keeps_exits_to_itself,
-                "Failed: DID NOT RAISE SystemExit",
-            ),
-        ],
-        granularity="line",
-    ),
-    Proof(
-        "PE-6",
-        progress_and_a_waiting_operation,
-        [Twin("tells of progress at the end", faults.tells_of_progress_at_the_end, "deadlock")],
-        granularity="line",
-    ),
+    by_line("PE-1", keys_are_pulled, [LOCKLESS], diagram=WITHOUT_LOCK),
+    by_line("PE-3", sleepers_are_woken, [ONE_WAKE_UP, NO_WAKE_UP]),
+    by_line("PE-3", a_sleeper_and_a_new_worker, [ONE_WORKER]),
+    by_line("PE-5", first_failure_and_the_others, [CANCELS], diagram=CANCELLED),
+    by_line("PE-5", failure_and_pool, [CANCELS]),
+    Proof("PE-5", nothing_starts_after_a_failure, [GOES_ON]),
+    by_line("PE-4", deadline_and_completion, [LATE], diagram=CHANGED),
+    by_line("PE-4", deadline_and_pool, [LATE]),
+    by_line("PE-4", a_stuck_operation_and_the_deadline, [WAITS]),
+    by_line("PE-3", a_full_window, [SILENT, GREEDY]),
+    by_line("PE-6", an_exit_among_others, [SLEEPS_ON, KEEPS_EXITS]),
+    by_line("PE-6", progress_and_a_waiting_operation, [TELLS_LATE]),
 ]
 
-
-@each_proof(PROOFS)
-def test_every_schedule(proof: Proof, interleavings: Interleavings) -> None:
-    proof.explore(parallel_execute, interleavings)
-
-
-@each_twin(PROOFS)
-def test_the_search_catches_a_broken_twin(
-    proof: Proof, twin: Twin, interleavings: Interleavings
-) -> None:
-    proof.catch(twin, "bridges/parallel_execute", interleavings)
+test_every_schedule = explored(PROOFS, parallel_execute)
+test_the_search_catches_a_broken_twin = caught(PROOFS, "bridges/parallel_execute")

@@ -21,24 +21,15 @@ import pytest
 from reference_impl.bridges import run_sync as component
 from tests.bridges.run_sync import inside
 from tests.bridges.run_sync.faults import FILE, around, seeing
-from tests.bridges.run_sync.helpers import each_twin_of, hasty
+from tests.bridges.run_sync.helpers import hasty
 from tests.kit.explore import Interleavings, Schedules
+from tests.kit.fakes import Pause
 from tests.kit.primitives import unlocked
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_proof, each_twin, each_twin_of
 from tests.kit.twins import Twin, build, edit
 
 interleave_test = pytest.importorskip("interleave_test")
 spawn: Callable[..., Any] = interleave_test.spawn
-
-
-class Pause:
-    """`await Pause()` lets a cancellation come; `forever` waits for it."""
-
-    def __init__(self, *, forever: bool = False) -> None:
-        self.forever = forever
-
-    def __await__(self) -> Generator["Pause", None, None]:
-        yield self
 
 
 class ModelLoop:
@@ -275,6 +266,9 @@ HANDS_OUT_BUSY_THREADS = Twin(
 FORGETS_THE_EXIT = edit(
     "_Shelf.put", "self._closed or len(self._things) >= _KEPT", "len(self._things) >= _KEPT"
 )
+LEAVES = edit("_Helper.do", "waiting = job.interrupt()", "waiting = False")
+CANCELS_NOTHING = edit("_Job.interrupt", "self._cancel()", "pass")
+BEGINS_IT = edit("_Job._begin", "self._given_up", "False")
 PROOFS = [
     Proof("RS-1", two_callers, [HANDS_OUT_BUSY_THREADS], granularity="line"),
     Proof(
@@ -308,19 +302,11 @@ PROOFS = [
         [
             Twin(
                 "leaves at the interrupt at once",
-                edit("_Helper.do", "waiting = job.interrupt()", "waiting = False"),
+                LEAVES,
                 ("deadlock", "AssertionError: left running", "AssertionError: had left"),
             ),
-            Twin(
-                "waits at an interrupt, and cancels nothing",
-                edit("_Job.interrupt", "self._cancel()", "pass"),
-                "deadlock",
-            ),
-            Twin(
-                "begins a coroutine that has been given up",
-                edit("_Job._begin", "self._given_up", "False"),
-                "deadlock",
-            ),
+            Twin("waits at an interrupt, and cancels nothing", CANCELS_NOTHING, "deadlock"),
+            Twin("begins a coroutine that has been given up", BEGINS_IT, "deadlock"),
         ],
         granularity="line",
     ),

@@ -15,9 +15,8 @@ from tests.caches.ttl_cache import faults
 from tests.caches.ttl_cache.faults import wrapped
 from tests.caches.ttl_cache.helpers import proves
 from tests.interleavings.test_ttl_cache import together
-from tests.kit.explore import Interleavings
 from tests.kit.primitives import unlocked
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, caught, explored
 from tests.kit.twins import Twin
 
 pytest.importorskip("interleave_test", reason="needs Python >= 3.12")
@@ -268,12 +267,5 @@ PROOFS = [
     ),
 ]
 
-
-@each_proof(PROOFS)
-def test_every_schedule(proof: Proof, interleavings: Interleavings) -> None:
-    proof.explore(sharded_cache, interleavings)
-
-
-@each_twin(PROOFS)
-def test_a_schedule_catches(proof: Proof, twin: Twin, interleavings: Interleavings) -> None:
-    proof.catch(twin, COMPONENT, interleavings)
+test_every_schedule = explored(PROOFS, sharded_cache)
+test_a_schedule_catches = caught(PROOFS, COMPONENT)

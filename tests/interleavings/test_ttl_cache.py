@@ -15,7 +15,7 @@ from tests.caches.ttl_cache.helpers import proves
 from tests.kit.explore import Interleavings
 from tests.kit.primitives import silent, unlocked
 from tests.kit.profile import budget
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, caught, explored
 from tests.kit.twins import Twin, edit
 
 interleave_test = pytest.importorskip("interleave_test", reason="needs Python >= 3.12")
@@ -342,15 +342,8 @@ PROOFS = [
     ),
 ]
 
-
-@each_proof(PROOFS)
-def test_every_schedule(proof: Proof, interleavings: Interleavings) -> None:
-    proof.explore(ttl_cache, interleavings)
-
-
-@each_twin(PROOFS)
-def test_a_schedule_catches(proof: Proof, twin: Twin, interleavings: Interleavings) -> None:
-    proof.catch(twin, COMPONENT, interleavings)
+test_every_schedule = explored(PROOFS, ttl_cache)
+test_a_schedule_catches = caught(PROOFS, COMPONENT)
 
 
 def check_three_loads_in_a_circle_end(m: ModuleType) -> None:

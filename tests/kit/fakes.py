@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -90,6 +90,16 @@ class Beside(threading.Thread):
         if self._error is not None:
             raise self._error
         return self._value
+
+
+class Pause:
+    """`await Pause()` lets a loop of a model make a turn; `forever` waits to be cancelled."""
+
+    def __init__(self, *, forever: bool = False) -> None:
+        self.forever = forever
+
+    def __await__(self) -> Generator["Pause", None, None]:
+        yield self
 
 
 async def turns(number: int = 20) -> None:

@@ -57,6 +57,16 @@ def rebind(
     return undo
 
 
+@contextmanager
+def rebound(module: ModuleType, **names: Any) -> Iterator[None]:
+    """The module has these in the place of threading's within the block."""
+    undo = rebind(module, **names)
+    try:
+        yield
+    finally:
+        undo()
+
+
 def primitive(module: ModuleType, name: str) -> Any:
     """What the module makes under this name of threading: the real thing, or a stand-in."""
     for value in vars(module).values():
@@ -207,33 +217,41 @@ def unlocked(*methods: str) -> Fault:
     return fault
 
 
-class _Notifies:
+class Over:
+    """Stands over a primitive, which does what is not done here."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __enter__(self) -> Any:
+        return self.inner.__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        return self.inner.__exit__(*error)
+
+
+class _Notifies(Over):
     """A condition or event whose wake-ups go astray while `is_off()`."""
 
     def __init__(self, inner: Any, is_off: Callable[[], bool], most: int) -> None:
-        self._inner, self._is_off, self._most = inner, is_off, most
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def __enter__(self) -> Any:
-        return self._inner.__enter__()
-
-    def __exit__(self, *error: Any) -> Any:
-        return self._inner.__exit__(*error)
+        super().__init__(inner)
+        self._is_off, self._most = is_off, most
 
     def notify(self, n: int = 1) -> None:
-        self._inner.notify(min(n, self._most) if self._is_off() else n)
+        self.inner.notify(min(n, self._most) if self._is_off() else n)
 
     def notify_all(self) -> None:
         if self._is_off():
-            self._inner.notify(self._most)
+            self.inner.notify(self._most)
         else:
-            self._inner.notify_all()
+            self.inner.notify_all()
 
     def set(self) -> None:
         if self._most or not self._is_off():
-            self._inner.set()
+            self.inner.set()
 
 
 def _astray(most: int, methods: tuple[str, ...]) -> Fault:

@@ -4,10 +4,10 @@ Every guarantee has its checks in both. What is small is exhausted in both; what
 searched by line instead of by opcode, or with fewer examples, kills or drawn schedules.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 T = TypeVar("T")
 PROFILES = ("quick", "full")
@@ -22,6 +22,12 @@ def name() -> str:
 def budget(quick: T, full: T) -> T:
     """The one that this run can afford. Test modules may ask on import."""
     return full if _current == "full" else quick
+
+
+def same_each_time(examples: int, **others: Any) -> settings:
+    """How Hypothesis looks for a twin's fault: on the same examples in each run."""
+    others |= {"phases": [Phase.generate], "derandomize": True, "database": None}
+    return settings(max_examples=examples, **others)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

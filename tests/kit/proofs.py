@@ -45,7 +45,7 @@ class Proof:
         """Every schedule of the check on the component."""
         interleavings.prove(lambda: self.check(module), **self.search)
 
-    def catch(self, twin: Twin, component: str, interleavings: Interleavings) -> None:
+    def catch(self, twin: Twin, component: ModuleType | str, interleavings: Interleavings) -> None:
         """The same search finds the twin's fault."""
         broken = build(component, twin.fault)
         diagram = self.diagram if twin is self.twins[0] else None
@@ -55,7 +55,7 @@ class Proof:
         """The check, run once, holds."""
         _run(self.check(module, *arguments))
 
-    def must_fail(self, twin: Twin, component: str, *arguments: Any) -> None:
+    def must_fail(self, twin: Twin, component: ModuleType | str, *arguments: Any) -> None:
         """The check, run once on the twin, fails as the twin says."""
         broken = build(component, twin.fault)
         bounded = _bounded if twin.fails == "hang" else _run
@@ -119,3 +119,63 @@ def each_twin(proofs: Iterable[Proof]) -> pytest.MarkDecorator:
             for twin in proof.twins
         ],
     )
+
+
+def each_twin_of(guarantee: str, *twins: Twin) -> pytest.MarkDecorator:
+    """Give the test each `twin` in turn: for checks that are in no table."""
+    return pytest.mark.parametrize(
+        "twin",
+        [
+            pytest.param(
+                twin,
+                id=twin.name,
+                marks=pytest.mark.twin(guarantee, fault=twin.name, fails=twin.ends),
+            )
+            for twin in twins
+        ],
+    )
+
+
+Test = Callable[..., None]
+
+
+def holding(proofs: Iterable[Proof], module: ModuleType, *given: str) -> Test:
+    """A test, to be named in the file, that each proof holds; its check is `given` fixtures."""
+
+    @pytest.mark.usefixtures("request", *given)
+    @each_proof(proofs)
+    def holds(proof: Proof, request: pytest.FixtureRequest) -> None:
+        proof.hold(module, *map(request.getfixturevalue, given))
+
+    return holds
+
+
+def failing(proofs: Iterable[Proof], component: ModuleType | str, *given: str) -> Test:
+    """The same for the twins: each proof fails for each of its own."""
+
+    @pytest.mark.usefixtures("request", *given)
+    @each_twin(proofs)
+    def fails(proof: Proof, twin: Twin, request: pytest.FixtureRequest) -> None:
+        proof.must_fail(twin, component, *map(request.getfixturevalue, given))
+
+    return fails
+
+
+def explored(proofs: Iterable[Proof], module: ModuleType) -> Test:
+    """A test, to be named in the file, that each proof holds in every schedule of its threads."""
+
+    @each_proof(proofs)
+    def holds(proof: Proof, interleavings: Interleavings) -> None:
+        proof.explore(module, interleavings)
+
+    return holds
+
+
+def caught(proofs: Iterable[Proof], component: ModuleType | str) -> Test:
+    """The same for the twins: the search finds the fault of each."""
+
+    @each_twin(proofs)
+    def fails(proof: Proof, twin: Twin, interleavings: Interleavings) -> None:
+        proof.catch(twin, component, interleavings)
+
+    return fails

@@ -263,6 +263,19 @@ STARTS_AGAIN = override("AsyncRunner.start", starts_again)
 IS_NOWHERE = patch(forgets_places)
 
 
+class BareLoop:
+    """What a runner asks of its loop and a model has no need of."""
+
+    def set_default_executor(self, executor: object) -> None:
+        pass
+
+    async def shutdown_asyncgens(self) -> None:
+        pass
+
+    async def shutdown_default_executor(self) -> None:
+        pass
+
+
 def of_a_twin(test: Test) -> Test:
     """A twin may leave coroutines, loops and threads behind, and these may complain."""
     for warning in (

@@ -40,7 +40,7 @@ from tests.bridges.async_runner.helpers import (
 )
 from tests.kit.fakes import PATIENCE
 from tests.kit.profile import budget
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_twin, holding
 from tests.kit.twins import Twin, build, must_fail
 
 ERRORS: list[type[BaseException]] = [ValueError, TimeoutError, SystemExit, KeyboardInterrupt]
@@ -223,10 +223,7 @@ PROOFS = [
     )
 ]
 
-
-@each_proof(PROOFS)
-def test_the_runner_behaves_like_its_model(proof: Proof) -> None:
-    proof.hold(async_runner)
+test_the_runner_behaves_like_its_model = holding(PROOFS, async_runner)
 
 
 @each_twin(PROOFS)

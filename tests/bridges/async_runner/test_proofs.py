@@ -3,7 +3,7 @@
 from reference_impl.bridges import async_runner
 from tests.bridges.async_runner import test_calls, test_cleaning_up, test_close, test_futures
 from tests.bridges.async_runner.helpers import must_fail, of_a_twin
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_twin, holding
 from tests.kit.twins import Twin
 
 PROOFS = [
@@ -13,10 +13,7 @@ PROOFS = [
     *test_calls.PROOFS,
 ]
 
-
-@each_proof(PROOFS)
-def test_it_holds(proof: Proof) -> None:
-    proof.hold(async_runner)
+test_it_holds = holding(PROOFS, async_runner)
 
 
 @each_twin(PROOFS)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from tests.bridges.file_watch.helpers import Event, Observers, Pass
+from tests.bridges.file_watch.spying import Event, Observers, Pass
 from tests.kit.primitives import silent
 from tests.kit.twins import Fault, override, patch
 

@@ -15,28 +15,11 @@ import pytest
 from watchdog import events
 
 from reference_impl.bridges import file_watch
-from tests.bridges.file_watch.faults import (
-    deaf_to,
-    gives_once,
-    gives_twice,
-    ignores_a_closed_loop,
-    name_and_look,
-    rings_for_each_event,
-    rings_in_the_thread,
-    sees_files,
-)
-from tests.bridges.file_watch.helpers import (
-    COMPONENT,
-    Spy,
-    age,
-    entered,
-    linux,
-    posix,
-    quiet,
-    spying,
-)
+from tests.bridges.file_watch import faults
+from tests.bridges.file_watch.helpers import COMPONENT, age, linux, posix
+from tests.bridges.file_watch.spying import Spy, entered, quiet, spying
 from tests.kit.fakes import PATIENCE, until
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin, build, must_fail
 
 pytestmark = posix
@@ -181,10 +164,10 @@ LINUX = [
         [
             Twin(
                 "wakes the loop for each file",
-                rings_for_each_event(),
+                faults.rings_for_each_event(),
                 "AssertionError: too many wake-ups",
             ),
-            Twin("gives each file twice", gives_twice(), "AssertionError: spy.names(199)"),
+            Twin("gives each file twice", faults.gives_twice(), "AssertionError: spy.names(199)"),
         ],
     ),
     Proof(
@@ -193,17 +176,19 @@ LINUX = [
         [
             Twin(
                 "takes each look for that of a new file",
-                sees_files(lambda _: {"st_mtime_ns": next(serial)}),
+                faults.sees_files(lambda _: {"st_mtime_ns": next(serial)}),
                 "AssertionError: == sentinel",
             ),
-            Twin("goes by names alone", gives_once(lambda path: path), "hang"),
-            Twin("overlooks the time", sees_files(lambda _: {"st_mtime_ns": 10**18}), "hang"),
+            Twin("goes by names alone", faults.gives_once(lambda path: path), "hang"),
+            Twin(
+                "overlooks the time", faults.sees_files(lambda _: {"st_mtime_ns": 10**18}), "hang"
+            ),
         ],
     ),
     Proof(
         "FW-2",
         check_a_change_without_a_trace_just_after_a_file_was_given_gives_it_again,
-        [Twin("goes by the look of a file alone", gives_once(name_and_look), "hang")],
+        [Twin("goes by the look of a file alone", faults.gives_once(faults.name_and_look), "hang")],
     ),
     Proof(
         "FW-2",
@@ -211,7 +196,7 @@ LINUX = [
         [
             Twin(
                 "gives what has gone",
-                deaf_to(events.FileMovedEvent),
+                faults.deaf_to(events.FileMovedEvent),
                 "AssertionError: ['0', 'last']",
             )
         ],
@@ -224,34 +209,17 @@ EVERYWHERE = [
         [
             Twin(
                 "sets an event off the loop",
-                rings_in_the_thread(),
+                faults.rings_in_the_thread(),
                 "AssertionError: {'call_soon_threadsafe'}",
             )
         ],
     )
 ]
 
-
-@linux
-@each_proof(LINUX)
-def test_bursts_and_repetitions(proof: Proof, inbox: Path) -> None:
-    proof.hold(file_watch, inbox)
-
-
-@linux
-@each_twin(LINUX)
-def test_a_wake_up_or_a_file_too_many_is_noticed(proof: Proof, twin: Twin, inbox: Path) -> None:
-    proof.must_fail(twin, COMPONENT, inbox)
-
-
-@each_proof(EVERYWHERE)
-def test_the_loop_is_left_to_itself(proof: Proof, inbox: Path) -> None:
-    proof.hold(file_watch, inbox)
-
-
-@each_twin(EVERYWHERE)
-def test_a_touch_from_another_thread_is_noticed(proof: Proof, twin: Twin, inbox: Path) -> None:
-    proof.must_fail(twin, COMPONENT, inbox)
+test_bursts_and_repetitions = linux(holding(LINUX, file_watch, "inbox"))
+test_a_wake_up_or_a_file_too_many_is_noticed = linux(failing(LINUX, file_watch, "inbox"))
+test_the_loop_is_left_to_itself = holding(EVERYWHERE, file_watch, "inbox")
+test_a_touch_from_another_thread_is_noticed = failing(EVERYWHERE, file_watch, "inbox")
 
 
 # A loop that is closed under it.
@@ -301,7 +269,7 @@ def test_a_loop_that_was_closed_ends_the_threads(
 
 DEAF = Twin(
     "does not notice that its loop is closed",
-    ignores_a_closed_loop(),
+    faults.ignores_a_closed_loop(),
     "AssertionError: nobody told the threads",
 )
 

@@ -29,21 +29,11 @@ from tests.bridges.file_watch.faults import (
     shadowed,
     stale_listing,
 )
-from tests.bridges.file_watch.helpers import (
-    COMPONENT,
-    Event,
-    Looks,
-    Pass,
-    age,
-    entered,
-    linux,
-    logged,
-    quiet,
-    twice,
-)
+from tests.bridges.file_watch.helpers import Looks, age, linux, logged, twice
+from tests.bridges.file_watch.spying import Event, Pass, entered, quiet
 from tests.kit.fakes import until
 from tests.kit.primitives import silent
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_proof, failing
 from tests.kit.twins import Twin, patch
 
 pytestmark = linux
@@ -352,10 +342,7 @@ def test_every_file_is_given(proof: Proof, inbox: Path, caplog: pytest.LogCaptur
     assert not logged(caplog), "the rescan after a fault would hide it"
 
 
-@twice
-@each_twin(PROOFS)
-def test_a_file_that_is_not_given_is_noticed(proof: Proof, twin: Twin, inbox: Path) -> None:
-    proof.must_fail(twin, COMPONENT, inbox)
+test_a_file_that_is_not_given_is_noticed = twice(failing(PROOFS, file_watch, "inbox"))
 
 
 # More of what is given, and what is not.

@@ -18,9 +18,10 @@ from tests.bridges.file_watch.faults import (
     leaves_and_blocks_the_loop,
     leaves_without_waiting,
 )
-from tests.bridges.file_watch.helpers import COMPONENT, Ear, entered, linux, posix, quiet
+from tests.bridges.file_watch.helpers import Ear, linux, posix
+from tests.bridges.file_watch.spying import entered, quiet
 from tests.kit.fakes import PATIENCE
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin
 
 pytestmark = posix
@@ -132,11 +133,7 @@ EVERYWHERE = [
     )
 ]
 
-
-@linux
-@each_proof(LINUX)
-def test_nothing_is_left(proof: Proof, inbox: Path) -> None:
-    proof.hold(file_watch, inbox)
+test_nothing_is_left = linux(holding(LINUX, file_watch, "inbox"))
 
 
 @pytest.fixture
@@ -149,21 +146,10 @@ def _sweep() -> Iterator[None]:
         thread.join()
 
 
-@linux
-@pytest.mark.usefixtures("_sweep")
-@each_twin(LINUX)
-def test_what_is_left_is_noticed(proof: Proof, twin: Twin, inbox: Path) -> None:
-    proof.must_fail(twin, COMPONENT, inbox)
-
-
-@each_proof(EVERYWHERE)
-def test_the_loop_goes_on(proof: Proof, inbox: Path) -> None:
-    proof.hold(file_watch, inbox)
-
-
-@each_twin(EVERYWHERE)
-def test_a_loop_that_stands_still_is_noticed(proof: Proof, twin: Twin, inbox: Path) -> None:
-    proof.must_fail(twin, COMPONENT, inbox)
+swept = pytest.mark.usefixtures("_sweep")
+test_what_is_left_is_noticed = linux(swept(failing(LINUX, file_watch, "inbox")))
+test_the_loop_goes_on = holding(EVERYWHERE, file_watch, "inbox")
+test_a_loop_that_stands_still_is_noticed = failing(EVERYWHERE, file_watch, "inbox")
 
 
 @pytest.mark.guarantee("FW-5")
@@ -346,6 +332,8 @@ def test_entering_may_be_cancelled(inbox: Path, monkeypatch: pytest.MonkeyPatch)
             go_on.wait(PATIENCE)
             super().start()
 
+    monkeypatch.setattr(file_watch, "Observer", Slow)
+
     async def main() -> None:
         before = set(threading.enumerate())
         watch = DirectoryWatch(inbox)
@@ -358,7 +346,6 @@ def test_entering_may_be_cancelled(inbox: Path, monkeypatch: pytest.MonkeyPatch)
         assert entering.cancelled()
         assert set(threading.enumerate()) == before
 
-    monkeypatch.setattr(file_watch, "Observer", Slow)
     asyncio.run(main())
 
 

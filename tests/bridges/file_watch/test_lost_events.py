@@ -16,19 +16,10 @@ from watchdog.utils import delayed_queue
 
 from reference_impl.bridges import file_watch
 from tests.bridges.file_watch.faults import gives_once, hears, made_with, name_and_look
-from tests.bridges.file_watch.helpers import (
-    COMPONENT,
-    Event,
-    Looks,
-    Pass,
-    age,
-    entered,
-    linux,
-    logged,
-    quiet,
-)
+from tests.bridges.file_watch.helpers import Looks, age, linux, logged
+from tests.bridges.file_watch.spying import Event, Pass, entered, quiet
 from tests.kit.fakes import PATIENCE
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_proof, failing
 from tests.kit.twins import Twin
 
 pytestmark = linux
@@ -171,10 +162,10 @@ def test_what_was_lost_is_made_good(
         assert "overflow" in caplog.text  # watchdog's word for it
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@each_twin(PROOFS)
-def test_what_stays_lost_is_noticed(proof: Proof, twin: Twin, inbox: Path) -> None:
-    proof.must_fail(twin, COMPONENT, inbox)
+its_thread_may_die = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"
+)
+test_what_stays_lost_is_noticed = its_thread_may_die(failing(PROOFS, file_watch, "inbox"))
 
 
 # What a rescan costs, and what it does without.

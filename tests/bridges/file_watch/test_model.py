@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 from hypothesis.stateful import (
@@ -34,10 +34,11 @@ from tests.bridges.file_watch.faults import (
     scans_by,
     sees_files,
 )
-from tests.bridges.file_watch.helpers import COMPONENT, linux, spying
+from tests.bridges.file_watch.helpers import COMPONENT, linux
+from tests.bridges.file_watch.spying import spying
 from tests.kit.fakes import PATIENCE
-from tests.kit.profile import budget
-from tests.kit.proofs import HANG
+from tests.kit.profile import budget, same_each_time
+from tests.kit.proofs import HANG, each_twin_of
 from tests.kit.twins import Twin, build, must_fail
 
 pytestmark = linux  # events of closing, hard links
@@ -216,25 +217,11 @@ TWINS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "twin",
-    [
-        pytest.param(
-            twin, id=twin.name, marks=pytest.mark.twin("FW-1", fault=twin.name, fails=twin.ends)
-        )
-        for twin in TWINS
-    ],
-)
+@each_twin_of("FW-1", *TWINS)
 def test_the_model_catches_a_broken_twin(twin: Twin) -> None:
     failures: list[str] = []
     broken = machine(build(COMPONENT, twin.fault), failures)
-    plan = settings(
-        max_examples=200,
-        stateful_step_count=30,
-        phases=[Phase.generate],
-        derandomize=True,
-        database=None,
-    )
+    plan = same_each_time(200, stateful_step_count=30)
 
     def search() -> None:
         try:

@@ -13,7 +13,8 @@ from watchdog.observers.polling import PollingObserver
 from reference_impl.bridges import file_watch
 from reference_impl.bridges.file_watch import DirectoryWatch
 from tests.bridges.file_watch import inside
-from tests.bridges.file_watch.helpers import Spy, entered, linux, posix, spying
+from tests.bridges.file_watch.helpers import linux, posix
+from tests.bridges.file_watch.spying import Spy, entered, spying
 from tests.kit.fakes import PATIENCE, until
 from tests.kit.process import run_python
 

@@ -16,18 +16,10 @@ from watchdog import events
 
 from reference_impl.bridges import file_watch
 from tests.bridges.file_watch.faults import deaf_to, hears, hurried, made_with, wakes_nobody
-from tests.bridges.file_watch.helpers import (
-    COMPONENT,
-    Event,
-    Looks,
-    Pass,
-    entered,
-    linux,
-    posix,
-    quiet,
-)
+from tests.bridges.file_watch.helpers import Looks, linux, posix
+from tests.bridges.file_watch.spying import Event, Pass, entered, quiet
 from tests.kit.fakes import Gate
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin
 
 pytestmark = posix
@@ -264,14 +256,5 @@ PROOFS = [
     ),
 ]
 
-
-@linux
-@each_proof(PROOFS)
-def test_a_directory_does_not_vanish_in_silence(proof: Proof, inbox: Path) -> None:
-    proof.hold(file_watch, inbox)
-
-
-@linux
-@each_twin(PROOFS)
-def test_silence_is_noticed(proof: Proof, twin: Twin, inbox: Path) -> None:
-    proof.must_fail(twin, COMPONENT, inbox)
+test_a_directory_does_not_vanish_in_silence = linux(holding(PROOFS, file_watch, "inbox"))
+test_silence_is_noticed = linux(failing(PROOFS, file_watch, "inbox"))

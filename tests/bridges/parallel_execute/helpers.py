@@ -1,7 +1,7 @@
 """What the tests of parallel_execute share: gates, clocks, executors, views of its threads."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.kit.fakes import PATIENCE, Clock
-from tests.kit.primitives import rebind
-from tests.kit.proofs import Proof
+from tests.kit.primitives import rebound
+from tests.kit.proofs import Proof, Test, each_twin
 from tests.kit.twins import Twin
 
 
@@ -24,11 +24,15 @@ class Gate(threading.Event):
         assert self.wait(self.patience), "the gate was not opened"
 
 
-def must_fail(proof: Proof, twin: Twin) -> None:
-    """The check fails on the twin, where a gate may stay shut."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
+def failing(proofs: Iterable[Proof]) -> Test:
+    """A test, to be named in the file, that each proof fails for its twins; gates may stay shut."""
+
+    @each_twin(proofs)
+    def fails(proof: Proof, twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Gate, "patience", 0.2)
         proof.must_fail(twin, "bridges/parallel_execute")
+
+    return fails
 
 
 @contextmanager
@@ -38,16 +42,6 @@ def clocked(m: ModuleType) -> Iterator[Clock]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(m, "time", SimpleNamespace(monotonic=clock))
         yield clock
-
-
-@contextmanager
-def rebound(m: ModuleType, **names: Any) -> Iterator[None]:
-    """The module has these in the place of threading's."""
-    undo = rebind(m, **names)
-    try:
-        yield
-    finally:
-        undo()
 
 
 class Asleep:

@@ -19,14 +19,14 @@ from tests.bridges.parallel_execute.helpers import (
     Inline,
     clocked,
     fail,
+    failing,
     join_own_threads,
-    must_fail,
     outcomes,
     own_threads,
     watch,
 )
 from tests.kit.primitives import watched
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, holding
 from tests.kit.twins import Twin
 
 # Each check runs on the component (the guarantee), and on broken twins, where it must fail.
@@ -440,12 +440,5 @@ PROOFS = [
     Proof("PE-6", check_the_caller_sleeps_when_it_has_attended_to_all),
 ]
 
-
-@each_proof(PROOFS)
-def test_an_ending(proof: Proof) -> None:
-    proof.hold(module)
-
-
-@each_twin(PROOFS)
-def test_check_catches_a_twin_that_ends_otherwise(proof: Proof, twin: Twin) -> None:
-    must_fail(proof, twin)
+test_an_ending = holding(PROOFS, module)
+test_check_catches_a_twin_that_ends_otherwise = failing(PROOFS)

@@ -31,11 +31,11 @@ from tests.bridges.parallel_execute.helpers import (
     Inline,
     clocked,
     fail,
-    must_fail,
+    failing,
     outcomes,
     watch,
 )
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, holding
 from tests.kit.twins import Twin
 
 # Each check runs on the component (the guarantee), and on broken twins, where it must fail.
@@ -214,6 +214,11 @@ def check_a_failure_during_submit_cancels_what_was_submitted(m: ModuleType) -> N
     assert told == [(1, 2)], "what was cancelled has not ended"
 
 
+GOES_ON = Twin(
+    "ignores fail_fast",
+    faults.ignores_fail_fast,
+    "AssertionError: == [LookupError, CancelledError]",
+)
 PROOFS = [
     Proof(
         "PE-8",
@@ -249,29 +254,12 @@ PROOFS = [
     ),
     Proof("PE-5", check_fail_fast_cancels_what_an_executor_has_not_begun),
     Proof("PE-5", check_fail_fast_wakes_the_caller_to_cancel),
-    Proof(
-        "PE-5",
-        check_a_failure_during_submit_cancels_what_was_submitted,
-        [
-            Twin(
-                "ignores fail_fast",
-                faults.ignores_fail_fast,
-                "AssertionError: == [LookupError, CancelledError]",
-            )
-        ],
-    ),
+    Proof("PE-5", check_a_failure_during_submit_cancels_what_was_submitted, [GOES_ON]),
     Proof("PE-6", check_a_failing_source_cancels_what_an_executor_has_not_begun),
 ]
 
-
-@each_proof(PROOFS)
-def test_with_an_executor(proof: Proof) -> None:
-    proof.hold(module)
-
-
-@each_twin(PROOFS)
-def test_check_catches_a_twin_with_an_executor(proof: Proof, twin: Twin) -> None:
-    must_fail(proof, twin)
+test_with_an_executor = holding(PROOFS, module)
+test_check_catches_a_twin_with_an_executor = failing(PROOFS)
 
 
 # Any executor.

@@ -22,9 +22,9 @@ from tests.bridges.parallel_execute.helpers import (
     join_own_threads,
     outcomes,
     own_threads,
-    rebound,
     watch,
 )
+from tests.kit.primitives import rebound
 
 # The interface.
 

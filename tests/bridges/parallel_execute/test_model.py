@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from hypothesis import Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference_impl.bridges import parallel_execute
 from tests.bridges.parallel_execute import faults
 from tests.bridges.parallel_execute.helpers import Inline, clocked
 from tests.bridges.parallel_execute.helpers import outcomes as outcomes_of
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.profile import same_each_time
+from tests.kit.proofs import Proof, each_twin, holding
 from tests.kit.twins import Twin
 
 
@@ -73,7 +74,7 @@ def run(
 
 USUAL = settings()
 # The same thousand examples each time: a hundred of chance can miss a twin's fault.
-SEARCH = settings(phases=[Phase.generate], database=None, derandomize=True, max_examples=1000)
+SEARCH = same_each_time(1000)
 
 
 def check_like_a_plain_loop(m: ModuleType, how: settings = USUAL) -> None:
@@ -140,10 +141,7 @@ PROOFS = [
     ),
 ]
 
-
-@each_proof(PROOFS)
-def test_model(proof: Proof) -> None:
-    proof.hold(parallel_execute)
+test_model = holding(PROOFS, parallel_execute)
 
 
 @each_twin(PROOFS)

@@ -17,12 +17,12 @@ from reference_impl.bridges import parallel_execute as module
 from tests.bridges.parallel_execute import faults
 from tests.bridges.parallel_execute.helpers import (
     Gate,
-    must_fail,
+    failing,
     outcomes,
     own_threads,
     watch,
 )
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, holding
 from tests.kit.twins import Twin
 
 request_id = contextvars.ContextVar("request_id", default="none")
@@ -327,12 +327,5 @@ PROOFS = [
     ),
 ]
 
-
-@each_proof(PROOFS)
-def test_promise(proof: Proof) -> None:
-    proof.hold(module)
-
-
-@each_twin(PROOFS)
-def test_check_catches_a_broken_twin(proof: Proof, twin: Twin) -> None:
-    must_fail(proof, twin)
+test_promise = holding(PROOFS, module)
+test_check_catches_a_broken_twin = failing(PROOFS)

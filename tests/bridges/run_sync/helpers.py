@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.kit.twins import Twin
-
 Make = Callable[[], Coroutine[Any, Any, Any]]
 
 kept: list[object] = []  # what a coroutine leaves to somebody until the test ends
@@ -97,18 +95,3 @@ class Loops:
 def helper_threads() -> int:
     """How many threads of run_sync there are."""
     return sum(thread.name == "run_sync" for thread in threading.enumerate())
-
-
-def each_twin_of(guarantee: str, *twins: Twin) -> pytest.MarkDecorator:
-    """Give the test each `twin` in turn: for checks in a process of their own."""
-    return pytest.mark.parametrize(
-        "twin",
-        [
-            pytest.param(
-                twin,
-                id=twin.name,
-                marks=pytest.mark.twin(guarantee, fault=twin.name, fails=twin.ends),
-            )
-            for twin in twins
-        ],
-    )

@@ -17,7 +17,7 @@ from tests.bridges.run_sync import inside
 from tests.bridges.run_sync.faults import FILE, Call, around
 from tests.bridges.run_sync.helpers import WAYS, answer, close_idle, nest, within_a_loop
 from tests.kit.profile import budget
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_twin, holding
 from tests.kit.twins import Twin, edit
 
 
@@ -98,21 +98,15 @@ def remembers(original: Call, coro: Any, timeout: float | None) -> Any:
     return remembered[0]
 
 
+NEW_LOOPS = edit("_run", "loops.take() or Context().run(_Loop)", "Context().run(_Loop)")
+NEW_THREADS = edit("_run_elsewhere", "_helpers.take() or _Helper()", "_Helper()")
 PROOFS = [
     Proof(
         "RS-7",
         check_growth,
         [
-            Twin(
-                "makes a loop for each call",
-                edit("_run", "loops.take() or Context().run(_Loop)", "Context().run(_Loop)"),
-                "AssertionError: descriptors grow",
-            ),
-            Twin(
-                "starts a thread for each call",
-                edit("_run_elsewhere", "_helpers.take() or _Helper()", "_Helper()"),
-                "AssertionError: threads grow",
-            ),
+            Twin("makes a loop for each call", NEW_LOOPS, "AssertionError: descriptors grow"),
+            Twin("starts a thread for each call", NEW_THREADS, "AssertionError: threads grow"),
         ],
     ),
     Proof(
@@ -140,10 +134,7 @@ PROOFS = [
     ),
 ]
 
-
-@each_proof(PROOFS)
-def test_it_holds(proof: Proof) -> None:
-    proof.hold(component)
+test_it_holds = holding(PROOFS, component)
 
 
 @each_twin(PROOFS)

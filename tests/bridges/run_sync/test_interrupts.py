@@ -17,12 +17,11 @@ from tests.bridges.run_sync.faults import IMPORT, LEAVES_IT, Call, around, load
 from tests.bridges.run_sync.helpers import (
     answer,
     both_ways,
-    each_twin_of,
     hasty,
     within_a_loop,
 )
 from tests.kit.process import run_python
-from tests.kit.proofs import Proof
+from tests.kit.proofs import Proof, each_twin_of
 from tests.kit.twins import Twin, must_fail
 
 
@@ -195,7 +194,7 @@ SIGINT = """
             signal.pthread_kill(main_thread, signal.SIGINT)
             seen.wait(1)
 
-    async def work():
+    async def until_interrupted(seen):
         presser = threading.Thread(target=press_ctrl_c, args=(seen,))
         presser.start()
         try:
@@ -203,6 +202,11 @@ SIGINT = """
         finally:
             seen.set()
             presser.join()
+
+    async def work():
+        try:
+            await until_interrupted(seen)
+        finally:
             await asyncio.sleep(0)
             log.append("cleaned up")
 
@@ -262,14 +266,9 @@ def test_a_second_ctrl_c_cancels_the_clean_up() -> None:
         try:
             await work()
         finally:
-            again = threading.Event()
-            presser = threading.Thread(target=press_ctrl_c, args=(again,))
-            presser.start()
             try:
-                await asyncio.Event().wait()
+                await until_interrupted(threading.Event())
             finally:
-                again.set()
-                presser.join()
                 log.append("gave up")
 
     async def main():

@@ -13,8 +13,8 @@ from tests.bridges.run_sync.faults import (
     SHUT_IN_THE_PARENT,
     load,
 )
-from tests.bridges.run_sync.helpers import each_twin_of
 from tests.kit.process import run_python
+from tests.kit.proofs import each_twin_of
 from tests.kit.twins import Twin, must_fail
 
 FORK = """

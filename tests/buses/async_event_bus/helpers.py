@@ -9,7 +9,7 @@ from typing import Any
 
 from reference_impl.buses import async_event_bus
 from reference_impl.buses.event import BusStopped, Event, Handler, Subscription
-from tests.kit.fakes import AsyncGate
+from tests.kit.fakes import AsyncGate, turns
 from tests.kit.proofs import Proof
 from tests.kit.twins import Fault, Twin, build, edit, override
 
@@ -52,6 +52,17 @@ async def running(module: ModuleType, *arguments: Any, **options: Any) -> AsyncI
     await bus.start()
     yield bus
     await bus.stop()
+
+
+async def held_up(module: ModuleType) -> tuple[Any, Gate]:
+    """A bus that makes one call at a time: the first waits at the gate, two events for it."""
+    gate, bus = Gate(), module.AsyncEventBus(1)
+    await bus.start()
+    bus.subscribe("topic", gate)
+    for payload in range(3):
+        await bus.publish(event(payload))
+    await turns()
+    return bus, gate
 
 
 async def starts_again(bus: Any, seen: list[Any]) -> None:

@@ -26,7 +26,7 @@ from tests.buses.async_event_bus.helpers import (
     twin,
 )
 from tests.kit.fakes import turns
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_proof, failing
 from tests.kit.twins import Fault, Twin
 
 # AB-1: exactly once per subscription
@@ -410,9 +410,7 @@ def test_delivery(proof: Proof) -> None:
     hold(proof)
 
 
-@each_twin(PROOFS)
-def test_a_broken_delivery_is_caught(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_a_broken_delivery_is_caught = failing(PROOFS, COMPONENT)
 
 
 @each_proof(LOGGED)
@@ -420,11 +418,7 @@ def test_failures_are_logged(proof: Proof, caplog: pytest.LogCaptureFixture) -> 
     hold(proof, caplog)
 
 
-@each_twin(LOGGED)
-def test_a_bus_that_logs_nothing_is_caught(
-    proof: Proof, twin: Twin, caplog: pytest.LogCaptureFixture
-) -> None:
-    proof.must_fail(twin, COMPONENT, caplog)
+test_a_bus_that_logs_nothing_is_caught = failing(LOGGED, COMPONENT, "caplog")
 
 
 def test_unsubscribe_finds_equal_handlers_of_exactly_this_topic() -> None:

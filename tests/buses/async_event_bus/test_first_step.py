@@ -14,6 +14,7 @@ from tests.buses.async_event_bus.helpers import (
     Gate,
     builds,
     event,
+    held_up,
     hold,
     payloads,
     running,
@@ -26,7 +27,7 @@ from tests.buses.async_event_bus.test_room import check_a_handler_in_a_full_bus
 from tests.buses.async_event_bus.test_stop import check_stop_in_a_handler
 from tests.kit.fakes import run, turns, until
 from tests.kit.primitives import rebind
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_proof, failing
 from tests.kit.twins import Fault, Twin, patch
 
 
@@ -102,13 +103,7 @@ async def check_a_stop_before_the_first_step(m: ModuleType) -> None:
 
 async def check_a_stop_whose_time_is_over_in_the_turn_that_starts_a_call(m: ModuleType) -> None:
     """It returns that call with those that wait: its task was made, and had no step."""
-    gate = Gate()
-    bus = m.AsyncEventBus(1)
-    await bus.start()
-    bus.subscribe("topic", gate)
-    for payload in range(3):
-        await bus.publish(event(payload))
-    await turns()
+    bus, gate = await held_up(m)
     asyncio.get_running_loop().call_soon(gate.open)  # just before the time is over
     assert payloads(await bus.stop(0)) == [1, 2]
     assert gate.started == gate.ended == [0]
@@ -137,9 +132,7 @@ def test_a_call_without_a_step(proof: Proof) -> None:
     hold(proof)
 
 
-@each_twin(PROOFS)
-def test_a_lost_call_is_caught(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_a_lost_call_is_caught = failing(PROOFS, COMPONENT)
 
 
 def test_an_eager_task_factory_changes_nothing() -> None:

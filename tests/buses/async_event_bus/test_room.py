@@ -24,7 +24,7 @@ from tests.buses.async_event_bus.helpers import (
     twin,
 )
 from tests.kit.fakes import turns
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_proof, failing
 from tests.kit.twins import Fault, Twin
 
 # AB-5: backpressure
@@ -438,6 +438,4 @@ def test_room(proof: Proof) -> None:
     hold(proof)
 
 
-@each_twin(PROOFS)
-def test_a_bus_without_limits_or_order_is_caught(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_a_bus_without_limits_or_order_is_caught = failing(PROOFS, COMPONENT)

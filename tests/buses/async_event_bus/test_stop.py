@@ -15,6 +15,7 @@ from tests.buses.async_event_bus.helpers import (
     forever,
     forgets_what_a_cancelled_stop_took_back,
     handlers,
+    held_up,
     hold,
     in_a_task,
     instead,
@@ -25,7 +26,7 @@ from tests.buses.async_event_bus.helpers import (
     twin,
 )
 from tests.kit.fakes import turns
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_proof, failing
 from tests.kit.twins import Fault, Twin
 
 # AB-8: stop
@@ -214,13 +215,7 @@ def _cancels_again() -> Fault:
 
 
 async def check_a_cancelled_stop(m: ModuleType) -> None:
-    gate = Gate()
-    bus = m.AsyncEventBus(1)
-    await bus.start()
-    bus.subscribe("topic", gate)
-    for payload in range(3):
-        await bus.publish(event(payload))
-    await turns()
+    bus, gate = await held_up(m)
     for drain in (True, False):
         first = asyncio.create_task(bus.stop(drain=drain))
         await turns()
@@ -461,6 +456,4 @@ def test_stop(proof: Proof) -> None:
     hold(proof)
 
 
-@each_twin(PROOFS)
-def test_a_stop_that_loses_or_hangs_is_caught(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_a_stop_that_loses_or_hangs_is_caught = failing(PROOFS, COMPONENT)

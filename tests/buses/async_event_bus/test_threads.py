@@ -28,7 +28,7 @@ from tests.buses.async_event_bus.helpers import (
 from tests.kit.fakes import Beside, run, turns
 from tests.kit.process import run_python
 from tests.kit.profile import budget
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_proof, failing
 from tests.kit.twins import Fault, Twin
 
 if TYPE_CHECKING:
@@ -325,9 +325,7 @@ def test_publications_of_tasks_and_threads(proof: Proof) -> None:
     hold(proof)
 
 
-@each_twin(PROOFS)
-def test_a_lost_or_wrong_answer_is_caught(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_a_lost_or_wrong_answer_is_caught = failing(PROOFS, COMPONENT)
 
 
 def test_a_burst_of_posted_events_wakes_the_loop_once() -> None:

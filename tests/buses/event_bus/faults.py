@@ -24,8 +24,7 @@ from reference_impl.buses.event import (
     Handler,
     Subscription,
 )
-from tests.buses.event_bus.helpers import Over
-from tests.kit.primitives import primitive, rebind
+from tests.kit.primitives import Over, primitive, rebind
 from tests.kit.twins import Fault, Twin, override, patch
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 from reference_impl.buses.event import Event
 from tests.kit.fakes import Gate
-from tests.kit.primitives import Waits, primitive, rebind, watched
+from tests.kit.primitives import Over, Waits, primitive, rebound, watched
 from tests.kit.proofs import Proof
 from tests.kit.twins import Twin
 
@@ -64,32 +64,6 @@ def logged() -> Iterator[list[logging.LogRecord]]:
         yield records
     finally:
         logger.removeHandler(keep)
-
-
-@contextmanager
-def rebound(m: ModuleType, **names: Any) -> Iterator[None]:
-    """The module takes these for threading's within the block."""
-    undo = rebind(m, **names)
-    try:
-        yield
-    finally:
-        undo()
-
-
-class Over:
-    """Stands over a condition, which does what is not done here."""
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def __enter__(self) -> Any:
-        return self.inner.__enter__()
-
-    def __exit__(self, *error: Any) -> Any:
-        return self.inner.__exit__(*error)
 
 
 class Hooks:

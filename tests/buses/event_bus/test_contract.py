@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from reference_impl.buses.event import ErrorHandler, Event, Handler
+from reference_impl.buses.event import Event, Handler
 from reference_impl.buses.event_bus import EventBus
 from tests.contracts.bus_contract import BusContract, Harness
 from tests.kit import fakes
@@ -42,15 +42,9 @@ class Blocking:
 
 
 class TestContract(BusContract):
-    def make(
-        self,
-        limit: int = 4,
-        *,
-        max_queue: int = 100,
-        on_error: ErrorHandler | None = None,
-        name: str = "bus",
-    ) -> Harness:
-        bus: Any = Blocking(EventBus(limit, max_queue=max_queue, on_error=on_error, name=name))
+    def make(self, limit: int = 4, **options: Any) -> Harness:
+        given: dict[str, Any] = {"max_queue": 100, "name": "bus"} | options
+        bus: Any = Blocking(EventBus(limit, **given))
         harness: Harness = bus
         return harness
 

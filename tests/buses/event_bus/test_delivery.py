@@ -17,7 +17,7 @@ from tests.buses.event_bus.faults import arguments, wrong
 from tests.buses.event_bus.helpers import Proofs, logged, occupied, running
 from tests.kit.fakes import PATIENCE, Beside
 from tests.kit.primitives import watched
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import failing, holding
 from tests.kit.twins import Twin
 
 PROOFS = Proofs()
@@ -265,11 +265,10 @@ def check_handlers_are_compared_without_the_lock(m: ModuleType) -> None:
 request_id = contextvars.ContextVar("request_id", default="none")
 
 
-@PROOFS.prove(
-    "EB-9",
-    wrong(faults.SharedContext, "AssertionError: assert seen =="),
-    wrong(faults.EmptyContext, "AssertionError: assert seen =="),
-)
+SEEN = "AssertionError: assert seen =="
+
+
+@PROOFS.prove("EB-9", wrong(faults.SharedContext, SEEN), wrong(faults.EmptyContext, SEEN))
 def check_each_call_has_its_own_copy_of_the_publishers_context(m: ModuleType) -> None:
     with running(m, 1) as bus:
         seen: list[str] = []
@@ -299,11 +298,5 @@ def check_on_error_sees_the_publishers_context(m: ModuleType) -> None:
     assert seen == ["r-2"]
 
 
-@each_proof(PROOFS)
-def test_it_holds(proof: Proof) -> None:
-    proof.hold(event_bus)
-
-
-@each_twin(PROOFS)
-def test_its_twin_fails(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, "buses/event_bus")
+test_it_holds = holding(PROOFS, event_bus)
+test_its_twin_fails = failing(PROOFS, "buses/event_bus")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -26,7 +26,7 @@ from reference_impl.buses.event import ANY, BusFull, BusStats, BusStopped, Event
 from tests.buses.event_bus import faults
 from tests.buses.event_bus.faults import wrong
 from tests.kit.fakes import PATIENCE
-from tests.kit.profile import budget
+from tests.kit.profile import budget, same_each_time
 from tests.kit.proofs import Proof, each_twin
 from tests.kit.twins import Twin, build, must_fail
 
@@ -177,7 +177,4 @@ def test_the_model_finds_its_fault(proof: Proof, twin: Twin) -> None:
     class Broken(BusMachine):
         module = build("buses/event_bus", twin.fault)
 
-    same_each_time = settings(
-        max_examples=1000, database=None, phases=[Phase.generate], derandomize=True
-    )
-    must_fail(twin, lambda: run_state_machine_as_test(Broken, settings=same_each_time))
+    must_fail(twin, lambda: run_state_machine_as_test(Broken, settings=same_each_time(1000)))

@@ -13,7 +13,7 @@ from tests.buses.event_bus.helpers import Proofs, occupied, running, workers
 from tests.contracts.bus_contract import numbered, payloads
 from tests.kit.fakes import PATIENCE, Beside
 from tests.kit.primitives import watched
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import failing, holding
 from tests.kit.twins import Twin
 
 PROOFS = Proofs()
@@ -227,11 +227,5 @@ def check_the_defaults_are_ten_named_workers_and_room_for_ten_thousand(m: Module
         gate.open()
 
 
-@each_proof(PROOFS)
-def test_it_holds(proof: Proof) -> None:
-    proof.hold(event_bus)
-
-
-@each_twin(PROOFS)
-def test_its_twin_fails(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, "buses/event_bus")
+test_it_holds = holding(PROOFS, event_bus)
+test_its_twin_fails = failing(PROOFS, "buses/event_bus")

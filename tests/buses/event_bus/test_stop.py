@@ -14,15 +14,13 @@ from tests.buses.event_bus.helpers import (
     hooked,
     logged,
     occupied,
-    rebound,
     running,
     workers,
 )
 from tests.contracts.bus_contract import numbered
 from tests.kit.fakes import PATIENCE, Beside
-from tests.kit.primitives import watched
-from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin
+from tests.kit.primitives import rebound, watched
+from tests.kit.proofs import failing, holding
 
 PROOFS = Proofs()
 _RETURNED = "AssertionError: assert bus.stop(timeout=0, drain=drain) == events"
@@ -413,11 +411,5 @@ def check_an_idle_moment_counts_though_the_bus_is_busy_again(m: ModuleType) -> N
         assert bus.stats.pending == 1
 
 
-@each_proof(PROOFS)
-def test_it_holds(proof: Proof) -> None:
-    proof.hold(event_bus)
-
-
-@each_twin(PROOFS)
-def test_its_twin_fails(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, "buses/event_bus")
+test_it_holds = holding(PROOFS, event_bus)
+test_its_twin_fails = failing(PROOFS, "buses/event_bus")

@@ -5,7 +5,7 @@ import functools
 import gc
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 import detangle
 import pytest
 
+from reference_impl.caches import async_ttl_cache as ours
 from tests.kit.fakes import run
+from tests.kit.proofs import Proof, Test, each_proof
 from tests.kit.twins import Fault, Twin
 
 R = TypeVar("R")
@@ -49,6 +51,17 @@ def hold(check: Check, module: ModuleType, tasks: str) -> None:
         await check(module)
 
     run(main())
+
+
+def holding(proofs: Iterable[Proof]) -> Test:
+    """A test, to be named in the file, that each proof holds, with each kind of tasks."""
+
+    @each_way
+    @each_proof(proofs)
+    def holds(proof: Proof, tasks: str) -> None:
+        hold(proof.check, ours, tasks)
+
+    return holds
 
 
 def virtual(check: Check) -> Callable[[ModuleType], None]:

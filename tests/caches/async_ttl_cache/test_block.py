@@ -10,22 +10,19 @@ from types import ModuleType
 
 import pytest
 
-import reference_impl.caches.async_ttl_cache as ours
 from tests.caches.async_ttl_cache import faults
 from tests.caches.async_ttl_cache.helpers import (
     COMPONENT,
     Loader,
     ask,
-    each_way,
-    hold,
+    holding,
     says,
     spy_on_timers,
     virtual,
 )
 from tests.kit.fakes import turns
 from tests.kit.process import run_python
-from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin
+from tests.kit.proofs import Proof, failing
 
 
 @virtual
@@ -183,16 +180,8 @@ BLOCKS = [
     Proof("AC-4", check_leaving_waits_for_abandoned_loads_and_for_no_other, [EARLY, ALL]),
 ]
 
-
-@each_way
-@each_proof(BLOCKS)
-def test_block(proof: Proof, tasks: str) -> None:
-    hold(proof.check, ours, tasks)
-
-
-@each_twin(BLOCKS)
-def test_block_catches(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_block = holding(BLOCKS)
+test_block_catches = failing(BLOCKS, COMPONENT)
 
 
 @pytest.mark.guarantee("AC-4")

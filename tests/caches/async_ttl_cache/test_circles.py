@@ -7,19 +7,17 @@ from typing import Any
 
 import pytest
 
-import reference_impl.caches.async_ttl_cache as ours
 from tests.caches.async_ttl_cache import faults
 from tests.caches.async_ttl_cache.helpers import (
     COMPONENT,
     Loader,
     ask,
-    each_way,
-    hold,
+    holding,
     lines_run,
     load_42,
 )
 from tests.kit.fakes import turns
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, failing
 from tests.kit.twins import Twin
 
 
@@ -191,13 +189,5 @@ CIRCLES = [
     Proof("AC-2", check_a_task_that_outlives_its_load_is_no_part_of_it),
 ]
 
-
-@each_way
-@each_proof(CIRCLES)
-def test_loads_within_loads(proof: Proof, tasks: str) -> None:
-    hold(proof.check, ours, tasks)
-
-
-@each_twin(CIRCLES)
-def test_loads_within_loads_catch(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_loads_within_loads = holding(CIRCLES)
+test_loads_within_loads_catch = failing(CIRCLES, COMPONENT)

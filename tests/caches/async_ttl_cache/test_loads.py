@@ -19,6 +19,7 @@ from tests.caches.async_ttl_cache.helpers import (
     ask,
     each_way,
     hold,
+    holding,
     load_42,
     no_collector,
     says,
@@ -26,8 +27,7 @@ from tests.caches.async_ttl_cache.helpers import (
     weight,
 )
 from tests.kit.fakes import turns
-from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin
+from tests.kit.proofs import Proof, failing
 
 # Who is cancelled.
 
@@ -336,8 +336,10 @@ async def check_loads_leave_nothing_behind(m: ModuleType) -> None:
     assert weights[1:] == weights[:1] * 3
 
 
-SHARED = says("lets all await one task", faults.all_await_one_task, "[True, False, True, False]")
-FIRST = says("ends a load with its first caller", faults.ends_with_the_first_caller, "[True, ")
+CALLERS = [
+    says("lets all await one task", faults.all_await_one_task, "[True, False, True, False]"),
+    says("ends a load with its first caller", faults.ends_with_the_first_caller, "[True, "),
+]
 FOR_NOBODY = says("loads on for nobody", faults.goes_on_for_nobody, "loader.cleaned == 1")
 JOINED = says("joins an abandoned load", faults.joins_the_abandoned, "second.started == 1")
 AGAIN = says("loads again for those who joined", faults.repeats_a_failure, "== (0, 1)")
@@ -348,7 +350,7 @@ EMPTY = says("loads in an empty context", faults.loads_in_an_empty_context, 'see
 KEEPS_ERROR = says("keeps an error in a circle", faults.keeps_an_error, "== [None] * 3")
 KEEPS_LOADER = says("keeps each loader", faults.keeps_each_loader, "weights[1:] == weights[:1]")
 LOADS = [
-    Proof("AC-2", check_a_cancelled_caller_leaves_the_load_to_the_others, [SHARED, FIRST]),
+    Proof("AC-2", check_a_cancelled_caller_leaves_the_load_to_the_others, CALLERS),
     Proof("AC-2", check_when_the_last_caller_leaves_the_load_is_cancelled, [FOR_NOBODY]),
     Proof("AC-2", check_who_asks_after_an_abandonment_starts_a_load, [JOINED]),
     Proof("AC-2", check_who_waits_is_served_in_the_order_of_asking),
@@ -369,16 +371,8 @@ LOADS = [
     Proof("AC-2", check_a_load_that_nobody_else_refers_to_is_not_collected),
 ]
 
-
-@each_way
-@each_proof(LOADS)
-def test_loads(proof: Proof, tasks: str) -> None:
-    hold(proof.check, ours, tasks)
-
-
-@each_twin(LOADS)
-def test_loads_catch(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_loads = holding(LOADS)
+test_loads_catch = failing(LOADS, COMPONENT)
 
 
 @each_way

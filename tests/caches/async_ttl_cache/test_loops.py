@@ -18,7 +18,7 @@ from tests.caches.async_ttl_cache import faults
 from tests.caches.async_ttl_cache.helpers import COMPONENT, Loader, ask, load_42, spy_on_timers
 from tests.kit.fakes import Beside, run, turns
 from tests.kit.process import run_python
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_twin, failing, holding
 from tests.kit.twins import Twin
 
 
@@ -142,11 +142,7 @@ LOOPS = [
     Proof("AC-5", check_the_plain_methods_work_outside_of_any_loop),
 ]
 
-
-@pytest.mark.parametrize("name", USES)
-@each_proof([REFUSED])
-def test_refused(proof: Proof, name: str) -> None:
-    proof.hold(ours, name)
+test_refused = pytest.mark.parametrize("name", USES)(holding([REFUSED], ours, "name"))
 
 
 @each_twin([REFUSED])
@@ -154,14 +150,8 @@ def test_refused_catches(proof: Proof, twin: Twin) -> None:
     proof.must_fail(twin, COMPONENT, "get")
 
 
-@each_proof(LOOPS)
-def test_loops(proof: Proof) -> None:
-    proof.hold(ours)
-
-
-@each_twin(LOOPS)
-def test_loops_catch(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_loops = holding(LOOPS, ours)
+test_loops_catch = failing(LOOPS, COMPONENT)
 
 
 @pytest.mark.guarantee("AC-5")

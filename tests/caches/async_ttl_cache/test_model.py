@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -23,9 +23,8 @@ from tests.caches.async_ttl_cache import faults
 from tests.caches.async_ttl_cache.helpers import COMPONENT, says, step, weight
 from tests.contracts import cache_contract as contract
 from tests.kit.fakes import Clock
-from tests.kit.profile import budget
-from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin
+from tests.kit.profile import budget, same_each_time
+from tests.kit.proofs import Proof, failing, holding
 
 R = TypeVar("R")
 
@@ -80,31 +79,29 @@ class Adapted(contract.CacheCases):
 
 
 @pytest.mark.guarantee("AC-1")
-class TestExpiry(Adapted, contract.ExpiryCases): ...
+class Promised(Adapted): ...
 
 
-@pytest.mark.guarantee("AC-1")
-class TestBound(Adapted, contract.BoundCases): ...
+class TestExpiry(Promised, contract.ExpiryCases): ...
 
 
-@pytest.mark.guarantee("AC-1")
-class TestEviction(Adapted, contract.EvictionCases): ...
+class TestBound(Promised, contract.BoundCases): ...
 
 
-@pytest.mark.guarantee("AC-1")
-class TestStats(Adapted, contract.StatsCases): ...
+class TestEviction(Promised, contract.EvictionCases): ...
+
+
+class TestStats(Promised, contract.StatsCases): ...
 
 
 @pytest.mark.guarantee("AC-2")
 class TestLoading(Adapted, contract.LoadingCases): ...
 
 
-@pytest.mark.guarantee("AC-1")
-class TestInvalidation(Adapted, contract.InvalidationCases): ...
+class TestInvalidation(Promised, contract.InvalidationCases): ...
 
 
-@pytest.mark.guarantee("AC-1")
-class TestNone(Adapted, contract.NoneCases): ...
+class TestNone(Promised, contract.NoneCases): ...
 
 
 class TestBadInput(Adapted, contract.BadInputCases):
@@ -161,13 +158,12 @@ class Model(RuleBasedStateMachine):
             self.evicted += 1
 
     def look(self, key: int) -> list[Any] | None:
-        found = self.find(key)
-        if found is None:
+        if (found := self.find(key)) is None:
             self.misses += 1
-        else:
-            self.hits += 1
-            self.entries.remove(found)
-            self.entries.append(found)
+            return None
+        self.hits += 1
+        self.entries.remove(found)
+        self.entries.append(found)
         return found
 
     @rule(key=keys)
@@ -229,10 +225,7 @@ def check_the_model(m: ModuleType) -> None:
     class Examined(Model):
         module = m
 
-    always_the_same = settings(
-        max_examples=1000, database=None, phases=[Phase.generate], derandomize=True
-    )
-    run_state_machine_as_test(Examined, settings=always_the_same)
+    run_state_machine_as_test(Examined, settings=same_each_time(1000))
 
 
 # What the cases above leave out.
@@ -394,12 +387,5 @@ MAPPING = [
     Proof("AC-1", check_a_finalizer_sees_the_cache_cleared_and_not_half_of_it, [HALF]),
 ]
 
-
-@each_proof(MAPPING)
-def test_mapping(proof: Proof) -> None:
-    proof.hold(ours)
-
-
-@each_twin(CASES + MAPPING)
-def test_mapping_catches(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_mapping = holding(MAPPING, ours)
+test_mapping_catches = failing(CASES + MAPPING, COMPONENT)

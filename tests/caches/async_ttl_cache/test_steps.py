@@ -16,16 +16,15 @@ from reference_impl.caches.async_ttl_cache import AsyncTTLCache
 from tests.caches.async_ttl_cache import faults
 from tests.caches.async_ttl_cache.helpers import (
     COMPONENT,
-    each_way,
-    hold,
+    holding,
     load_42,
     says,
     step,
     virtual,
 )
+from tests.caches.ttl_cache.helpers import Key
 from tests.kit.fakes import Clock, run
-from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin
+from tests.kit.proofs import Proof, failing
 
 
 async def check_calls_never_suspend(m: ModuleType) -> None:
@@ -101,34 +100,17 @@ async def check_a_cancelled_clear_leaves_the_live_entries(m: ModuleType) -> None
     assert await cache.items() == [("alive", 1)]
 
 
-class CountingKey:
-    """Counts how often keys are hashed or compared."""
-
-    work = 0
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __hash__(self) -> int:
-        CountingKey.work += 1
-        return hash(self.number)
-
-    def __eq__(self, other: object) -> bool:
-        CountingKey.work += 1
-        return isinstance(other, CountingKey) and self.number == other.number
-
-
 async def check_the_cost_does_not_grow_with_the_entries(m: ModuleType) -> None:
     async def work(size: int) -> int:
         cache = m.AsyncTTLCache(10.0, size, clock=Clock())
         for number in range(size):
-            await cache.set(CountingKey(number), number)
-        before = CountingKey.work
+            await cache.set(Key(number), number)
+        before = Key.work
         for number in range(size, size + 20):
-            await cache.set(CountingKey(number), number)
-            await cache.get(CountingKey(number))
-            await cache.delete(CountingKey(number - 1))
-        return CountingKey.work - before
+            await cache.set(Key(number), number)
+            await cache.get(Key(number))
+            await cache.delete(Key(number - 1))
+        return Key.work - before
 
     assert await work(5000) < 2 * await work(50)
 
@@ -150,16 +132,8 @@ STEPS = [
     Proof("AC-1", check_the_cost_does_not_grow_with_the_entries, [SEARCHES]),
 ]
 
-
-@each_way
-@each_proof(STEPS)
-def test_steps(proof: Proof, tasks: str) -> None:
-    hold(proof.check, ours, tasks)
-
-
-@each_twin(STEPS)
-def test_steps_catch(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_steps = holding(STEPS)
+test_steps_catch = failing(STEPS, COMPONENT)
 
 
 @pytest.mark.guarantee("AC-3")

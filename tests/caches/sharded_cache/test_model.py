@@ -16,8 +16,8 @@ from tests.caches.ttl_cache import test_model as model
 from tests.caches.ttl_cache.faults import counted
 from tests.contracts.cache_contract import Clock
 from tests.kit.profile import budget
-from tests.kit.proofs import Proof, each_twin
-from tests.kit.twins import Twin, edit
+from tests.kit.proofs import failing
+from tests.kit.twins import edit
 
 
 class ShardedCaches(model.Caches):
@@ -72,7 +72,4 @@ DIFFERENT = [
     differs("SC-4", *faults.looks_by_get("ShardedCache")),
 ]
 
-
-@each_twin(DIFFERENT)
-def test_a_broken_cache_differs_from_the_model(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_a_broken_cache_differs_from_the_model = failing(DIFFERENT, COMPONENT)

@@ -22,8 +22,8 @@ from tests.caches.ttl_cache.test_loads import CIRCLES, LOADS, check_two_loads_th
 from tests.caches.ttl_cache.test_promises import check_a_clock_that_steps_back_does_no_harm
 from tests.contracts import cache_contract as contract
 from tests.contracts.cache_contract import case
-from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin, override
+from tests.kit.proofs import Proof, each_proof, failing, holding
+from tests.kit.twins import override
 
 
 @pytest.mark.guarantee("SC-4")
@@ -160,12 +160,5 @@ WRONG = [
     ),
 ]
 
-
-@each_proof(SHARDS)
-def test_shards(proof: Proof) -> None:
-    proof.hold(sharded_cache)
-
-
-@each_twin(SHARDS + WRONG)
-def test_a_broken_shard_is_noticed(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_shards = holding(SHARDS, sharded_cache)
+test_a_broken_shard_is_noticed = failing(SHARDS + WRONG, COMPONENT)

@@ -25,7 +25,7 @@ from tests.kit.fakes import Beside
 from tests.kit.primitives import rebind
 from tests.kit.process import run_python
 from tests.kit.profile import budget
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Fault, Twin, edit, must_fail, override, patch
 
 # A key and its shard: SC-1.
@@ -420,15 +420,8 @@ WAITS = [
     )
 ]
 
-
-@each_proof(KEYS + BOUNDS + ALL + WAITS)
-def test_shards(proof: Proof) -> None:
-    proof.hold(sharded_cache)
-
-
-@each_twin(KEYS + BOUNDS + ALL + WAITS)
-def test_shards_are_checked(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_shards = holding(KEYS + BOUNDS + ALL + WAITS, sharded_cache)
+test_shards_are_checked = failing(KEYS + BOUNDS + ALL + WAITS, COMPONENT)
 
 
 PAGE = (ROOT / "docs/caches/sharded_cache.md").read_text(encoding="utf-8")

@@ -14,8 +14,8 @@ from tests.caches.ttl_cache import faults
 from tests.caches.ttl_cache.helpers import Check, Key, proves, reach, steps
 from tests.contracts.cache_contract import Clock
 from tests.kit.primitives import Waits, watched
-from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin, edit
+from tests.kit.proofs import failing, holding
+from tests.kit.twins import edit
 
 COMPONENT = "caches/ttl_cache"
 
@@ -144,15 +144,8 @@ COSTS = [
     proves("TC-9", check_sets_work_off_a_backlog),
 ]
 
-
-@each_proof(COSTS)
-def test_cost(proof: Proof) -> None:
-    proof.hold(ttl_cache)
-
-
-@each_twin(COSTS)
-def test_cost_is_checked(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_cost = holding(COSTS, ttl_cache)
+test_cost_is_checked = failing(COSTS, COMPONENT)
 
 
 def test_twice_as_many_times_to_live_are_kept_as_entries_and_a_few() -> None:

@@ -15,7 +15,7 @@ from tests.caches.ttl_cache.helpers import Loader, outcome, proves, raises, reac
 from tests.contracts.cache_contract import Clock
 from tests.kit.fakes import PATIENCE, Beside, Gate
 from tests.kit.primitives import rebind, watched
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin, edit
 
 COMPONENT = "caches/ttl_cache"
@@ -282,15 +282,8 @@ CIRCLES = [
     ),
 ]
 
-
-@each_proof(LOADS + CIRCLES)
-def test_loads(proof: Proof) -> None:
-    proof.hold(ttl_cache)
-
-
-@each_twin(LOADS + CIRCLES)
-def test_loads_are_checked(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_loads = holding(LOADS + CIRCLES, ttl_cache)
+test_loads_are_checked = failing(LOADS + CIRCLES, COMPONENT)
 
 
 @pytest.mark.guarantee("TC-1")

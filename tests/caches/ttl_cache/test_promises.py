@@ -14,8 +14,8 @@ from tests.caches.ttl_cache.faults import counted
 from tests.caches.ttl_cache.helpers import Cases, proves
 from tests.contracts import cache_contract as contract
 from tests.contracts.cache_contract import Clock, case
-from tests.kit.proofs import Proof, each_proof, each_twin
-from tests.kit.twins import Twin, edit, override
+from tests.kit.proofs import failing, holding
+from tests.kit.twins import edit, override
 
 COMPONENT = "caches/ttl_cache"
 
@@ -119,10 +119,7 @@ WRONG = [
     ),
 ]
 
-
-@each_twin(WRONG)
-def test_the_contract_catches(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_the_contract_catches = failing(WRONG, COMPONENT)
 
 
 # Time.
@@ -171,15 +168,8 @@ TIME = [
     ),
 ]
 
-
-@each_proof(TIME)
-def test_time(proof: Proof) -> None:
-    proof.hold(ttl_cache)
-
-
-@each_twin(TIME)
-def test_time_is_checked(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, COMPONENT)
+test_time = holding(TIME, ttl_cache)
+test_time_is_checked = failing(TIME, COMPONENT)
 
 
 def test_statistics_are_immutable_and_have_a_rate() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 from reference_impl.bridges import async_runner
-from tests.bridges.async_runner.helpers import FILE, NOT_AWAITED, left_behind
+from tests.bridges.async_runner.helpers import FILE, NOT_AWAITED, BareLoop, left_behind
 from tests.kit.explore import Schedules
 from tests.kit.primitives import rebind
 from tests.kit.proofs import Proof, each_proof, each_twin
@@ -78,7 +78,7 @@ class Thread:
         pass
 
 
-class LoopHere:
+class LoopHere(BareLoop):
     """The loop that runs the model, as the runner's own.
 
     It calls at once what is posted, in the order that the runner relies on.
@@ -93,15 +93,6 @@ class LoopHere:
         self, callback: Callable[..., object], *arguments: Any, context: Any = None
     ) -> None:
         (context or contextvars.copy_context()).run(callback, *arguments)
-
-    def set_default_executor(self, executor: object) -> None:
-        pass
-
-    async def shutdown_asyncgens(self) -> None:
-        pass
-
-    async def shutdown_default_executor(self) -> None:
-        pass
 
     def close(self) -> None:
         self.closed = True

@@ -10,7 +10,7 @@ import concurrent.futures
 import inspect
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Generator, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,8 +19,9 @@ from unittest import mock
 import pytest
 
 from reference_impl.bridges import async_runner
-from tests.bridges.async_runner.helpers import FILE, IS_NOWHERE, NOT_AWAITED, left_behind
+from tests.bridges.async_runner.helpers import FILE, IS_NOWHERE, NOT_AWAITED, BareLoop, left_behind
 from tests.kit.explore import Interleavings
+from tests.kit.fakes import Pause
 from tests.kit.primitives import rebind, unlocked
 from tests.kit.profile import budget
 from tests.kit.proofs import Proof, each_proof, each_twin
@@ -28,16 +29,6 @@ from tests.kit.twins import Twin, build, edit
 
 interleave_test = pytest.importorskip("interleave_test")
 spawn: Callable[..., Any] = interleave_test.spawn
-
-
-class Pause:
-    """`await Pause()` lets the loop make a turn; `forever` waits to be cancelled."""
-
-    def __init__(self, *, forever: bool = False) -> None:
-        self.forever = forever
-
-    def __await__(self) -> Generator["Pause", None, None]:
-        yield self
 
 
 class ModelTask:
@@ -111,7 +102,7 @@ class ModelTask:
         return self._outcome[1]
 
 
-class ModelLoop:
+class ModelLoop(BareLoop):
     def __init__(self) -> None:
         self._line: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._posted = threading.Condition()
@@ -158,15 +149,6 @@ class ModelLoop:
 
     def create_task(self, coro: Coroutine[Any, Any, Any]) -> ModelTask:
         return ModelTask(coro, loop=self)
-
-    def set_default_executor(self, executor: object) -> None:
-        pass
-
-    async def shutdown_asyncgens(self) -> None:
-        pass
-
-    async def shutdown_default_executor(self) -> None:
-        pass
 
 
 async def wait_for_all(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from tests.bridges.file_watch.helpers import Observers
+from tests.bridges.file_watch.spying import Observers
 
 
 class Teller:

@@ -34,11 +34,11 @@ from tests.bridges.file_watch.faults import (
     sees_files,
     wakes_nobody,
 )
-from tests.bridges.file_watch.helpers import COMPONENT, age
+from tests.bridges.file_watch.helpers import age
 from tests.interleavings.file_watch.teller import Teller, put_observer
 from tests.kit.explore import Interleavings
 from tests.kit.primitives import silent, unlocked
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, caught, explored
 from tests.kit.twins import Fault, Twin, edit
 
 
@@ -397,6 +397,14 @@ PROOFS = [
     ),
 ]
 # How far a scan runs ahead only a look inside can set.
+MAKES_ROOM = "if self._full and len(self._pending) <= _AHEAD // 2"
+NO_ROOM_IF_EMPTY = f"""\
+if not self._pending:
+    ...
+{MAKES_ROOM}:
+    self._full = False
+    self._changed.notify()
+"""
 ROOM = [
     Proof(
         "FW-1",
@@ -420,25 +428,8 @@ ROOM = [
         [
             Twin(
                 "makes room only for who is given a file",
-                edit(
-                    "_Inbox.take",
-                    """\
-                    if self._full and len(self._pending) <= _AHEAD // 2:
-                        self._full = False
-                        self._changed.notify()
-                    if not self._pending:
-                        self._awake = False
-                        return None
-                    """,
-                    """\
-                    if not self._pending:
-                        self._awake = False
-                        return None
-                    if self._full and len(self._pending) <= _AHEAD // 2:
-                        self._full = False
-                        self._changed.notify()
-                    """,
-                ),
+                edit("_Inbox.take", MAKES_ROOM + ": ...", "pass")
+                + edit("_Inbox.take", "if not self._pending: ...", NO_ROOM_IF_EMPTY),
                 "deadlock",
             )
         ],
@@ -446,10 +437,7 @@ ROOM = [
     ),
 ]
 
-
-@each_proof(PROOFS)
-def test_each_schedule_keeps_the_promise(proof: Proof, interleavings: Interleavings) -> None:
-    proof.explore(file_watch, interleavings)
+test_each_schedule_keeps_the_promise = explored(PROOFS, file_watch)
 
 
 @pytest.mark.parametrize("proof", ROOM, ids=lambda proof: proof.name)
@@ -459,6 +447,4 @@ def test_each_schedule_of_a_scan_that_waits(proof: Proof, interleavings: Interle
         interleavings.sample(lambda: proof.check(file_watch), schedules=500)
 
 
-@each_twin(PROOFS + ROOM)
-def test_the_broken_twin_is_caught(proof: Proof, twin: Twin, interleavings: Interleavings) -> None:
-    proof.catch(twin, COMPONENT, interleavings)
+test_the_broken_twin_is_caught = caught(PROOFS + ROOM, file_watch)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.fakes import run
-from tests.queues.async_pending_queue.helpers import PlainWatch
+from tests.queues.async_pending_queue.watch import PlainWatch
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -21,16 +21,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.queues.async_pending_queue.helpers import (
-    MEMORY,
-    PlainWatch,
-    drop,
-    drop_beside,
-    files,
-    hidden,
-    started,
-    unfinished,
-)
+from tests.queues.async_pending_queue.disk import drop, drop_beside, files, hidden, unfinished
+from tests.queues.async_pending_queue.helpers import MEMORY
+from tests.queues.async_pending_queue.watch import PlainWatch, started
 
 if sys.platform != "win32":
     import fcntl

@@ -85,6 +85,16 @@ def given(**changes: Callable[[Any], Any]) -> Fault:
     return override("AsyncPendingQueue.__init__", make)
 
 
+def one_more(name: str) -> Fault:
+    """The queue works with one more than it was given."""
+    return given(**{name: lambda most: most + 1})
+
+
+def pausing(seconds: float) -> Fault:
+    """Each pause is so long, whatever back-off it was given."""
+    return given(backoff=lambda _: lambda failures: seconds)
+
+
 def _puts_back(link: Any) -> Any:
     def call(source: Path, target: Path) -> None:
         if source.suffix == ".processing" and Path(target).suffix == ".queued":

@@ -13,26 +13,13 @@ import pytest
 from reference_impl.queues import async_pending_queue
 from reference_impl.queues.async_pending_queue import AsyncPendingQueue, PendingStats
 from tests.kit.fakes import turns, until
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.helpers import (
-    COMPONENT,
-    LOGGER,
-    Pauses,
-    PlainWatch,
-    Refusing,
-    Server,
-    drop,
-    fails_with,
-    files,
-    hidden,
-    on_plain_watch,
-    owning,
-    posix,
-    quiet,
-    stopped_clock,
-)
+from tests.queues.async_pending_queue.disk import Refusing, drop, files, hidden
+from tests.queues.async_pending_queue.helpers import LOGGER, owning, posix, quiet, stopped_clock
+from tests.queues.async_pending_queue.uploads import Pauses, Server, fails_with
+from tests.queues.async_pending_queue.watch import PlainWatch, on_plain_watch
 
 pytestmark = pytest.mark.usefixtures("plain_watch")
 
@@ -208,18 +195,16 @@ FORGETS = Twin(
     "AssertionError: attempts",
 )
 ONCE_MORE = Twin(
-    "tries once more than it may",
-    faults.given(max_attempts=lambda most: most + 1),
-    "AssertionError: 6 attempts",
+    "tries once more than it may", faults.one_more("max_attempts"), "AssertionError: 6 attempts"
 )
 NO_PAUSE = Twin(
     "does not wait",
-    faults.given(backoff=lambda _: lambda failures: 0.0),
+    faults.pausing(0.0),
     "AssertionError: it did not wait for its next attempt",
 )
 ONE_PAUSE = Twin(
     "ends all pauses with the first",
-    faults.given(backoff=lambda _: lambda failures: 1 / 8),
+    faults.pausing(1 / 8),
     "AssertionError: one pause was over",
 )
 COUNTS_CLAIMS = Twin(
@@ -240,15 +225,8 @@ PROOFS = [
     Proof("PQ-4", check_odd_errors, [NO_ATTEMPT]),
 ]
 
-
-@each_proof(PROOFS)
-def test_attempts_count_and_have_their_pauses(proof: Proof, directory: Path) -> None:
-    proof.hold(async_pending_queue, directory)
-
-
-@each_twin(PROOFS)
-def test_attempts_counted_wrongly_are_caught(proof: Proof, twin: Twin, directory: Path) -> None:
-    proof.must_fail(twin, COMPONENT, directory)
+test_attempts_count_and_have_their_pauses = holding(PROOFS, async_pending_queue, "directory")
+test_attempts_counted_wrongly_are_caught = failing(PROOFS, async_pending_queue, "directory")
 
 
 @pytest.mark.guarantee("PQ-4")

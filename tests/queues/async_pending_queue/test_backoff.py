@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from reference_impl.queues import async_pending_queue
 from reference_impl.queues.async_pending_queue import AsyncPendingQueue, exponential_backoff
 from tests.kit.fakes import until
-from tests.queues.async_pending_queue.helpers import Pauses, drop, fails_with
+from tests.queues.async_pending_queue.disk import drop
+from tests.queues.async_pending_queue.uploads import Pauses, fails_with
 
 
 @pytest.mark.guarantee("PQ-4")

@@ -12,7 +12,8 @@ import pytest
 
 from reference_impl.queues.async_pending_queue import AsyncPendingQueue
 from tests.kit.fakes import until
-from tests.queues.async_pending_queue.helpers import Refusing, drop, nothing
+from tests.queues.async_pending_queue.disk import Refusing, drop
+from tests.queues.async_pending_queue.uploads import nothing
 
 pytestmark = pytest.mark.usefixtures("plain_watch")
 

@@ -7,7 +7,6 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -15,24 +14,13 @@ from reference_impl.queues import async_pending_queue
 from reference_impl.queues.async_pending_queue import AsyncPendingQueue
 from tests.kit.fakes import turns, until
 from tests.kit.process import run_python
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin, override
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.helpers import (
-    COMPONENT,
-    PlainWatch,
-    Refusing,
-    Server,
-    drop,
-    files,
-    hidden,
-    nothing,
-    on_plain_watch,
-    owning,
-    posix,
-    quiet,
-    stopped_clock,
-)
+from tests.queues.async_pending_queue.disk import Refusing, after_links, drop, files, hidden
+from tests.queues.async_pending_queue.helpers import owning, posix, quiet, stopped_clock
+from tests.queues.async_pending_queue.uploads import Server, nothing
+from tests.queues.async_pending_queue.watch import PlainWatch, on_plain_watch
 
 pytestmark = pytest.mark.usefixtures("plain_watch")
 STEPS = ["open", "write", "rename", "link", "unlink", "replace", "lstat", "stat"]
@@ -128,11 +116,7 @@ NO_ERRORS = Twin(
     override("AsyncPendingQueue.stats", _counts_no_errors),
     "AssertionError: no error is counted",
 )
-ONCE = Twin(
-    "tries no second time",
-    faults.given(backoff=lambda _: lambda failures: 9e9),
-    "AssertionError: are left alone",
-)
+ONCE = Twin("tries no second time", faults.pausing(9e9), "AssertionError: are left alone")
 EVERYTHING = Twin(
     "takes everything for a regular file",
     faults.SEES_REGULAR_FILES,
@@ -143,17 +127,8 @@ PROOFS = [
     Proof("PQ-6", check_strange_entries, [EVERYTHING]),
 ]
 
-
-@posix
-@each_proof(PROOFS)
-def test_faulty_files_and_disks_end_nothing(proof: Proof, directory: Path) -> None:
-    proof.hold(async_pending_queue, directory)
-
-
-@posix
-@each_twin(PROOFS)
-def test_a_queue_that_faults_stop_is_caught(proof: Proof, twin: Twin, directory: Path) -> None:
-    proof.must_fail(twin, COMPONENT, directory)
+test_faulty_files_and_disks_end_nothing = posix(holding(PROOFS, async_pending_queue, "directory"))
+test_a_queue_that_faults_stop_is_caught = posix(failing(PROOFS, async_pending_queue, "directory"))
 
 
 @pytest.mark.guarantee("PQ-6")
@@ -287,14 +262,12 @@ async def test_a_file_that_vanishes_when_it_has_its_next_name_is_no_error(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its old name was to be unlinked anyway."""
-    link = os.link
 
-    def link_and_unlink(source: Any, target: Any, **options: Any) -> None:
-        link(source, target, **options)
+    def unlink(source: Path, target: Path) -> None:
         if target == directory / "a.completed":
-            Path(source).unlink()
+            source.unlink()
 
-    monkeypatch.setattr(os, "link", link_and_unlink)
+    after_links(monkeypatch, unlink)
     drop(directory, "a", b"1")
     async with AsyncPendingQueue(directory, nothing) as queue:
         await until(lambda: queue.stats.completed or queue.stats.errors)

@@ -12,17 +12,9 @@ import pytest
 
 from reference_impl.queues.async_pending_queue import AsyncPendingQueue
 from tests.kit.fakes import run, turns, until
-from tests.queues.async_pending_queue.helpers import (
-    Server,
-    drop,
-    fails_with,
-    files,
-    hidden,
-    nothing,
-    owning,
-    posix,
-    quiet,
-)
+from tests.queues.async_pending_queue.disk import drop, files, hidden
+from tests.queues.async_pending_queue.helpers import owning, posix, quiet
+from tests.queues.async_pending_queue.uploads import Server, fails_with, nothing
 
 
 @pytest.mark.guarantee("PQ-1")

@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -22,10 +21,13 @@ from hypothesis.stateful import (
 
 from reference_impl.queues import async_pending_queue
 from tests.kit.fakes import turns
-from tests.kit.profile import budget
+from tests.kit.profile import budget, same_each_time
+from tests.kit.proofs import each_twin_of
 from tests.kit.twins import Twin, build, must_fail
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.helpers import COMPONENT, MEMORY, PlainWatch, drop, files
+from tests.queues.async_pending_queue.disk import drop, files
+from tests.queues.async_pending_queue.helpers import COMPONENT, MEMORY
+from tests.queues.async_pending_queue.watch import PlainWatch
 
 
 def machine(module: ModuleType) -> type[RuleBasedStateMachine]:
@@ -184,22 +186,8 @@ TWINS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "twin",
-    [
-        pytest.param(
-            twin, id=twin.name, marks=pytest.mark.twin("PQ-4", fault=twin.name, fails=twin.ends)
-        )
-        for twin in TWINS
-    ],
-)
+@each_twin_of("PQ-4", *TWINS)
 def test_the_model_catches_faults(twin: Twin) -> None:
-    quick = settings(
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        max_examples=budget(100, 300),
-        derandomize=True,
-    )
+    quick = same_each_time(budget(100, 300), deadline=None)
     broken = machine(build(COMPONENT, twin.fault))
     must_fail(twin, lambda: run_state_machine_as_test(broken, settings=quick))

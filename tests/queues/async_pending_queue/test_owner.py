@@ -13,23 +13,13 @@ from reference_impl.queues import async_pending_queue
 from reference_impl.queues.async_pending_queue import AsyncPendingQueue
 from tests.kit.fakes import turns, until
 from tests.kit.process import run_python
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin, must_fail, patch
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.helpers import (
-    COMPONENT,
-    Pauses,
-    PlainWatch,
-    Refusing,
-    Server,
-    drop,
-    files,
-    nothing,
-    on_plain_watch,
-    owning,
-    posix,
-    started,
-)
+from tests.queues.async_pending_queue.disk import Refusing, drop, files
+from tests.queues.async_pending_queue.helpers import owning, posix
+from tests.queues.async_pending_queue.uploads import Pauses, Server, nothing
+from tests.queues.async_pending_queue.watch import PlainWatch, on_plain_watch, started
 
 pytestmark = pytest.mark.usefixtures("plain_watch")
 
@@ -95,16 +85,10 @@ ONE_NAME = Twin(
 )
 PROOFS = [Proof("PQ-2", check_one_owner, [NO_LOCK]), Proof("PQ-2", check_half_moved, [ONE_NAME])]
 
-
-@each_proof(PROOFS)
-def test_a_directory_has_one_owner_and_a_file_one_upload(proof: Proof, directory: Path) -> None:
-    proof.hold(async_pending_queue, directory)
-
-
-@posix
-@each_twin(PROOFS)
-def test_two_at_once_are_caught(proof: Proof, twin: Twin, directory: Path) -> None:
-    proof.must_fail(twin, COMPONENT, directory)
+test_a_directory_has_one_owner_and_a_file_one_upload = holding(
+    PROOFS, async_pending_queue, "directory"
+)
+test_two_at_once_are_caught = posix(failing(PROOFS, async_pending_queue, "directory"))
 
 
 def lock_and_fork(directory: Path, module: str) -> str:
@@ -179,10 +163,8 @@ def test_a_fork_does_not_release_the_owners_lock(directory: Path) -> None:
         import asyncio, os, warnings
         from pathlib import Path
         from reference_impl.queues.async_pending_queue import AsyncPendingQueue, DirectoryInUse
+        from tests.queues.async_pending_queue.uploads import nothing
         directory = Path({str(directory)!r})
-
-        async def nothing(path):
-            pass
 
         async def main():
             async with AsyncPendingQueue(directory, nothing):

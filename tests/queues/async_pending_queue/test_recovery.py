@@ -13,22 +13,13 @@ import pytest
 from reference_impl.queues import async_pending_queue
 from reference_impl.queues.async_pending_queue import AsyncPendingQueue
 from tests.kit.fakes import turns, until
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.helpers import (
-    COMPONENT,
-    Pauses,
-    PlainWatch,
-    Refusing,
-    Server,
-    drop,
-    files,
-    hidden,
-    nothing,
-    on_plain_watch,
-    owning,
-)
+from tests.queues.async_pending_queue.disk import Refusing, drop, files, hidden
+from tests.queues.async_pending_queue.helpers import owning
+from tests.queues.async_pending_queue.uploads import Pauses, Server, nothing
+from tests.queues.async_pending_queue.watch import PlainWatch, on_plain_watch
 
 pytestmark = pytest.mark.usefixtures("plain_watch")
 
@@ -109,15 +100,8 @@ PROOFS = [
     Proof("PQ-1", check_relative),
 ]
 
-
-@each_proof(PROOFS)
-def test_nothing_is_overwritten_or_mistaken(proof: Proof, directory: Path) -> None:
-    proof.hold(async_pending_queue, directory)
-
-
-@each_twin(PROOFS)
-def test_a_careless_move_is_caught(proof: Proof, twin: Twin, directory: Path) -> None:
-    proof.must_fail(twin, COMPONENT, directory)
+test_nothing_is_overwritten_or_mistaken = holding(PROOFS, async_pending_queue, "directory")
+test_a_careless_move_is_caught = failing(PROOFS, async_pending_queue, "directory")
 
 
 @pytest.mark.guarantee("PQ-1")

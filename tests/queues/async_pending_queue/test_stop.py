@@ -14,20 +14,13 @@ import pytest
 from reference_impl.queues import async_pending_queue
 from reference_impl.queues.async_pending_queue import AsyncPendingQueue
 from tests.kit.fakes import turns, until
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin, override
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.helpers import (
-    COMPONENT,
-    PlainWatch,
-    Server,
-    drop,
-    files,
-    nothing,
-    on_plain_watch,
-    owning,
-    started,
-)
+from tests.queues.async_pending_queue.disk import drop, files
+from tests.queues.async_pending_queue.helpers import owning
+from tests.queues.async_pending_queue.uploads import Server, nothing
+from tests.queues.async_pending_queue.watch import PlainWatch, on_plain_watch, started
 
 pytestmark = pytest.mark.usefixtures("plain_watch")
 
@@ -223,15 +216,8 @@ PROOFS = [
     Proof("PQ-5", check_entries, [ENTERED_TWICE]),
 ]
 
-
-@each_proof(PROOFS)
-def test_it_ends_with_care_and_runs_once(proof: Proof, directory: Path) -> None:
-    proof.hold(async_pending_queue, directory)
-
-
-@each_twin(PROOFS)
-def test_an_end_without_care_is_caught(proof: Proof, twin: Twin, directory: Path) -> None:
-    proof.must_fail(twin, COMPONENT, directory)
+test_it_ends_with_care_and_runs_once = holding(PROOFS, async_pending_queue, "directory")
+test_an_end_without_care_is_caught = failing(PROOFS, async_pending_queue, "directory")
 
 
 @pytest.mark.guarantee("PQ-5")

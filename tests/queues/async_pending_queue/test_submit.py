@@ -16,7 +16,9 @@ from reference_impl.queues.async_pending_queue import AsyncPendingQueue
 from tests.kit.fakes import Gate, turns, until
 from tests.kit.process import run_python
 from tests.queues.async_pending_queue import inside
-from tests.queues.async_pending_queue.helpers import STATES, files, hidden, nothing, posix
+from tests.queues.async_pending_queue.disk import STATES, after_links, files, hidden
+from tests.queues.async_pending_queue.helpers import posix
+from tests.queues.async_pending_queue.uploads import nothing
 
 pytestmark = pytest.mark.usefixtures("plain_watch")
 
@@ -110,13 +112,7 @@ async def test_a_queue_that_starts_spares_its_own_submission(
 async def test_a_submission_may_be_claimed_before_its_owner_is_told_of_it(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    link = os.link
-
-    def link_and_claim(source: Any, target: Any, **options: Any) -> None:
-        link(source, target, **options)
-        Path(target).rename(directory / "a.processing")
-
-    monkeypatch.setattr(os, "link", link_and_claim)
+    after_links(monkeypatch, lambda _, target: target.rename(directory / "a.processing"))
     path = await AsyncPendingQueue(directory, nothing).submit("a", b"1")
     assert path == directory / "a.queued"
     assert files(directory) == {"a.processing": b"1"}

@@ -12,24 +12,13 @@ import pytest
 from reference_impl.queues import async_pending_queue
 from reference_impl.queues.async_pending_queue import AsyncPendingQueue, PendingStats
 from tests.kit.fakes import turns, until
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin, patch
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.helpers import (
-    COMPONENT,
-    LOGGER,
-    Pauses,
-    PlainWatch,
-    Server,
-    drop,
-    fails_with,
-    files,
-    on_plain_watch,
-    owning,
-    started,
-    stopped_clock,
-    unfinished,
-)
+from tests.queues.async_pending_queue.disk import drop, files, unfinished
+from tests.queues.async_pending_queue.helpers import LOGGER, owning, stopped_clock
+from tests.queues.async_pending_queue.uploads import Pauses, Server, fails_with
+from tests.queues.async_pending_queue.watch import PlainWatch, on_plain_watch, started
 
 pytestmark = pytest.mark.usefixtures("plain_watch")
 
@@ -124,15 +113,8 @@ AHEAD = Twin(
 )
 PROOFS = [Proof("PQ-3", check_concurrency, [ONE_MORE, BATCHES]), Proof("PQ-3", check_lazy, [AHEAD])]
 
-
-@each_proof(PROOFS)
-def test_slots_are_free_for_whoever_comes(proof: Proof, directory: Path) -> None:
-    proof.hold(async_pending_queue, directory)
-
-
-@each_twin(PROOFS)
-def test_slots_that_are_not_slots_are_caught(proof: Proof, twin: Twin, directory: Path) -> None:
-    proof.must_fail(twin, COMPONENT, directory)
+test_slots_are_free_for_whoever_comes = holding(PROOFS, async_pending_queue, "directory")
+test_slots_that_are_not_slots_are_caught = failing(PROOFS, async_pending_queue, "directory")
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks need Python >= 3.12")

@@ -6,20 +6,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings, stateful
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from reference_impl.queues import memory_queue
-from tests.kit.profile import budget
-from tests.kit.proofs import Proof, each_twin
+from tests.kit.profile import budget, same_each_time
+from tests.kit.proofs import Proof, failing
 from tests.kit.twins import Twin
 from tests.queues.memory_queue import faults, inside
 
@@ -226,18 +219,12 @@ class TestInside(Inspected.TestCase):  # type: ignore[misc,name-defined]
     settings = settings(max_examples=budget(30, 100), stateful_step_count=40)
 
 
-SEARCH = settings(
-    max_examples=2000,
-    stateful_step_count=40,
-    phases=[Phase.generate],
-    derandomize=True,
-    database=None,
-)
+SEARCH = same_each_time(2000, stateful_step_count=40)
 SAME = "AssertionError: for i in self.queue] == ["  # the queue holds what the model holds
 
 
 def check_model(m: ModuleType) -> None:
-    run_state_machine_as_test(machine(m), settings=SEARCH)
+    stateful.run_state_machine_as_test(machine(m), settings=SEARCH)
 
 
 PROOF = Proof(
@@ -289,7 +276,4 @@ PROOF = Proof(
     ],
 )
 
-
-@each_twin([PROOF])
-def test_the_model_catches_a_broken_twin(proof: Proof, twin: Twin) -> None:
-    proof.must_fail(twin, "queues/memory_queue")
+test_the_model_catches_a_broken_twin = failing([PROOF], "queues/memory_queue")

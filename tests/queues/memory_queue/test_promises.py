@@ -8,7 +8,7 @@ import pytest
 
 from reference_impl.queues import memory_queue
 from tests.kit.fakes import PATIENCE, Beside, Clock
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import Proof, each_twin, holding
 from tests.kit.twins import Twin
 from tests.queues.memory_queue import faults
 from tests.queues.memory_queue.helpers import claim, drain, finish, state
@@ -536,10 +536,7 @@ PROOFS = [
     ),
 ]
 
-
-@each_proof(PROOFS)
-def test_promise(proof: Proof) -> None:
-    proof.hold(memory_queue)
+test_promise = holding(PROOFS, memory_queue)
 
 
 @each_twin(PROOFS)
