@@ -37,7 +37,7 @@ if not INSTALLED:
 # interleave-test schedules threads by sys.monitoring, which Python 3.11 does not have.
 MONITORED = [python for python in MATRIX if python != "3.11"]
 NEWEST = max(INSTALLED, key=lambda python: (not python.endswith("t"), MATRIX.index(python)))
-nox.options.sessions = ["lint", "types", f"tests-{NEWEST}", "docs"]
+nox.options.sessions = ["lint", f"types-{NEWEST}", f"tests-{NEWEST}", f"docs-{NEWEST}"]
 if NEWEST in MONITORED:
     nox.options.sessions.insert(3, f"interleavings-{NEWEST}")
 
@@ -96,7 +96,7 @@ def lint(session: nox.Session) -> None:
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow)
 
 
-@nox.session
+@nox.session(python=NEWEST)
 @timed
 def types(session: nox.Session) -> None:
     """Mypy --strict and pyright."""
@@ -121,7 +121,7 @@ def interleavings(session: nox.Session) -> None:
     session.run("pytest", *PARALLEL, "tests/interleavings", raw(session), *session.posargs)
 
 
-@nox.session
+@nox.session(python=NEWEST)
 @timed
 def copies(session: nox.Session) -> None:
     """The guarantees' tests on copies with another layout and other private names."""
@@ -152,7 +152,7 @@ def verification(session: nox.Session) -> None:
     session.run("python", "-m", "tests.kit.verify", *session.posargs)
 
 
-@nox.session
+@nox.session(python=NEWEST)
 @timed
 def docs(session: nox.Session) -> None:
     """Build the site strictly, execute what it shows, and hold the one against the other."""
@@ -171,7 +171,7 @@ def serve(session: nox.Session) -> None:
     session.run("mkdocs", "serve", *(session.posargs or ["--dev-addr", "localhost:8000"]))
 
 
-@nox.session
+@nox.session(python=NEWEST)
 @timed
 def browser(session: nox.Session) -> None:
     """Walk the built site in a real Chromium."""
@@ -180,7 +180,7 @@ def browser(session: nox.Session) -> None:
     session.run("pytest", *PARALLEL, "tests/browser", *session.posargs)
 
 
-@nox.session
+@nox.session(python=NEWEST)
 @timed
 def scale(session: nox.Session) -> None:
     """Past one process: the examples on Dask, and on Celery with a real redis-server."""
@@ -208,7 +208,7 @@ def evidence(session: nox.Session) -> None:
     session.run("python", "-m", "site_build.evidence")
 
 
-@nox.session
+@nox.session(python=NEWEST)
 def coverage(session: nox.Session) -> None:
     """Record which lines and branches of each component the tests run."""
     install(session, "docs", "coverage")
@@ -219,7 +219,7 @@ def coverage(session: nox.Session) -> None:
     session.run("python", "-m", "site_build.evidence")
 
 
-@nox.session
+@nox.session(python=NEWEST)
 def bench(session: nox.Session) -> None:
     """Measure the components, their baselines and their peers, in one process each."""
     install(session, "tests", "site", "bench")
@@ -227,7 +227,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "site_build.evidence")
 
 
-@nox.session
+@nox.session(python=NEWEST)
 def mutation(session: nox.Session) -> None:
     """Mutate the components; the tests should notice."""
     install(session, "site", "mutation")

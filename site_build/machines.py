@@ -67,9 +67,16 @@ def markdown(path: str, base: str) -> tuple[str, dict[str, str]]:
     page = urljoin(base, path)
     parts, last = list[str](), 0
     for fence in _FENCE.finditer(text):  # code stays as it is
-        parts += [_prose(text[last : fence.start()], page), fence[0]]
+        parts += [_prose(text[last : fence.start()], page), _plain(fence[0])]
         last = fence.end()
     return "".join([*parts, _prose(text[last:], page)]).lstrip("\n"), matter
+
+
+def _plain(fence: str) -> str:
+    """The fence with its language alone: titles and classes are for the HTML."""
+    first, _, rest = fence.partition("\n")
+    marks = re.match(r"(`+|~+)\s*\{?\s*\.?([\w+-]*)", first)
+    return fence if marks is None else f"{marks[1]}{marks[2]}\n{rest}"
 
 
 def _prose(text: str, page: str) -> str:

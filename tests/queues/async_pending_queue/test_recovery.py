@@ -53,7 +53,8 @@ async def check_closed_upload(m: ModuleType, directory: Path) -> None:
     running = asyncio.create_task(queue.run())
     try:
         await server.until(lambda: server.running)
-        tasks[0].get_coro().close()  # type: ignore[union-attr]
+        coroutine: Any = tasks[0].get_coro()
+        coroutine.close()
         assert not server.running
         assert files(directory) == {"a.processing": b"1"}, "it was moved without ownership"
         assert (directory / ".a.attempts").read_bytes() == b"."
