@@ -7,6 +7,7 @@ of what ran; the rest stays as it was. What was proved on other sources than tod
 
 import ast
 import json
+import re
 import sys
 import textwrap
 import zlib
@@ -24,7 +25,7 @@ RAW = ROOT / "build" / "evidence"
 FIGURES = ROOT / "build" / "figures"
 COVERAGE = ROOT / "build" / "coverage.json"
 SESSIONS = ROOT / "build" / "sessions"
-_SHOWN = 5  # lines of a thread's run in a trace: those before its switch matter
+_SHOWN = 4  # lines of a thread's run in a trace: those before its switch matter
 
 
 def main(arguments: list[str]) -> None:
@@ -165,7 +166,7 @@ def _keep(
 
 def _brief(ends: list[str]) -> list[str]:
     """How a twin's check fails, for people: the first of the ways that it states."""
-    first = ends[0] if len(ends[0]) <= 60 else ends[0][:59] + "…"
+    first = ends[0] if len(ends[0]) <= 50 else ends[0][:49] + "…"
     return [first] if len(ends) == 1 else [first, f"{len(ends) - 1} more"]
 
 
@@ -202,7 +203,9 @@ def _draw(proved: dict[str, Any], test: str, ids: list[str], diagram: dict[str, 
         torn = int(later[0] == codes[-1])  # it goes on with the line that it left
         kept.append([thread, ["…"] * (len(codes) > _SHOWN) + codes[-_SHOWN:], torn])
     drawn = {"title": diagram["title"], "by": _mark(test), "id": ids[0], "runs": kept}
-    drawn |= {key: diagram[key] for key in ("outcome", "details")}
+    drawn |= {"outcome": diagram["outcome"], "details": diagram["details"]}
+    if diagram["outcome"] == "deadlock":  # the picture needs to know who is blocked, no more
+        drawn["details"] = " ".join(re.findall(r"T\d+\(", diagram["details"]))
     others = [d for d in proved.get("diagrams", []) if d["title"] != diagram["title"]]
     proved["diagrams"] = sorted([*others, drawn], key=lambda each: (each["id"], each["title"]))
 
@@ -224,7 +227,7 @@ def explored(record: dict[str, Any]) -> dict[str, int]:
 
 @cache
 def functions(file: str) -> dict[str, tuple[int, int]]:
-    """The first and last line of each function of a file, by its qualified name."""
+    """The first and last line of each function or name of a file, by its qualified name."""
     found: dict[str, tuple[int, int]] = {}
 
     def walk(node: ast.AST, prefix: str) -> None:
@@ -233,6 +236,11 @@ def functions(file: str) -> dict[str, tuple[int, int]]:
                 first = min([child.lineno, *(d.lineno for d in child.decorator_list)])
                 found[prefix + child.name] = first, child.end_lineno or child.lineno
                 walk(child, f"{prefix}{child.name}.")
+            elif isinstance(child, ast.Assign):  # test_it = holding(TABLE)
+                for target in child.targets:
+                    names = target.elts if isinstance(target, ast.Tuple) else [target]
+                    for name in (each.id for each in names if isinstance(each, ast.Name)):
+                        found[prefix + name] = child.lineno, child.end_lineno or child.lineno
             else:
                 walk(child, prefix)
 

@@ -81,7 +81,6 @@ def run(component: str) -> dict[str, Any]:
         "python": python_build(),
         "tool": f"mutmut {version('mutmut')}",
         "seconds": round(time.monotonic() - start),
-        "tests": tests,
         "without": settings.get("without", []),
         "mutants": len(codes),
         "killed": count["killed"],

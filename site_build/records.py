@@ -51,14 +51,17 @@ def write(record: dict[str, Any]) -> bool:
         ValueError: it has become too large to be read by people.
     """
     target = path(record["component"])
-    before = read(record["component"])
-    if _undated(before) == _undated(record):
-        return False
     ordered = {"component": record["component"]}
     ordered |= {part: record[part] for part in PARTS if part in record}
     if "proved" in record:
         ordered["proved"] = _folded(record["proved"])
+    for part in ordered.keys() & {"figures", "mutation", "coverage"}:  # `proved` has them whole
+        files = {name: sha[:16] for name, sha in ordered[part]["files"].items()}
+        ordered[part] = ordered[part] | {"files": files}
     text = dumps(ordered)
+    before = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
+    if _undated(before) == _undated(json.loads(text)):
+        return False
     if len(text.encode()) > LIMIT:
         raise ValueError(f"{target.name} would have {len(text.encode()):,} bytes, over {LIMIT:,}")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +79,8 @@ def _undated(value: Any) -> Any:
 
 def is_current(part: dict[str, Any], component: str) -> bool:
     """Whether this part of a record is of the files as they are now."""
-    return bool(part["files"] == digests(component))
+    now, then = digests(component), part["files"]
+    return now.keys() == then.keys() and all(now[name].startswith(then[name]) for name in now)
 
 
 def dumps(value: Any, depth: int = 4) -> str:
@@ -109,11 +113,17 @@ _Entries = dict[str, dict[str, Any]]
 def _folded(proved: dict[str, Any]) -> dict[str, Any]:
     told: list[list[Any]] = []
     folded: dict[str, Any] = {key: value for key, value in proved.items() if key not in _TESTS}
+    everywhere = [entry for kind in _TESTS for entry in proved.get(kind, {}).values()]
+    folded["usual"] = {
+        key: max(values, key=values.count)
+        for key in ("profile", "on", "quick")
+        if (values := [entry.get(key) for entry in everywhere])
+    }
     for kind in _TESTS:
         files: dict[str, dict[str, dict[str, Any]]] = {}
         for test, entry in proved.get(kind, {}).items():
             file, function, case = _parts(test)
-            usual = _usual(proved, kind, function, case)
+            usual = _usual(folded, kind, function, case)
             kept = {k: v for k, v in entry.items() if usual.get(k) != v}
             kept |= dict.fromkeys(usual.keys() - entry.keys())
             if "explored" in kept:
@@ -129,7 +139,7 @@ def _folded(proved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unfolded(folded: dict[str, Any]) -> dict[str, Any]:
-    proved = {key: value for key, value in folded.items() if key not in {*_TESTS, "told"}}
+    proved = {key: value for key, value in folded.items() if key not in {*_TESTS, "told", "usual"}}
     for kind in _TESTS:
         entries: _Entries = {}
         for file, functions in folded[kind].items():
@@ -137,7 +147,7 @@ def _unfolded(folded: dict[str, Any]) -> dict[str, Any]:
                 for case, short in cases.items():
                     kept: dict[str, Any] = {"id": short} if isinstance(short, str) else dict(short)
                     kept["ids"] = [kept.pop("id")]
-                    entry: dict[str, Any] = _usual(proved, kind, function, case) | kept
+                    entry: dict[str, Any] = _usual(folded, kind, function, case) | kept
                     if "explored" in kept:
                         told: list[list[Any]] = folded["told"]
                         entry["explored"] = [[*told[n], count] for n, count in entry["explored"]]
@@ -157,10 +167,10 @@ def _parts(test: str) -> tuple[str, str, str]:
     return file, function, bracket + case
 
 
-def _usual(proved: dict[str, Any], kind: str, function: str, case: str) -> dict[str, Any]:
+def _usual(folded: dict[str, Any], kind: str, function: str, case: str) -> dict[str, Any]:
     """What an entry has where its record says nothing; None there is for what it has not."""
     check, _, fault = case.removeprefix("[").removesuffix("]").partition("-")
-    usual: dict[str, Any] = {"profile": "full", "on": list(range(len(proved["builds"])))}
+    usual = {key: value for key, value in folded["usual"].items() if value is not None}
     if kind == "twins":
         return usual | ({"fault": fault} if fault else {})
     return usual | ({"at": f"check_{check}"} if case else {})

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from site_build.records import EVIDENCE, read_all
-from tests.kit.catalogue import digests
+from site_build.records import is_current as of_today
 
 EXPLAINED = EVIDENCE / "mutation"
 PAGE = EVIDENCE / "mutation.md"
@@ -74,7 +74,7 @@ def score(record: dict[str, Any], folder: Path = EXPLAINED) -> str:
 
 def is_current(record: dict[str, Any]) -> bool:
     """Whether the mutants were made of the files as they are now."""
-    return bool(record["files"] == digests(record["component"]))
+    return of_today(record, record["component"])
 
 
 def page(

@@ -122,7 +122,9 @@ def test_a_record_that_differs_by_its_date_alone_is_not_written(
     record["proved"]["date"] = "2001-01-01"
     assert not records.write(record)
     with pytest.raises(ValueError, match="over 30,720"):
-        records.write({"component": COMPONENT, "figures": {"note": "x" * records.LIMIT}})
+        records.write(
+            {"component": COMPONENT, "figures": {"files": {}, "note": "x" * records.LIMIT}}
+        )
 
 
 def test_the_page_of_a_guarantee_shows_its_check_its_twin_and_its_command() -> None:
