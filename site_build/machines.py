@@ -17,7 +17,7 @@ from tests.kit.site import SITE
 DOCS = ROOT / "docs"
 _INCLUDE = re.compile(r'^--8<-- "([^":]+)(?::([^"]*))?"$', re.MULTILINE)
 _MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
-_LINK = re.compile(r"\]\(((?!https?:|mailto:)[^)\s]+)\)")
+_LINK = re.compile(r"\]\(((?!https?:|mailto:)[^)\s]*[\w#][^)\s]*)\)")
 _REFERENCE = re.compile(r"^::: (\S+)(?:\n[ \t]+.*)*$", re.MULTILINE)
 _PICTURE = re.compile(r"<svg .*?</svg>\n?", re.DOTALL)
 _MARKS = re.compile(r"^<!-- --8<-- .*-->\n", re.MULTILINE)
