@@ -18,12 +18,13 @@ def seconds(components: Iterable[str], guarantees: Iterable[str] = ()) -> float:
         path = ROOT / "docs" / "evidence" / f"{Path(component).name}.json"
         record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         proved = record.get("proved", {})
-        quick = [s for key, s in proved.get("seconds", {}).items() if key.startswith("quick")]
+        quick = {k: s for k, s in proved.get("seconds", {}).items() if k.startswith("quick")}
         if not quick:
             return 0.0
+        newest = max(quick, key=lambda key: tuple(map(int, key.split()[1].split("."))))
         share = 1.0
         if wanted:
             tests = [*proved["checks"].values(), *proved["twins"].values()]
             share = sum(bool(wanted & set(test["ids"])) for test in tests) / max(len(tests), 1)
-        total += share * max(quick)
+        total += share * quick[newest]
     return START + total / (os.cpu_count() or 1)
