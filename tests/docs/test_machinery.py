@@ -228,6 +228,11 @@ def test_verify_says_nothing_of_what_was_never_measured() -> None:
     assert estimate.seconds([]) == estimate.START
 
 
+def test_a_guarantee_takes_less_than_its_component() -> None:
+    whole = estimate.seconds([COMPONENT])
+    assert estimate.START < estimate.seconds([COMPONENT], ["TC-6"]) < whole
+
+
 def test_a_subprocess_that_fails_or_warns_fails_the_test() -> None:
     with pytest.raises(AssertionError, match="exit code 3"):
         run_python("raise SystemExit(3)")

@@ -24,7 +24,13 @@ def seconds(components: Iterable[str], guarantees: Iterable[str] = ()) -> float:
         newest = max(quick, key=lambda key: tuple(map(int, key.split()[1].split("."))))
         share = 1.0
         if wanted:
-            tests = [*proved["checks"].values(), *proved["twins"].values()]
-            share = sum(bool(wanted & set(test["ids"])) for test in tests) / max(len(tests), 1)
+            named = [
+                entry if isinstance(entry, str) else entry["id"]
+                for kind in ("checks", "twins")
+                for functions in proved[kind].values()
+                for cases in functions.values()
+                for entry in cases.values()
+            ]
+            share = sum(name in wanted for name in named) / max(len(named), 1)
         total += share * quick[newest]
     return START + total / (os.cpu_count() or 1)
