@@ -7,14 +7,11 @@ import ast
 import json
 import subprocess
 import sys
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.kit import ROOT
-from tests.kit.catalogue import all_promises, closure, components, promises, proof_places
+from tests.kit.catalogue import all_promises, components, promises
 
 every_component = pytest.mark.parametrize("component", components())
 # What others import, and what therefore promises nothing by itself.
@@ -71,32 +68,3 @@ def test_each_twin_says_what_is_broken_and_how_it_fails() -> None:
             if not {"fault", "fails"} <= {keyword.arg for keyword in node.keywords}:
                 silent.append(f"{file.relative_to(ROOT)}:{node.lineno}")
     assert not silent, "twins that do not say how they fail:\n" + "\n".join(silent)
-
-
-@cache
-def private_names(component: str) -> frozenset[str]:
-    """What a component calls by a leading underscore in its own files."""
-    found = set[str]()
-    for file in closure(component):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            name: Any = getattr(node, "attr", None) or getattr(node, "name", None)
-            if isinstance(name, str) and name.startswith("_") and not name.startswith("__"):
-                found.add(name)
-    return frozenset(found)
-
-
-def looks_inside(file: Path, component: str) -> list[str]:
-    """The private names of the component that a test file reads."""
-    hidden = private_names(component)
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    return sorted(
-        f"{file.relative_to(ROOT).as_posix()}:{node.lineno} {node.attr}"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and node.attr in hidden
-    )
-
-
-def files(component: str) -> list[Path]:
-    """All test files of a component."""
-    places = proof_places(component)
-    return [f for p in places for f in ([p] if p.is_file() else sorted(p.rglob("*.py")))]

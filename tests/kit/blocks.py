@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.kit import COMPONENTS
-from tests.kit.catalogue import components, digests
+from tests.kit.catalogue import all_digests
 
 _EXECUTED = pytest.StashKey["Executed"]()
 
@@ -38,7 +38,7 @@ class Executed:
         record = {
             "fences": sorted(self.fences),
             "examples": sorted(self.examples),
-            "sources": _sources(),
+            "sources": all_digests(),
         }
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -48,7 +48,7 @@ class Executed:
         executed = cls()
         if path.is_file():
             record = json.loads(path.read_text(encoding="utf-8"))
-            if record["sources"] == _sources():
+            if record["sources"] == all_digests():
                 executed.add(record["fences"], record["examples"])
         return executed
 
@@ -98,10 +98,6 @@ def whole_files() -> dict[str, str]:
         for folder in (COMPONENTS, root / "tests" / "scale")
         for path in folder.rglob("*.py")
     }
-
-
-def _sources() -> dict[str, str]:
-    return {name: sha for component in components() for name, sha in digests(component).items()}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

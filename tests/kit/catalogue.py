@@ -73,6 +73,11 @@ def digests(component: str) -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): digest(path) for path in closure(component)}
 
 
+def all_digests() -> dict[str, str]:
+    """The SHA-256 of every component's file, by its path from the project's root."""
+    return {name: sha for component in components() for name, sha in digests(component).items()}
+
+
 def python_build() -> str:
     """This interpreter in words: "CPython 3.13.0, with the GIL, Linux"."""
     free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))

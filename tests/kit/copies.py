@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from tests.kit import COMPONENTS
+
 _VARIABLE = "EXECUTABLE_GUARANTEES_COPIES"
-_ROOT = Path(__file__).resolve().parents[2]
-_COMPONENTS = _ROOT / "reference_impl"
 
 
 def explored_paths() -> list[Path]:
     """What the explorers trace: the components, the copies in their place, and both's twins."""
-    return [_COMPONENTS, *{path.parent for path in _copies().values()}]
+    return [COMPONENTS, *{path.parent for path in _copies().values()}]
 
 
 def _copies() -> dict[str, Path]:
@@ -61,7 +61,7 @@ def bind(pairs: Sequence[str]) -> None:
     for pair in pairs:
         component, _, file = pair.partition("=")
         path = Path(file).resolve()
-        if not (_COMPONENTS / f"{component}.py").is_file():
+        if not (COMPONENTS / f"{component}.py").is_file():
             raise ValueError(f"there is no component {component!r}")
         if not path.is_file():
             raise ValueError(f"there is no file {file!r}")

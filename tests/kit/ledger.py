@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.kit import ROOT, profile
-from tests.kit.catalogue import all_promises, components, digests, python_build
+from tests.kit.catalogue import all_digests, all_promises, python_build
 from tests.kit.explore import EXPLORED
 
 _RESULTS = pytest.StashKey[list[dict[str, Any]]]()
@@ -130,9 +130,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         "version": list(sys.version_info[:3]),
         "profile": profile.name(),
         "seconds": round(time.monotonic() - session.config.stash[_BEGAN], 1),
-        "sources": {
-            name: sha for component in components() for name, sha in digests(component).items()
-        },
+        "sources": all_digests(),
         "files": {name: round(s, 2) for name, s in session.config.stash[_SECONDS].items()},
         "results": session.config.stash[_RESULTS],
     }
