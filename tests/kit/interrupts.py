@@ -54,6 +54,17 @@ class Ending:
         return self.error is None
 
 
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """`elsewhere` waits so long within the block."""
+    global _patience
+    before, _patience = _patience, seconds
+    try:
+        yield
+    finally:
+        _patience = before
+
+
 def elsewhere(call: Callable[..., R], *arguments: Any) -> R:
     """Run the call in another thread and return its result; a Hang if it does not end.
 
@@ -173,6 +184,53 @@ def _line(code: CodeType) -> int:
     return frame.f_lineno
 
 
+@dataclass
+class Attempt:
+    """One call, interrupted or not, and what the check found afterwards."""
+
+    at: tuple[int, ...]  # the points that were asked for
+    where: list[str]  # those that the call came to
+    error: BaseException | None
+
+
+def sweep(
+    prepare: Callable[[], S],
+    call: Callable[[S], object],
+    check: Callable[[S, Ending], object],
+    *,
+    twice: bool = True,
+) -> Iterator[Attempt]:
+    """Interrupt `call(prepare())` at each of its points, and look at each with `check`.
+
+    With `twice`, each is followed by attempts that interrupt again at each later point. The
+    last attempt for a point or pair is one that did not come so far.
+    """
+    handler = _Handler()
+
+    def attempt(*at: int) -> Attempt:
+        state = prepare()
+        ending = handler.attempt(call, state, *at)
+        try:
+            check(state, ending)
+        except BaseException as error:
+            error.add_note("interrupted " + ", then ".join(handler.raised))
+            return Attempt(at, handler.raised, error)
+        return Attempt(at, handler.raised, None)
+
+    with handler.installed():
+        for point in range(1, _MOST):
+            found = attempt(point)
+            yield found
+            if not found.where:
+                return
+            for later in range(1, _MOST if twice else 1):
+                found = attempt(point, later)
+                yield found
+                if len(found.where) < 2:
+                    break
+    raise AssertionError(f"the call does not end within {_MOST:,} points")
+
+
 class Interrupts(Explorer):
     """Interrupts a call at each of its points, and looks at what it leaves behind."""
 
@@ -193,7 +251,12 @@ class Interrupts(Explorer):
                 interrupted; what it calls by `elsewhere` runs in another thread.
             twice: after each interrupt, come again at each of the points that are left.
         """
-        points, attempts = self._sweep(prepare, call, check, twice=twice)
+        points = attempts = 0
+        for attempt in sweep(prepare, call, check, twice=twice):
+            if attempt.error is not None:
+                raise attempt.error
+            attempts += bool(attempt.where)
+            points += len(attempt.where) == 1 == len(attempt.at)
         assert points, "the call has no point at which a signal handler can run"
         again = ", then again at each later one" if twice else ""
         told = f"an exception at each point where CPython runs signal handlers{again}"
@@ -210,44 +273,11 @@ class Interrupts(Explorer):
         twice: bool = True,
     ) -> None:
         """The same finds the fault of a broken twin, which ends as that states."""
-        global _patience
-        before, _patience = _patience, _HANG if "hang" in twin.ends else PATIENCE
-        try:
-            must_fail(twin, lambda: self._sweep(prepare, call, check, twice=twice))
-        finally:
-            _patience = before
 
-    def _sweep(
-        self,
-        prepare: Callable[[], S],
-        call: Callable[[S], object],
-        check: Callable[[S, Ending], object],
-        *,
-        twice: bool,
-    ) -> tuple[int, int]:
-        """Returns the points of the call, and how often it was interrupted."""
-        handler, attempts = _Handler(), 0
+        def first_failure() -> None:
+            for attempt in sweep(prepare, call, check, twice=twice):
+                if attempt.error is not None:
+                    raise attempt.error
 
-        def attempt(*ahead: int) -> bool:
-            """Whether the call came as far as the last of these points."""
-            nonlocal attempts
-            state = prepare()
-            ending = handler.attempt(call, state, *ahead)
-            attempts += ending.interrupted
-            try:
-                check(state, ending)
-            except BaseException as error:
-                error.add_note("interrupted " + ", then ".join(handler.raised))
-                raise
-            return len(handler.raised) == len(ahead)
-
-        with handler.installed():
-            point = 1
-            while attempt(point):
-                if twice:
-                    later = 1
-                    while attempt(point, later):
-                        later += 1
-                point += 1
-                assert point < _MOST, f"the call does not end within {_MOST:,} points"
-        return point - 1, attempts
+        with patience(_HANG if "hang" in twin.ends else PATIENCE):
+            must_fail(twin, first_failure)
