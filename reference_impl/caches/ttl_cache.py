@@ -157,7 +157,8 @@ class _Store(Generic[K, V]):
         else:
             dropped, expired = entry.value, entry.deadline <= now
             if self.listens:
-                self.left += [(entry.key, entry.value, "expired" if expired else "replaced")]
+                why: EvictReason = "expired" if expired else "replaced"
+                self.left += ((entry.key, entry.value, why),)
             self.expirations += expired
             self.stale_count -= entry.deadline == _NOT_LIVE
             entry.older.newer, entry.newer.older = entry.newer, entry.older
@@ -170,7 +171,8 @@ class _Store(Generic[K, V]):
         if oldest is not None:
             expired = oldest.deadline == _NOT_LIVE
             if self.listens:
-                self.left += [(oldest.key, oldest.value, "expired" if expired else "evicted")]
+                why = "expired" if expired else "evicted"
+                self.left += ((oldest.key, oldest.value, why),)
             self.count -= 1
             self.expirations += expired
             self.stale_count -= expired
@@ -191,7 +193,7 @@ class _Store(Generic[K, V]):
         self.count -= 1
         self.stale_count -= entry.deadline == _NOT_LIVE
         self.expirations += reason == "expired"
-        self.left += [(entry.key, entry.value, reason)]
+        self.left += ((entry.key, entry.value, reason),)
         entry.deadline, entry.line, self.leaving = _NOT_LIVE, _NOWHERE, entry
         del self.entries[entry.key]
         self.leaving = None
@@ -352,6 +354,7 @@ class _ThreadLoad(_Load, Generic[K, V]):
         super().__init__()
         self.key, self.loader, self.ttl, self.stale = key, loader, ttl, stale
         self.queued = self.handed_over = False  # not begun by the executor; it ends the load
+        self.job: object = None  # what it has to run
         self.gate = threading.Lock()
         self.gate.acquire()
 
@@ -368,7 +371,7 @@ class _ThreadLoad(_Load, Generic[K, V]):
 
     def end(self, _: object = None) -> None:
         """Let go who waits."""
-        self.ended = True
+        self.ended, self.job = True, None
         try:  # noqa: SIM105 - suppress() is Python code
             self.gate.release()
         except RuntimeError:  # it is open
@@ -768,12 +771,13 @@ class TTLCache(Generic[K, V]):
         if self._executor is not None:
             context = copy_context()
             context.run(_loading.set, ())  # nobody who waits for this caller waits for the load
+            job = partial(context.run, partial(self._run_queued, load))
+            load.job = weakref.ref(job, load.end)  # it is dropped when it is cancelled
             try:
-                future = self._executor.submit(context.run, self._run_queued, load)
+                self._executor.submit(job)
             except Exception as error:
                 _log.warning("the executor refused a refresh, so its caller loads: %r", error)
             else:
-                future.add_done_callback(load.end)  # also if it is cancelled
                 load.handed_over = True
                 return found
         self._run_queued(load)
