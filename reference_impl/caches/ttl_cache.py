@@ -28,7 +28,8 @@ V = TypeVar("V")
 T = TypeVar("T")
 
 EvictReason = Literal["evicted", "expired", "replaced", "deleted", "cleared"]
-OnEvict = Callable[[K, V, EvictReason], object]
+_Left = tuple[K, V, EvictReason]
+_OnEvict = Callable[[K, V, EvictReason], object]
 _Span = float | tuple[float, float, bool]  # time to live, or with `stale` and whether it is over
 
 _ABSENT: Any = object()
@@ -117,7 +118,7 @@ class _Store(Generic[K, V]):
         self.max_size = max_size
         self.clock = clock
         self.listens = listens  # to what leaves
-        self.left: list[tuple[K, V, EvictReason]] = []  # to be told of, and released
+        self.left: list[_Left[K, V]] = []  # to be told of, and released
         self.latest = -math.inf  # reading of the clock, so that lines stay sorted
         self.serial = 0
         self.hits = self.misses = self.evictions = self.expirations = 0
@@ -157,8 +158,8 @@ class _Store(Generic[K, V]):
         else:
             dropped, expired = entry.value, entry.deadline <= now
             if self.listens:
-                why: EvictReason = "expired" if expired else "replaced"
-                self.left += ((entry.key, entry.value, why),)
+                left: _Left[K, V] = entry.key, entry.value, "expired" if expired else "replaced"
+                self.left += [left]
             self.expirations += expired
             self.stale_count -= entry.deadline == _NOT_LIVE
             entry.older.newer, entry.newer.older = entry.newer, entry.older
@@ -171,8 +172,8 @@ class _Store(Generic[K, V]):
         if oldest is not None:
             expired = oldest.deadline == _NOT_LIVE
             if self.listens:
-                why = "expired" if expired else "evicted"
-                self.left += ((oldest.key, oldest.value, why),)
+                left = oldest.key, oldest.value, "expired" if expired else "evicted"
+                self.left += [left]
             self.count -= 1
             self.expirations += expired
             self.stale_count -= expired
@@ -193,7 +194,8 @@ class _Store(Generic[K, V]):
         self.count -= 1
         self.stale_count -= entry.deadline == _NOT_LIVE
         self.expirations += reason == "expired"
-        self.left += ((entry.key, entry.value, reason),)
+        left: _Left[K, V] = entry.key, entry.value, reason
+        self.left += [left]
         entry.deadline, entry.line, self.leaving = _NOT_LIVE, _NOWHERE, entry
         del self.entries[entry.key]
         self.leaving = None
@@ -443,7 +445,7 @@ class TTLCache(Generic[K, V]):
         max_size: int | None = 1000,
         *,
         clock: Callable[[], float] = time.monotonic,
-        on_evict: OnEvict[K, V] | None = None,
+        on_evict: _OnEvict[K, V] | None = None,
         executor: Executor | None = None,
     ) -> None:
         _check_call("clock", clock, "a function that returns seconds")
@@ -807,7 +809,7 @@ def _circle() -> _Entry[Any, Any]:
     return ends
 
 
-def _release(cleared: dict[K, _Entry[K, V]], on_evict: OnEvict[K, V] | None) -> None:
+def _release(cleared: dict[K, _Entry[K, V]], on_evict: _OnEvict[K, V] | None) -> None:
     """Tell of what was cleared; and take it apart, as circles would wait for the collector."""
     if on_evict is not None:
         left = [entry for entry in cleared.values() if entry.line is not _NOWHERE]
@@ -819,7 +821,7 @@ def _release(cleared: dict[K, _Entry[K, V]], on_evict: OnEvict[K, V] | None) -> 
         del entry.older, entry.newer, entry.earlier, entry.later, entry.line
 
 
-def _notify(on_evict: OnEvict[K, V] | None, left: list[tuple[K, V, EvictReason]]) -> None:
+def _notify(on_evict: _OnEvict[K, V] | None, left: list[_Left[K, V]]) -> None:
     if on_evict is not None:
         for key, value, reason in left:
             try:
