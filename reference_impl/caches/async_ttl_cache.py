@@ -364,50 +364,54 @@ class AsyncTTLCache(Generic[K, V]):
 
     async def _load_or_join(self, mine: _TaskLoad[K, V], counts: bool) -> V:
         """Return what may be returned, load, or wait for who does; `_ABSENT` if that gave up."""
-        key, store = mine.key, self._store
+        key, store, own = mine.key, self._store, _own_loads()
+        turn: Future[Task[None]] = get_running_loop().create_future()
         found, live = store.find(key, mine.stale)
+        load = self._loads.get(key)
+        # All that can be interrupted is behind, except that a key's own code may raise here.
+        if not live and (load is None or load.ended):
+            self._loads[key] = load = mine
         if counts:
             store.hits += found is not _ABSENT
             store.misses += found is _ABSENT
-        load = self._loads.get(key)
-        if load is None and not live:
-            load = self._loads[key] = mine
-            mine.refreshes = found is not _ABSENT
-        if found is not _ABSENT:  # a live one was stored since the look-up
-            if load is mine:
-                self._start(mine)
-            return found
-        assert load is not None
-        turn: Future[Task[None]] = get_running_loop().create_future()
+        if load is None or (load is not mine and found is not _ABSENT):
+            return found  # a live one was stored since the look-up, or somebody refreshes it
+        mine.refreshes = found is not _ABSENT
+        if not mine.refreshes:
+            load.joined[turn], load.waiters[turn] = own, None
         try:
-            # Announced first, searched second, as a cache for threads may do the same now.
-            load.joined[turn] = _own_loads()
-            if load is not mine:
-                _refuse_circle(load, key)
-            load.waiters[turn] = None
             if load is mine:
                 self._start(mine)
+            else:  # announced first, searched second, as threads may be doing the same now
+                _refuse_circle(load, key)
+            if mine.refreshes:
+                return found
             await turn
             if load is mine and load.value is _ABSENT and load.error is None:
                 turn.result().result()  # what is no Exception
             result: V = load.result()
             return result
         finally:
-            load.joined.pop(turn, None)
-            load.waiters.pop(turn, None)
+            if load is mine and mine.task is None:  # it was not started, or has landed
+                mine.ended = True
+            if turn in load.waiters:
+                del load.waiters[turn], load.joined[turn]
             self._abandon(load)
             del turn, load, mine  # an error keeps this frame, which must not keep the error
 
     def _start(self, load: _TaskLoad[K, V]) -> None:
         """Begin; all else is in place, as an eager task takes its first step at once."""
-        load.task = asyncio.create_task(_run(load))
         self._flying.add(load)
-        load.task.add_done_callback(partial(self._land, load))
+        task = asyncio.create_task(_run(load))
+        task.add_done_callback(partial(self._land, load))
+        load.task = task  # last: without it, the caller takes it for not started
 
     def _abandon(self, load: _TaskLoad[K, V]) -> None:
         """Cancel a load that nobody waits for, unless its task has ended: then it lands anyway."""
         if load.waiters or load.refreshes or (load.task and load.task.done()):
             return
+        if load.task is None:
+            self._flying.discard(load)
         if self._loads.get(load.key) is load:
             del self._loads[load.key]
         if load.task and not load.task.cancelling():
@@ -436,9 +440,9 @@ class AsyncTTLCache(Generic[K, V]):
         if self._loads:
             self._loads.pop(key, None)
         _dropped = self._store.put(key, value, ttl, stale)  # kept to the end
-        self._tell()
         if self._entered and self._store.heap[0][0] < self._timer_due:
             self._arm(self._interval)
+        self._tell()
 
     def _expire(self) -> int:
         removed = self._store.expire(self._clock(), _SLICE)
@@ -484,6 +488,8 @@ async def _run(load: _TaskLoad[K, V]) -> None:
     handled = sys.exception()  # by the caller, if this task is an eager one
     _loading.set((weakref.ref(load),))
     try:
+        if load.ended:  # an interrupt came before its caller knew of this task
+            return
         coming: object = load.loader()
         if not inspect.isawaitable(coming):
             what = f"loader must be an async function, but it returned {coming!r}"
