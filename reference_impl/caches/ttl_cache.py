@@ -456,7 +456,7 @@ class TTLCache(Generic[K, V]):
         max_size: int | None = 1000,
         *,
         clock: Callable[[], float] = time.monotonic,
-        on_evict: _OnEvict[K, V] | None = None,
+        on_evict: Callable[[K, V, EvictReason], object] | None = None,
         executor: Executor | None = None,
     ) -> None:
         _check_call("clock", clock, "a function that returns seconds")
