@@ -326,13 +326,17 @@ class AsyncTTLCache(Generic[K, V]):
         self._entered = max(0, self._entered - 1)  # 0 already if another loop had the cache
         if not self._entered:
             self._disarm()
-            for load in list(self._flying):
-                load.refreshes = False
-                self._abandon(load)
+        for load in list(self._flying):
+            load.refreshes = load.refreshes and self._entered > 0
+            self._abandon(load)
         while ending := [
             load.task
             for load in self._flying
-            if load.task and not load.waiters and not load.refreshes and not _waits_for_caller(load)
+            if load.task
+            and not load.ended
+            and not load.waiters
+            and not load.refreshes
+            and not _waits_for_caller(load)
         ]:
             await asyncio.wait(ending)
 
@@ -369,17 +373,19 @@ class AsyncTTLCache(Generic[K, V]):
         if counts:
             store.hits += found is not _ABSENT
             store.misses += found is _ABSENT
-        load = self._loads.get(key)
-        if load is None and not live:
-            load = self._loads[key] = mine
-            mine.refreshes = found is not _ABSENT
-        if found is not _ABSENT:  # a live one was stored since the look-up
-            if load is mine:
-                self._start(mine)
+        if live:  # stored since the look-up
             return found
-        assert load is not None
         turn: Future[Task[None]] = get_running_loop().create_future()
+        load = mine
         try:
+            load = self._loads.get(key, mine)
+            if load is mine or load.ended:  # an interrupt may have left one that has not begun
+                load = self._loads[key] = mine
+            if found is not _ABSENT:
+                load.refreshes = True
+                if load is mine:
+                    self._start(mine)
+                return found
             # Announced first, searched second, as a cache for threads may do the same now.
             load.joined[turn] = _own_loads()
             if load is not mine:
@@ -393,16 +399,25 @@ class AsyncTTLCache(Generic[K, V]):
             result: V = load.result()
             return result
         finally:
-            load.joined.pop(turn, None)
-            load.waiters.pop(turn, None)
+            # No call before the last line, so that an interrupt can only keep a load from ending.
+            if mine.task is None:
+                mine.ended = True
+            if turn in load.waiters:
+                del load.waiters[turn]
+            if turn in load.joined:
+                del load.joined[turn]
             self._abandon(load)
             del turn, load, mine  # an error keeps this frame, which must not keep the error
 
     def _start(self, load: _TaskLoad[K, V]) -> None:
         """Begin; all else is in place, as an eager task takes its first step at once."""
-        load.task = asyncio.create_task(_run(load))
-        self._flying.add(load)
-        load.task.add_done_callback(partial(self._land, load))
+        try:
+            load.task = asyncio.create_task(_run(load))
+            self._flying.add(load)
+            load.task.add_done_callback(partial(self._land, load))
+        except BaseException:
+            load.ended = True  # an interrupt: nobody joins it, and its task ends at once
+            raise
 
     def _abandon(self, load: _TaskLoad[K, V]) -> None:
         """Cancel a load that nobody waits for, unless its task has ended: then it lands anyway."""
@@ -436,9 +451,9 @@ class AsyncTTLCache(Generic[K, V]):
         if self._loads:
             self._loads.pop(key, None)
         _dropped = self._store.put(key, value, ttl, stale)  # kept to the end
-        self._tell()
         if self._entered and self._store.heap[0][0] < self._timer_due:
             self._arm(self._interval)
+        self._tell()  # last: what it calls may let all expire
 
     def _expire(self) -> int:
         removed = self._store.expire(self._clock(), _SLICE)
@@ -484,6 +499,8 @@ async def _run(load: _TaskLoad[K, V]) -> None:
     handled = sys.exception()  # by the caller, if this task is an eager one
     _loading.set((weakref.ref(load),))
     try:
+        if load.ended:  # interrupted at its start
+            return
         coming: object = load.loader()
         if not inspect.isawaitable(coming):
             what = f"loader must be an async function, but it returned {coming!r}"
