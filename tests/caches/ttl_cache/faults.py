@@ -239,3 +239,91 @@ def makes_room_too_late() -> Named:
     """Both of these."""
     name, fault = drops_in_a_second_step()
     return name, has_room_for_one_more()[1] + fault
+
+
+# What leaves, and what is stale.
+
+
+@in_place_of("__init__")
+def tells_everything_twice(
+    make: Any, cache: Any, *arguments: Any, on_evict: Any = None, **more: Any
+) -> None:
+    """tells everything twice"""
+
+    def twice(*left: Any) -> None:
+        on_evict(*left)
+        on_evict(*left)
+
+    make(cache, *arguments, on_evict=on_evict and twice, **more)
+
+
+@in_place_of("__init__")
+def gives_one_reason(
+    make: Any, cache: Any, *arguments: Any, on_evict: Any = None, **more: Any
+) -> None:
+    """calls everything an eviction"""
+
+    def tell(key: Any, value: Any, _reason: str) -> None:
+        on_evict(key, value, "evicted")
+
+    make(cache, *arguments, on_evict=on_evict and tell, **more)
+
+
+@in_place_of("__init__")
+def tells_later(make: Any, cache: Any, *arguments: Any, on_evict: Any = None, **more: Any) -> None:
+    """tells of an entry when the next one leaves"""
+    waiting = list[Any]()
+
+    def tell(*left: Any) -> None:
+        waiting.append(left)
+        if len(waiting) > 1:
+            on_evict(*waiting.pop(0))
+
+    make(cache, *arguments, on_evict=on_evict and tell, **more)
+
+
+def tells_what_it_saw() -> Named:
+    """A fault of two methods."""
+    listeners = dict[int, Any]()
+
+    def make(init: Any, cache: Any, *arguments: Any, on_evict: Any = None, **more: Any) -> None:
+        listeners[id(cache)] = on_evict
+        init(cache, *arguments, **more)
+
+    def delete(original: Any, cache: Any, key: Any) -> Any:
+        value = dict(cache.items()).get(key, ABSENT)
+        found = original(cache, key)
+        if value is not ABSENT:
+            listeners[id(cache)](key, value, "deleted")
+        return found
+
+    fault = wrapped("TTLCache.__init__", make) + wrapped("TTLCache.delete", delete)
+    return "tells of what it saw before it deleted", fault
+
+
+@in_place_of("get_or_load")
+def knows_no_stale(
+    load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None, **_more: Any
+) -> Any:
+    """takes no stale value"""
+    return load(cache, key, loader, ttl)
+
+
+@in_place_of("get_or_load")
+def stale_for_longer(
+    load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None, *, stale: Any = None, **more: Any
+) -> Any:
+    """takes a stale value a moment too long"""
+    return load(cache, key, loader, ttl, **({"stale": stale + 0.0625} if stale else {}), **more)
+
+
+@in_place_of("get_or_load")
+def refreshes_each_time(
+    load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None, *, stale: Any = None, **more: Any
+) -> Any:
+    """lets each caller refresh a stale value"""
+    if stale is None or key in cache:
+        return load(cache, key, loader, ttl, **more)
+    value = loader()
+    cache.set(key, value, ttl)
+    return value

@@ -11,9 +11,9 @@ import pytest
 
 from reference_impl.caches import ttl_cache
 from tests.caches.ttl_cache import faults
-from tests.caches.ttl_cache.helpers import Check, Key, proves, reach, steps
+from tests.caches.ttl_cache.helpers import Check, Key, proves, reach, steps, watched
 from tests.contracts.cache_contract import Clock
-from tests.kit.primitives import Waits, watched
+from tests.kit.primitives import Waits
 from tests.kit.proofs import failing, holding
 from tests.kit.twins import edit
 
