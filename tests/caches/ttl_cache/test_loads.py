@@ -337,7 +337,7 @@ CIRCLES = [
         "TC-8",
         check_a_wait_that_is_over_closes_no_circle,
         "counts who waits for a load that has ended",
-        edit("_wait", "[] if step.landed.is_set() else step.joined.copy()", "step.joined.copy()"),
+        edit("_waits_for_caller", "not step.ended", "True"),
         "RuntimeError: would wait for itself",
     ),
 ]
