@@ -297,7 +297,11 @@ DIFFERENT = [
     differs(
         "TC-2",
         "notes the first death too late",
-        edit("_Store._open_line", "(deadline, self.serial, line)", "(deadline + 9, 0, line)"),
+        edit(
+            "_Store._open_line",
+            "(deadline, self.serial, line)",
+            "(deadline + 9, self.serial, line)",
+        ),
     ),
     differs("TC-3", *faults.has_room_for_one_more()),
     differs(
