@@ -24,7 +24,8 @@ from tests.kit.twins import Twin, must_fail
 
 S = TypeVar("S")
 R = TypeVar("R")
-_TOOL = 4  # of sys.monitoring: neither a debugger's, coverage's, a profiler's nor an optimizer's
+_monitoring: Any = getattr(sys, "monitoring", None)  # from Python 3.12 on
+_TOOL = 4  # its number: neither a debugger's, coverage's, a profiler's nor an optimizer's
 _WAITS = {"acquire", "poll", "select", "sleep"}
 _MOST = 20_000  # points of one call
 # Seconds that `elsewhere` waits where a twin should hang. It can only let a twin's test fail.
@@ -52,6 +53,17 @@ class Ending:
     def happened(self) -> bool:
         """Whether the call has surely happened: it returned."""
         return self.error is None
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """`elsewhere` waits so long within the block."""
+    global _patience
+    before, _patience = _patience, seconds
+    try:
+        yield
+    finally:
+        _patience = before
 
 
 def elsewhere(call: Callable[..., R], *arguments: Any) -> R:
@@ -93,7 +105,7 @@ class _Handler:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Hear of every point of every thread within the block."""
-        events = sys.monitoring.events
+        events = _monitoring.events
         callbacks: dict[int, Callable[..., None]] = {
             events.PY_START: self._entered,
             events.PY_RESUME: self._entered,
@@ -102,17 +114,17 @@ class _Handler:
             events.C_RAISE: self._passed,
         }
         hook, sys.unraisablehook = sys.unraisablehook, self._ignore
-        sys.monitoring.use_tool_id(_TOOL, "interrupts")
+        _monitoring.use_tool_id(_TOOL, "interrupts")
         try:
             for event, callback in callbacks.items():
-                sys.monitoring.register_callback(_TOOL, event, callback)
-            sys.monitoring.set_events(_TOOL, sum(callbacks))
+                _monitoring.register_callback(_TOOL, event, callback)
+            _monitoring.set_events(_TOOL, sum(callbacks))
             yield
         finally:
-            sys.monitoring.set_events(_TOOL, 0)
+            _monitoring.set_events(_TOOL, 0)
             for event in callbacks:
-                sys.monitoring.register_callback(_TOOL, event, None)
-            sys.monitoring.free_tool_id(_TOOL)
+                _monitoring.register_callback(_TOOL, event, None)
+            _monitoring.free_tool_id(_TOOL)
             sys.unraisablehook = hook
 
     def attempt(self, call: Callable[[S], object], state: S, *ahead: int) -> Ending:
@@ -173,6 +185,53 @@ def _line(code: CodeType) -> int:
     return frame.f_lineno
 
 
+@dataclass
+class Attempt:
+    """One call, interrupted or not, and what the check found afterwards."""
+
+    at: tuple[int, ...]  # the points that were asked for
+    where: list[str]  # those that the call came to
+    error: BaseException | None
+
+
+def sweep(
+    prepare: Callable[[], S],
+    call: Callable[[S], object],
+    check: Callable[[S, Ending], object],
+    *,
+    twice: bool = True,
+) -> Iterator[Attempt]:
+    """Interrupt `call(prepare())` at each of its points, and look at each with `check`.
+
+    With `twice`, each is followed by attempts that interrupt again at each later point. The
+    last attempt for a point or pair is one that did not come so far.
+    """
+    handler = _Handler()
+
+    def attempt(*at: int) -> Attempt:
+        state = prepare()
+        ending = handler.attempt(call, state, *at)
+        try:
+            check(state, ending)
+        except BaseException as error:
+            error.add_note("interrupted " + ", then ".join(handler.raised))
+            return Attempt(at, handler.raised, error)
+        return Attempt(at, handler.raised, None)
+
+    with handler.installed():
+        for point in range(1, _MOST):
+            found = attempt(point)
+            yield found
+            if not found.where:
+                return
+            for later in range(1, _MOST if twice else 1):
+                found = attempt(point, later)
+                yield found
+                if len(found.where) < 2:
+                    break
+    raise AssertionError(f"the call does not end within {_MOST:,} points")
+
+
 class Interrupts(Explorer):
     """Interrupts a call at each of its points, and looks at what it leaves behind."""
 
@@ -193,7 +252,12 @@ class Interrupts(Explorer):
                 interrupted; what it calls by `elsewhere` runs in another thread.
             twice: after each interrupt, come again at each of the points that are left.
         """
-        points, attempts = self._sweep(prepare, call, check, twice=twice)
+        points = attempts = 0
+        for attempt in sweep(prepare, call, check, twice=twice):
+            if attempt.error is not None:
+                raise attempt.error
+            attempts += bool(attempt.where)
+            points += len(attempt.where) == 1 == len(attempt.at)
         assert points, "the call has no point at which a signal handler can run"
         again = ", then again at each later one" if twice else ""
         told = f"an exception at each point where CPython runs signal handlers{again}"
@@ -210,44 +274,11 @@ class Interrupts(Explorer):
         twice: bool = True,
     ) -> None:
         """The same finds the fault of a broken twin, which ends as that states."""
-        global _patience
-        before, _patience = _patience, _HANG if "hang" in twin.ends else PATIENCE
-        try:
-            must_fail(twin, lambda: self._sweep(prepare, call, check, twice=twice))
-        finally:
-            _patience = before
 
-    def _sweep(
-        self,
-        prepare: Callable[[], S],
-        call: Callable[[S], object],
-        check: Callable[[S, Ending], object],
-        *,
-        twice: bool,
-    ) -> tuple[int, int]:
-        """Returns the points of the call, and how often it was interrupted."""
-        handler, attempts = _Handler(), 0
+        def first_failure() -> None:
+            for attempt in sweep(prepare, call, check, twice=twice):
+                if attempt.error is not None:
+                    raise attempt.error
 
-        def attempt(*ahead: int) -> bool:
-            """Whether the call came as far as the last of these points."""
-            nonlocal attempts
-            state = prepare()
-            ending = handler.attempt(call, state, *ahead)
-            attempts += ending.interrupted
-            try:
-                check(state, ending)
-            except BaseException as error:
-                error.add_note("interrupted " + ", then ".join(handler.raised))
-                raise
-            return len(handler.raised) == len(ahead)
-
-        with handler.installed():
-            point = 1
-            while attempt(point):
-                if twice:
-                    later = 1
-                    while attempt(point, later):
-                        later += 1
-                point += 1
-                assert point < _MOST, f"the call does not end within {_MOST:,} points"
-        return point - 1, attempts
+        with patience(_HANG if "hang" in twin.ends else PATIENCE):
+            must_fail(twin, first_failure)
