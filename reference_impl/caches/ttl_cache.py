@@ -34,6 +34,7 @@ _Span = float | tuple[float, float, bool]  # time to live, or with `stale` and w
 _ABSENT: Any = object()
 _PEEK: Any = object()  # as a default of `get`: count no miss
 _NOT_LIVE = -math.inf  # the deadline of what cannot be seen any more
+_FOREVER = 1e300  # seconds
 _SLICE = 256  # so many expired entries are removed before other threads are let in
 _DEFERRED = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _log = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ class _Store(Generic[K, V]):
         # (no later than the line's first deadline, its number, line), one for each line
         self.heap: list[tuple[float, int, _Line[K, V]]] = []
 
-    def put(self, key: K, value: V, ttl: float, stale: float = 0.0) -> object:  # noqa: PLR0915
+    def put(self, key: K, value: V, ttl: float, stale: float = 0.0) -> object:
         """Store it and make room; what is returned, and `left`, must outlive the lock."""
         now = self.clock()
         if now > self.latest:  # noqa: PLR1730 - max() takes longer
@@ -360,7 +361,7 @@ class _ThreadLoad(_Load, Generic[K, V]):
             while not self.ended:
                 self.gate.acquire()
         finally:
-            try:
+            try:  # noqa: SIM105 - suppress() is Python code
                 self.gate.release()
             except RuntimeError:  # it is open
                 pass
@@ -368,7 +369,7 @@ class _ThreadLoad(_Load, Generic[K, V]):
     def end(self, _: object = None) -> None:
         """Let go who waits."""
         self.ended = True
-        try:
+        try:  # noqa: SIM105 - suppress() is Python code
             self.gate.release()
         except RuntimeError:  # it is open
             pass
@@ -442,9 +443,9 @@ class TTLCache(Generic[K, V]):
         on_evict: OnEvict[K, V] | None = None,
         executor: Executor | None = None,
     ) -> None:
-        _check_plain("clock", clock, "a function that returns seconds")
+        _check_call("clock", clock, "a function that returns seconds")
         if on_evict is not None:
-            _check_plain("on_evict", on_evict, "a function of key, value and reason")
+            _check_call("on_evict", on_evict, "a function of key, value and reason")
         if executor is not None and not callable(getattr(executor, "submit", None)):
             raise TypeError(f"executor must be a concurrent.futures.Executor, not {executor!r}")
         self._default_ttl = _seconds("default_ttl", default_ttl)
@@ -493,7 +494,7 @@ class TTLCache(Generic[K, V]):
                 store.misses += 1
                 expired = entry is not None
         except BaseException:
-            try:
+            try:  # noqa: SIM105 - suppress() is Python code
                 self._lock.release()
             except RuntimeError:
                 pass
@@ -532,7 +533,7 @@ class TTLCache(Generic[K, V]):
             if left:
                 store.left = []
         except BaseException:
-            try:
+            try:  # noqa: SIM105 - suppress() is Python code
                 self._lock.release()
             except RuntimeError:
                 pass
@@ -609,7 +610,7 @@ class TTLCache(Generic[K, V]):
         """
         code = getattr(loader, "__code__", None)  # at hand for a function and a bound method
         if code is None or code.co_flags & _DEFERRED:
-            _check_plain("loader", loader, "a plain function (AsyncTTLCache takes async ones)")
+            _check_call("loader", loader, "a plain function (AsyncTTLCache takes async ones)")
         seconds = self._default_ttl if ttl is None else _seconds("ttl", ttl)
         grace = _seconds("stale", stale) if stale else 0.0
         found: V = self.get(key, _PEEK if grace else _ABSENT)
@@ -665,7 +666,7 @@ class TTLCache(Generic[K, V]):
             result = change(*arguments)
             left, store.left = store.left, []
         except BaseException:
-            try:
+            try:  # noqa: SIM105 - suppress() is Python code
                 self._lock.release()
             except RuntimeError:
                 pass
@@ -708,11 +709,12 @@ class TTLCache(Generic[K, V]):
                 self._lead(mine)
             else:
                 return self._refresh(mine, found)
-            return load.result()
+            result: V = load.result()
+            return result
         finally:
             if not mine.handed_over:
                 mine.ended = True
-                try:
+                try:  # noqa: SIM105 - suppress() is Python code
                     mine.gate.release()
                 except RuntimeError:  # it is open
                     pass
@@ -768,11 +770,12 @@ class TTLCache(Generic[K, V]):
             context.run(_loading.set, ())  # nobody who waits for this caller waits for the load
             try:
                 future = self._executor.submit(context.run, self._run_queued, load)
+            except Exception as error:
+                _log.warning("the executor refused a refresh, so its caller loads: %r", error)
+            else:
                 future.add_done_callback(load.end)  # also if it is cancelled
                 load.handed_over = True
                 return found
-            except Exception as error:
-                _log.warning("the executor refused a refresh, so its caller loads: %r", error)
         self._run_queued(load)
         if load.value is _ABSENT:
             found, _ = self._locked(self._store.find, load.key, load.stale)
@@ -869,8 +872,8 @@ def _check_hashable(key: object) -> None:
         raise TypeError(f"key must be hashable, such as a str or a tuple, not {key!r}") from error
 
 
-def _check_plain(name: str, function: object, kind: str) -> None:
-    if not callable(function) or _code_flags(function) & _DEFERRED:
+def _check_call(name: str, function: object, kind: str, refused: int = _DEFERRED) -> None:
+    if not callable(function) or _code_flags(function) & refused:
         raise TypeError(f"{name} must be {kind}, not {function!r}")
 
 
@@ -889,7 +892,7 @@ def _seconds(name: str, value: float) -> float:
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
     if not value > 0:
         raise ValueError(f"{name} must be above zero, not {value!r}; math.inf is forever")
-    return float(min(value, 1e300))  # as good as forever, also for an int that fits no float
+    return float(min(value, _FOREVER))  # also for an int that fits no float
 
 
 def _size(name: str, value: int | None) -> float:
