@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from types import FrameType, FunctionType, ModuleType
 from typing import Any
@@ -46,6 +47,45 @@ class Loader(Gate):
     def calls(self) -> int:
         """How many threads have come."""
         return len(self.seen)
+
+
+class Later(Executor):
+    """Keeps what it is given until it is told to run it.
+
+    What it returns has no lock, since that of a Future does not outlive an interrupt.
+    """
+
+    class Future:
+        """What the cache asks of a future: to be told of its end."""
+
+        def __init__(self) -> None:
+            self.callbacks = list[Callable[[object], object]]()
+
+        def add_done_callback(self, callback: Callable[[object], object]) -> None:
+            self.callbacks.append(callback)
+
+    def __init__(self) -> None:
+        self.jobs = list[Callable[[], object]]()
+
+    def submit(self, fn: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+        future = Later.Future()
+
+        def run() -> None:
+            try:
+                fn(*arguments, **options)
+            finally:
+                for callback in future.callbacks:
+                    callback(future)
+
+        self.jobs.append(run)
+        return future
+
+    def run(self) -> int:
+        """Run it here; returns how much there was."""
+        jobs, self.jobs = self.jobs, []
+        for job in jobs:
+            job()
+        return len(jobs)
 
 
 def proves(

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from reference_impl.caches.ttl_cache import CacheStats
+from tests.caches.ttl_cache.helpers import Later
 from tests.contracts.cache_contract import Clock
 from tests.kit.interrupts import Ending, elsewhere
 
@@ -101,7 +102,6 @@ class State:
     words: list[weakref.ref[Word]] = field(default_factory=list)
     room: float = math.inf
     told: list[tuple[Any, Any, str]] = field(default_factory=list)
-    jobs: list[Callable[[], object]] = field(default_factory=list)  # handed to an executor
     begun: Any = field(default_factory=lock)
     leave: Any = field(default_factory=lock)
     others: list[Aside] = field(default_factory=list)
@@ -245,7 +245,6 @@ def leaves_it_whole(state: State, ending: Ending) -> None:
     elsewhere(state.cache.clear)
     del stays
     state.told.clear()
-    state.jobs.clear()
     for other in state.others:
         other.value = None
     if any(word() is not None for word in state.words):
@@ -390,6 +389,25 @@ def look_at_a_refresh(state: State, ending: Ending) -> None:
     leaves_it_whole(state, ending)
 
 
+def handing_over(make: Make, kind: type[str], **options: Any) -> State:
+    """The same, and an executor will refresh it."""
+    executor = Later()
+    state = stale(make, kind, executor=executor, **options)
+    state.helper = executor
+    return state
+
+
+def look_at_what_is_handed_over(state: State, ending: Ending) -> None:
+    """The executor has it or not; if not, the next caller sees to it."""
+    assert ending.interrupted or (ending.result, len(state.helper.jobs)) == ("stale", 1)
+    elsewhere(state.helper.run)
+    assert elsewhere(refresh, state) in {"stale", "loaded"}
+    elsewhere(state.helper.run)
+    assert elsewhere(refresh, state) == "loaded"
+    assert state.counts.loads == 2
+    leaves_it_whole(state, ending)
+
+
 def refreshed_elsewhere(make: Make, kind: type[str], **options: Any) -> State:
     """The same, and another thread is loading a new value."""
     state = stale(make, kind, **options)
@@ -415,5 +433,6 @@ LOADS: dict[str, tuple[str, Prepare, Call, Callable[[State, Ending], None]]] = {
     "lead others": ("TC-6", awaited, lead_others, look_at_those_who_joined),
     "join": ("TC-6", led_elsewhere, join, look_at_the_one_who_led),
     "refresh": ("TC-12", stale, refresh, look_at_a_refresh),
+    "hand over": ("TC-12", handing_over, refresh, look_at_what_is_handed_over),
     "take the stale": ("TC-12", refreshed_elsewhere, refresh, look_at_the_one_who_refreshes),
 }

@@ -2,7 +2,7 @@
 
 import contextvars
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -11,41 +11,13 @@ import pytest
 from reference_impl.caches import ttl_cache
 from tests.caches.ttl_cache import faults
 from tests.caches.ttl_cache.faults import impatient
-from tests.caches.ttl_cache.helpers import Loader, outcome, proves, raises
+from tests.caches.ttl_cache.helpers import Later, Loader, outcome, proves, raises
 from tests.contracts.cache_contract import Clock
 from tests.kit.fakes import Beside
 from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin
 
 COMPONENT = "caches/ttl_cache"
-
-
-class Later(Executor):
-    """Keeps what it is given until it is told to run it."""
-
-    def __init__(self) -> None:
-        self.jobs = list[Callable[[], object]]()
-
-    def submit(self, fn: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
-        future = Future[Any]()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(fn(*arguments, **options))
-            except BaseException as error:
-                future.set_exception(error)
-
-        self.jobs.append(run)
-        return future
-
-    def run(self) -> int:
-        """Run it in a thread of its own; returns how much there was."""
-        jobs, self.jobs = self.jobs, []
-        for job in jobs:
-            Beside(job).result()
-        return len(jobs)
 
 
 def unused() -> Any:
