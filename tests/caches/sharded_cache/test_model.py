@@ -42,10 +42,10 @@ class ShardedCaches(model.Caches):
     def shard(self, entry: Any) -> int:
         return home(len(self.room), entry.key)
 
-    def make_room(self, live: list[model.Entry], stale: list[model.Entry], _: float) -> None:
+    def make_room(self, live: list[model.Entry], stale: list[model.Entry], room: float) -> None:
         shard = self.shard(live[-1])
         mates = [[each for each in some if self.shard(each) == shard] for some in (live, stale)]
-        super().make_room(mates[0], mates[1], self.room[shard])
+        super().make_room(mates[0], mates[1], min(room, self.room[shard]))
 
     @rule()
     def views_agree(self) -> None:

@@ -136,7 +136,8 @@ class State:
 
     @property
     def counts(self) -> CacheStats:
-        return elsewhere(lambda: self.cache.stats)
+        counts: CacheStats = elsewhere(lambda: self.cache.stats)
+        return counts
 
 
 def empty(make: Make, kind: type[str], *, telling: bool = False, **options: Any) -> State:

@@ -92,6 +92,7 @@ def check_loads_that_cross(m: ModuleType) -> None:
     """Two threads, each with a load of one kind that asks for the other's: one is refused."""
     one, two = sync_of(m).TTLCache(), m.AsyncTTLCache()
     both = threading.Barrier(2)
+    loop: Any = None
 
     def in_the_thread() -> Any:
         both.wait(PATIENCE)
@@ -108,13 +109,12 @@ def check_loads_that_cross(m: ModuleType) -> None:
     async def main() -> list[Any]:
         nonlocal loop
         loop = asyncio.get_running_loop()
-        return await asyncio.gather(
+        calls = (
             asyncio.to_thread(one.get_or_load, "a", in_the_thread),
             two.get_or_load("b", in_the_loop),
-            return_exceptions=True,
         )
+        return list(await asyncio.gather(*calls, return_exceptions=True))
 
-    loop: Any = None
     results = asyncio.run(main())
     assert any(isinstance(each, RuntimeError) for each in results), results
     assert not [each for each in results if isinstance(each, TimeoutError)]
