@@ -481,7 +481,7 @@ async def _run(load: _TaskLoad[K, V]) -> None:
     handled = sys.exception()  # by the caller, if this task is an eager one
     _loading.set((weakref.ref(load),))
     try:
-        coming = load.loader()
+        coming: object = load.loader()
         if not inspect.isawaitable(coming):
             what = f"loader must be an async function, but it returned {coming!r}"
             raise TypeError(what)  # noqa: TRY301 - it is the loader's failure

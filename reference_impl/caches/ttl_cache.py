@@ -28,7 +28,8 @@ V = TypeVar("V")
 T = TypeVar("T")
 
 EvictReason = Literal["evicted", "expired", "replaced", "deleted", "cleared"]
-OnEvict = Callable[[K, V, EvictReason], object]
+_Left = tuple[K, V, EvictReason]
+_OnEvict = Callable[[K, V, EvictReason], object]
 _Span = float | tuple[float, float, bool]  # time to live, or with `stale` and whether it is over
 
 _ABSENT: Any = object()
@@ -117,7 +118,7 @@ class _Store(Generic[K, V]):
         self.max_size = max_size
         self.clock = clock
         self.listens = listens  # to what leaves
-        self.left: list[tuple[K, V, EvictReason]] = []  # to be told of, and released
+        self.left: list[_Left[K, V]] = []  # to be told of, and released
         self.latest = -math.inf  # reading of the clock, so that lines stay sorted
         self.serial = 0
         self.hits = self.misses = self.evictions = self.expirations = 0
@@ -157,7 +158,8 @@ class _Store(Generic[K, V]):
         else:
             dropped, expired = entry.value, entry.deadline <= now
             if self.listens:
-                self.left += [(entry.key, entry.value, "expired" if expired else "replaced")]
+                left: _Left[K, V] = entry.key, entry.value, "expired" if expired else "replaced"
+                self.left += [left]
             self.expirations += expired
             self.stale_count -= entry.deadline == _NOT_LIVE
             entry.older.newer, entry.newer.older = entry.newer, entry.older
@@ -170,7 +172,8 @@ class _Store(Generic[K, V]):
         if oldest is not None:
             expired = oldest.deadline == _NOT_LIVE
             if self.listens:
-                self.left += [(oldest.key, oldest.value, "expired" if expired else "evicted")]
+                left = oldest.key, oldest.value, "expired" if expired else "evicted"
+                self.left += [left]
             self.count -= 1
             self.expirations += expired
             self.stale_count -= expired
@@ -191,7 +194,8 @@ class _Store(Generic[K, V]):
         self.count -= 1
         self.stale_count -= entry.deadline == _NOT_LIVE
         self.expirations += reason == "expired"
-        self.left += [(entry.key, entry.value, reason)]
+        left: _Left[K, V] = entry.key, entry.value, reason
+        self.left += [left]
         entry.deadline, entry.line, self.leaving = _NOT_LIVE, _NOWHERE, entry
         del self.entries[entry.key]
         self.leaving = None
@@ -352,6 +356,7 @@ class _ThreadLoad(_Load, Generic[K, V]):
         super().__init__()
         self.key, self.loader, self.ttl, self.stale = key, loader, ttl, stale
         self.queued = self.handed_over = False  # not begun by the executor; it ends the load
+        self.job: object = None  # what it has to run
         self.gate = threading.Lock()
         self.gate.acquire()
 
@@ -368,7 +373,7 @@ class _ThreadLoad(_Load, Generic[K, V]):
 
     def end(self, _: object = None) -> None:
         """Let go who waits."""
-        self.ended = True
+        self.ended, self.job = True, None
         try:  # noqa: SIM105 - suppress() is Python code
             self.gate.release()
         except RuntimeError:  # it is open
@@ -440,7 +445,7 @@ class TTLCache(Generic[K, V]):
         max_size: int | None = 1000,
         *,
         clock: Callable[[], float] = time.monotonic,
-        on_evict: OnEvict[K, V] | None = None,
+        on_evict: _OnEvict[K, V] | None = None,
         executor: Executor | None = None,
     ) -> None:
         _check_call("clock", clock, "a function that returns seconds")
@@ -768,12 +773,13 @@ class TTLCache(Generic[K, V]):
         if self._executor is not None:
             context = copy_context()
             context.run(_loading.set, ())  # nobody who waits for this caller waits for the load
+            job = partial(context.run, partial(self._run_queued, load))
+            load.job = weakref.ref(job, load.end)  # it is dropped when it is cancelled
             try:
-                future = self._executor.submit(context.run, self._run_queued, load)
+                self._executor.submit(job)
             except Exception as error:
                 _log.warning("the executor refused a refresh, so its caller loads: %r", error)
             else:
-                future.add_done_callback(load.end)  # also if it is cancelled
                 load.handed_over = True
                 return found
         self._run_queued(load)
@@ -803,7 +809,7 @@ def _circle() -> _Entry[Any, Any]:
     return ends
 
 
-def _release(cleared: dict[K, _Entry[K, V]], on_evict: OnEvict[K, V] | None) -> None:
+def _release(cleared: dict[K, _Entry[K, V]], on_evict: _OnEvict[K, V] | None) -> None:
     """Tell of what was cleared; and take it apart, as circles would wait for the collector."""
     if on_evict is not None:
         left = [entry for entry in cleared.values() if entry.line is not _NOWHERE]
@@ -815,7 +821,7 @@ def _release(cleared: dict[K, _Entry[K, V]], on_evict: OnEvict[K, V] | None) -> 
         del entry.older, entry.newer, entry.earlier, entry.later, entry.line
 
 
-def _notify(on_evict: OnEvict[K, V] | None, left: list[tuple[K, V, EvictReason]]) -> None:
+def _notify(on_evict: _OnEvict[K, V] | None, left: list[_Left[K, V]]) -> None:
     if on_evict is not None:
         for key, value, reason in left:
             try:
