@@ -50,35 +50,13 @@ class Loader(Gate):
 
 
 class Later(Executor):
-    """Keeps what it is given until it is told to run it.
-
-    What it returns has no lock, since that of a Future does not outlive an interrupt.
-    """
-
-    class Future:
-        """What the cache asks of a future: to be told of its end."""
-
-        def __init__(self) -> None:
-            self.callbacks = list[Callable[[object], object]]()
-
-        def add_done_callback(self, callback: Callable[[object], object]) -> None:
-            self.callbacks.append(callback)
+    """Keeps what it is given until it is told to run it, or to drop it."""
 
     def __init__(self) -> None:
         self.jobs = list[Callable[[], object]]()
 
-    def submit(self, fn: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
-        future = Later.Future()
-
-        def run() -> None:
-            try:
-                fn(*arguments, **options)
-            finally:
-                for callback in future.callbacks:
-                    callback(future)
-
-        self.jobs.append(run)
-        return future
+    def submit(self, fn: Callable[..., Any], /, *_arguments: Any, **_options: Any) -> Any:
+        self.jobs.append(fn)  # the caches give no arguments, and use no future
 
     def run(self) -> int:
         """Run it here; returns how much there was."""

@@ -135,6 +135,16 @@ def check_without_a_running_executor_the_caller_refreshes(m: ModuleType) -> None
     assert ask(cache, lambda: "new") == cache.get("key") == "new"
 
 
+def check_a_refresh_that_is_dropped_is_made_again(m: ModuleType) -> None:
+    """As by a pool that is shut down, and cancels what it has not begun."""
+    cache, _ = stale_cache(m, executor=(executor := Later()))
+    assert ask(cache) == ask(cache) == "old"
+    executor.jobs.clear()
+    assert ask(cache, lambda: "new") == "old"
+    assert executor.run() == 1
+    assert cache.get("key") == "new"
+
+
 # Failures and invalidations.
 
 
@@ -215,6 +225,7 @@ STALE = [
     proves("TC-12", check_an_executor_refreshes),
     proves("TC-12", check_a_refresh_sees_its_callers_context),
     proves("TC-12", check_a_pool_refreshes),
+    proves("TC-12", check_a_refresh_that_is_dropped_is_made_again),
     proves("TC-12", check_without_a_running_executor_the_caller_refreshes),
     proves("TC-12", each_way(check_a_failed_refresh_keeps_the_stale_value)),
     proves(
