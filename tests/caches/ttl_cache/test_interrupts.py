@@ -11,7 +11,7 @@ from tests.caches.ttl_cache.interrupted import CALLS, KINDS, LOADS, happens_or_n
 from tests.kit.interrupts import Interrupts
 from tests.kit.primitives import Over, rebind
 from tests.kit.proofs import each_twin_of
-from tests.kit.twins import Twin, build, patch
+from tests.kit.twins import Twin, build, edit, patch
 
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -65,4 +65,35 @@ def test_a_lock_that_is_kept_is_noticed(twin: Twin, interrupts: Interrupts) -> N
 def test_a_waiter_that_is_stranded_is_noticed(twin: Twin, interrupts: Interrupts) -> None:
     m = build("caches/ttl_cache", twin.fault)
     _, prepare, call, check = LOADS["lead others"]
+    interrupts.catch(partial(prepare, m.TTLCache, str), call, check, twin=twin)
+
+
+TWO_STEPS = Twin(
+    "calls a function between a key and its place",
+    edit(
+        "_Store.put",
+        "entry.older, entry.newer = order.older, order",
+        "abs(0)\nentry.older, entry.newer = order.older, order",
+    ),
+    ("AssertionError: half a call", "AssertionError: assert len(cache) == len(cache.keys())"),
+)
+
+
+@each_twin_of("TC-1", TWO_STEPS)
+def test_half_a_call_is_noticed(twin: Twin, interrupts: Interrupts) -> None:
+    m = build("caches/ttl_cache", twin.fault)
+    interrupts.catch(*happens_or_not(m.TTLCache, "set in the place of the expired", str), twin=twin)
+
+
+REFRESHED = Twin(
+    "lets an interrupted refresh count as one that runs",
+    edit("TTLCache._find_or_register_locked", "load.ended", "False"),
+    ("hang", "AssertionError: assert found", "AssertionError: assert elsewhere(refresh"),
+)
+
+
+@each_twin_of("TC-12", REFRESHED)
+def test_a_refresh_that_never_ends_is_noticed(twin: Twin, interrupts: Interrupts) -> None:
+    m = build("caches/ttl_cache", twin.fault)
+    _, prepare, call, check = LOADS["refresh"]
     interrupts.catch(partial(prepare, m.TTLCache, str), call, check, twin=twin)
