@@ -1,8 +1,10 @@
 """What TTLCache promises holds in each shard of a ShardedCache: SC-4."""
 
+import asyncio
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,7 @@ from tests.caches.ttl_cache.faults import impatient
 from tests.caches.ttl_cache.helpers import proves, steps
 from tests.caches.ttl_cache.interrupted import CALLS, happens_or_not
 from tests.caches.ttl_cache.interrupted import LOADS as INTERRUPTED_LOADS
+from tests.caches.ttl_cache.test_circles import run
 from tests.caches.ttl_cache.test_leaving import LEAVING
 from tests.caches.ttl_cache.test_loads import CIRCLES, LOADS, check_two_loads_that_cross
 from tests.caches.ttl_cache.test_promises import check_a_clock_that_steps_back_does_no_harm
@@ -122,7 +125,22 @@ def check_loads_across_shards(m: ModuleType) -> None:
     assert (cache.stats.loads, len(cache)) == (3, 3)
 
 
+def check_a_circle_through_another_cache_and_a_loop(m: ModuleType) -> None:
+    sharded, single = m.ShardedCache(4), m.TTLCache()
+
+    def through_a_loop() -> Any:
+        return run(lambda: asyncio.to_thread(single.get_or_load, "b", back))
+
+    def back() -> Any:
+        return sharded.get_or_load("a", lambda: "never")
+
+    with pytest.raises(RuntimeError, match="'a' would wait for itself"):
+        sharded.get_or_load("a", through_a_loop)
+    assert sharded.get_or_load("a", lambda: "after") == "after"
+
+
 SHARDS = [
+    proves("SC-4", check_a_circle_through_another_cache_and_a_loop),
     proves(
         "SC-4",
         check_the_cost_does_not_grow,
