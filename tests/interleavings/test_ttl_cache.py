@@ -422,7 +422,7 @@ PROOFS = [
         'AssertionError: assert cache.get("key", "new") == "new"',
         diagram="A refresh undoes a delete",
     ),
-    proves("TC-12", check_a_refresh_and_a_joiner),
+    proves("TC-12", check_a_refresh_and_a_joiner, granularity="line"),
 ]
 
 test_every_schedule = explored(PROOFS, ttl_cache)
