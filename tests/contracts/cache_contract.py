@@ -521,6 +521,11 @@ BAD_SECONDS: list[tuple[object, type[Exception]]] = [
     (Decimal(60), TypeError),
 ]
 
+BAD_STALE = [
+    *(pair for pair in BAD_SECONDS if pair[0] != 0),
+    *((bad, TypeError) for bad in (False, None, "")),
+]
+
 
 class BadInputCases(CacheCases):
     """Bad input is refused by name and value, and changes nothing."""
@@ -562,7 +567,7 @@ class BadInputCases(CacheCases):
         assert cache.stats == before
         assert cache.items() == [("key", "kept")]
 
-    @pytest.mark.parametrize(("bad", "error"), [pair for pair in BAD_SECONDS if pair[0] != 0])
+    @pytest.mark.parametrize(("bad", "error"), BAD_STALE)
     def test_a_bad_stale_changes_nothing(self, bad: Any, error: type[Exception]) -> None:
         cache = self.make()
         cache.set("key", "kept")
