@@ -265,6 +265,15 @@ def check_each_value_is_told_once(m: ModuleType) -> None:
     assert {reason for *_, reason in told} <= {"evicted", "replaced"}
 
 
+def check_each_tells_of_its_own(m: ModuleType) -> None:
+    """One thread drops nothing while another does."""
+    told = list[Any]()
+    cache = cache_of(m, on_evict=lambda *left: told.append(left))
+    cache.set("a", 1)
+    together(lambda: cache.set("b", 2), lambda: cache.delete("a"))
+    assert told == [("a", 1, "deleted")]
+
+
 # ---- stale values ------------------------------------------------------------------------
 
 
@@ -408,6 +417,18 @@ PROOFS = [
         diagram="Two threads delete one entry, and both tell of it",
     ),
     proves("TC-11", check_each_value_is_told_once),
+    proves(
+        "TC-11",
+        check_each_tells_of_its_own,
+        "takes along the list that the next call fills",
+        edit(
+            "TTLCache.set",
+            "if store.left:\n    ...",
+            "left = store.left\nif left:\n    store.left = []",
+        ),
+        'AssertionError: assert told == [("a", 1, "deleted")]',
+        diagram="A set takes along a list, and tells what another thread puts in it",
+    ),
     proves(
         "TC-12",
         check_one_refresh,

@@ -11,7 +11,7 @@ from tests.caches.ttl_cache import faults
 from tests.caches.ttl_cache.helpers import Cases, proves, raises, watched
 from tests.contracts import cache_contract as contract
 from tests.contracts.cache_contract import LEAVES, Clock, case
-from tests.kit.fakes import Beside
+from tests.kit.fakes import PATIENCE, Beside
 from tests.kit.proofs import failing, holding
 
 COMPONENT = "caches/ttl_cache"
@@ -91,6 +91,30 @@ def check_an_interrupt_goes_through(m: ModuleType) -> None:
     assert Beside(cache.keys).result() == []
 
 
+def check_busy_threads_leave_no_value_untold(m: ModuleType) -> None:
+    """Each value that eight threads store is told of once, by whichever of them it leaves."""
+    told, clock, together = list[tuple[int, int]](), Clock(), threading.Barrier(8)
+    cache = m.TTLCache(5.0, 20, clock=clock, on_evict=lambda _, value, __: told.append(value))
+
+    def work(seed: int) -> None:
+        together.wait(PATIENCE)
+        for number in range(400):
+            key = number * (seed + 3) % 37
+            cache.set(key, (seed, number), 3.0 + number % 3)
+            if number % 5 == 0:
+                cache.delete(key)
+            elif number % 7 == 0:
+                clock.tick(1.0)
+                cache.get(key)
+            elif number % 97 == 0:
+                cache.clear()
+
+    for worker in [Beside(work, seed) for seed in range(8)]:
+        worker.result()
+    cache.clear()
+    assert sorted(told) == [(seed, number) for seed in range(8) for number in range(400)]
+
+
 LEAVING = [
     proves(
         "TC-11",
@@ -101,6 +125,7 @@ LEAVING = [
     proves("TC-11", check_it_may_use_the_cache),
     proves("TC-11", check_a_sweep_tells_of_each),
     proves("TC-11", check_an_interrupt_goes_through),
+    proves("TC-11", check_busy_threads_leave_no_value_untold),
 ]
 WRONG = [
     proves(
