@@ -71,8 +71,8 @@ class AsyncTTLCache(Generic[K, V]):
     the memory of expired entries; they cannot be seen either way.
 
     Args:
-        default_ttl: as for TTLCache, and so `max_size`.
-        max_size: how many entries it holds at most, from 1; None is for no bound.
+        default_ttl: as for TTLCache.
+        max_size: as for TTLCache.
         clock: returns seconds; it must not use the cache. When it steps back, new entries
             count from the latest reading at which one was stored.
         cleanup_interval: seconds from one clean-up in the background to the next, at least. If
@@ -326,7 +326,7 @@ class AsyncTTLCache(Generic[K, V]):
         self._entered = max(0, self._entered - 1)  # 0 already if another loop had the cache
         if not self._entered:
             self._disarm()
-            for load in list(self._flying):
+            for load in self._flying.difference(_own_loads()):
                 load.refreshes = False
                 self._abandon(load)
         while ending := [

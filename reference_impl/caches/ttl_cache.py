@@ -286,6 +286,9 @@ class _Store(Generic[K, V]):
     def _finish_leaving(self, entry: _Entry[K, V]) -> None:
         """Take out of the dict what an interrupt, or the code of its key, has left there."""
         if self.entries.get(entry.key) is entry:
+            if not self.listens:  # else it has been told of; in any case it must outlive the lock
+                left: _Left[K, V] = entry.key, entry.value, "evicted"
+                self.left += [left]
             del self.entries[entry.key]
         self.leaving = None
 
