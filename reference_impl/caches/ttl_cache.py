@@ -547,9 +547,9 @@ class TTLCache(Generic[K, V]):
             if self._loads:
                 self._loads.pop(key, None)
             dropped = store.put(key, value, seconds)
-            left = store.left
-            if left:
-                store.left = []
+            left: list[_Left[K, V]] | None = None  # not the store's own list, which others fill
+            if store.left:
+                left, store.left = store.left, []
         except BaseException:
             try:  # noqa: SIM105 - suppress() is Python code
                 self._lock.release()
