@@ -166,14 +166,14 @@ def _checks(entries: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _explored(entries: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Explorations in words: "1,204 schedules: every interleaving of 2 threads with ..."."""
-    sums: dict[str, int] = defaultdict(int)
+    sums: dict[tuple[str, str], int] = defaultdict(int)
     examples = 0
     for entry in entries:
         examples += entry.get("examples", 0)
-        for _, told, _, schedules in entry.get("explored", []):
-            sums[told] += schedules
-    for told, schedules in sums.items():
-        yield f"{schedules:,} schedule{'' if schedules == 1 else 's'}: {told}"
+        for kind, told, _, schedules in entry.get("explored", []):
+            sums["interrupt" if kind == "interrupts" else "schedule", told] += schedules
+    for (unit, told), schedules in sums.items():
+        yield f"{schedules:,} {unit}{'' if schedules == 1 else 's'}: {told}"
     if examples:
         yield f"{examples:,} Hypothesis examples"
 
@@ -217,6 +217,7 @@ def _summary(record: dict[str, Any]) -> str:
         for kind, name in (
             ("threads", "thread interleavings"),
             ("asyncio", "asyncio schedules"),
+            ("interrupts", "interrupts"),
             ("examples", "Hypothesis examples"),
         )
         if count[kind]
