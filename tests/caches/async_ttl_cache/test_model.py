@@ -57,12 +57,14 @@ class Adapter:
             return step(coroutine)
         return self.loop.run_until_complete(coroutine)
 
-    def get_or_load(self, key: Any, loader: Callable[[], Any], ttl: float | None = None) -> Any:
+    def get_or_load(
+        self, key: Any, loader: Callable[[], Any], ttl: float | None = None, **options: Any
+    ) -> Any:
         async def load() -> Any:
             return loader()
 
         usable: Any = load if callable(loader) else loader
-        return self.run(self.cache.get_or_load(key, usable, ttl))
+        return self.run(self.cache.get_or_load(key, usable, ttl, **options))
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -104,6 +106,10 @@ class TestInvalidation(Promised, contract.InvalidationCases): ...
 class TestNone(Promised, contract.NoneCases): ...
 
 
+@pytest.mark.guarantee("AC-6")
+class TestLeaving(Adapted, contract.LeavingCases): ...
+
+
 class TestBadInput(Adapted, contract.BadInputCases):
     @pytest.mark.parametrize(("bad", "error"), contract.BAD_SECONDS)
     def test_a_bad_interval_is_refused(self, bad: Any, error: type[Exception]) -> None:
@@ -112,7 +118,7 @@ class TestBadInput(Adapted, contract.BadInputCases):
         assert repr(bad) in str(caught.value)
 
 
-class Cases(TestExpiry, TestBound, TestStats, TestNone):  # of which some must fail
+class Cases(TestExpiry, TestBound, TestStats, TestNone, TestLeaving):  # of which some must fail
     __test__ = False
 
 
@@ -367,6 +373,17 @@ PILES = says("keeps a record of each entry", faults.notes_each_life, "they pile 
 LOSES = says("leaves its heap in disorder", UNSORTED, "len(cache) == sum(")
 FORGETS = says("forgets a time to live with its first entry", POPPED, "it is still there")
 HALF = says("clears one entry after another", faults.deletes_one_by_one, "expirations == 0")
+UNTOLD = says(
+    "tells of evictions only",
+    faults.telling(lambda tell, *left: left[2] == "evicted" and tell(*left)),
+    "told == [",
+)
+MISTAKEN = says(
+    "takes each reason for an eviction",
+    faults.telling(lambda tell, key, value, _: tell(key, value, "evicted")),
+    "told == [",
+)
+CLEARED = says("takes what expired for cleared", faults.tells_of_expired_as_cleared, '"expired"')
 CASES = [  # which hold above
     Proof("AC-1", case("test_an_entry_lives_for_its_time_and_not_a_moment_longer"), [LONGER]),
     Proof("AC-1", case("test_the_bound_is_kept"), [ONE_MORE]),
@@ -376,6 +393,8 @@ CASES = [  # which hold above
         [UNCOUNTED],
     ),
     Proof("AC-1", case("test_none_is_stored_found_and_counted"), [NO_VALUE]),
+    Proof("AC-6", case("test_each_reason_is_told_once", "replaced"), [UNTOLD, MISTAKEN]),
+    Proof("AC-6", case("test_what_expired_before_a_clear_has_expired"), [CLEARED]),
     Proof("AC-1", check_the_model, [OLDEST]),
 ]
 MAPPING = [
