@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
@@ -174,6 +175,29 @@ def _joining_a_failure(otherwise: Callable[[Ask, Loader], Awaitable[Any]]) -> Fa
 
 strands_who_joined_a_failure = _joining_a_failure(lambda *_: forever())
 repeats_a_failure = _joining_a_failure(lambda ask, loader: ask(loader))
+
+
+@when_asked
+async def lengthens_the_traceback(ask: Ask, cache: Any, key: Any, loader: Loader) -> Any:
+    try:
+        return await ask(loader)
+    except OSError as error:
+        try:
+            raise error.with_traceback(notes(cache).get(key, error.__traceback__))
+        finally:
+            notes(cache)[key] = error.__traceback__
+
+
+@when_asked
+async def adds_what_is_handled(ask: Ask, _cache: Any, _key: Any, loader: Loader) -> Any:
+    handled = sys.exception()
+    try:
+        return await ask(loader)
+    except OSError as error:
+        while error.__context__ is not None:
+            error = error.__context__  # type: ignore[assignment]
+        error.__context__ = handled
+        raise
 
 
 @when_asked
@@ -391,6 +415,12 @@ async def takes_none_for_no_value(original: Any, cache: Any, key: Any, default: 
 @in_place_of("delete")
 async def searches_to_delete(original: Any, cache: Any, key: Any) -> Any:
     return key in await cache.keys() and await original(cache, key)
+
+
+@in_place_of("get")
+async def uses_it_first(original: Any, cache: Any, *arguments: Any) -> Any:
+    len(cache)
+    return await original(cache, *arguments)
 
 
 evicts_the_oldest_write = patch(lambda module: setattr(module, "OrderedDict", _Unmoved))
