@@ -281,6 +281,20 @@ async def ends_with_who_noticed(ask: Ask, _cache: Any, _key: Any, loader: Loader
 
 
 @when_asked
+async def ends_with_who_waits(ask: Ask, cache: Any, key: Any, loader: Loader) -> Any:
+    async def load() -> Any:
+        notes(cache)[key] = asyncio.current_task()
+        return await loader()
+
+    try:
+        return await ask(load)
+    except asyncio.CancelledError:
+        if key in notes(cache):
+            notes(cache)[key].cancel()
+        raise
+
+
+@when_asked
 async def stores_each_refresh(ask: Ask, cache: Any, key: Any, loader: Loader) -> Any:
     given = list[object]()
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextvars
+import functools
 import gc
 import re
 import traceback
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -425,6 +426,39 @@ def test_a_loader_that_is_not_asynchronous_is_refused(value: object, tasks: str)
             await cache.get_or_load("key", lambda: value)
         assert repr(value) in str(caught.value)
         assert await cache.items() == []
+
+    hold(check, ours, tasks)
+
+
+class Generates:
+    """Loaders that would never run."""
+
+    async def __call__(self) -> AsyncIterator[int]:
+        yield 42
+
+    async def later(self) -> AsyncIterator[int]:
+        yield 42
+
+    def generate(self) -> Iterator[int]:
+        yield 42
+
+
+GENERATORS: dict[str, Any] = {
+    "object": Generates(),
+    "method": Generates().later,
+    "partial": functools.partial(Generates.later, Generates()),
+    "generator": Generates().generate,
+}
+
+
+@each_way
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_a_generator_is_no_loader(kind: str, tasks: str) -> None:
+    async def check(m: ModuleType) -> None:
+        cache = m.AsyncTTLCache()
+        with pytest.raises(TypeError, match=r"^loader must be an async function"):
+            await cache.get_or_load("key", GENERATORS[kind])
+        assert (cache.stats.misses, cache.stats.load_failures) == (0, 0), "it changed something"
 
     hold(check, ours, tasks)
 
