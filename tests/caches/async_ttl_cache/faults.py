@@ -4,7 +4,6 @@ import asyncio
 import functools
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import replace
@@ -415,9 +414,13 @@ has_a_lock_for_threads = _with_a_lock(lambda: threading.RLock())
 # The mapping, and its loop.
 
 
-class _Unmoved(OrderedDict[Any, Any]):
-    def move_to_end(self, key: Any, last: bool = True) -> None:
-        pass
+@in_place_of("get")
+async def evicts_the_oldest_write(original: Any, cache: Any, key: Any, *default: Any) -> Any:
+    keys = await cache.keys()
+    found = await original(cache, key, *default)
+    for newer in keys[keys.index(key) + 1 :] if key in keys else ():
+        await original(cache, newer)
+    return found
 
 
 @in_place_of("get")
@@ -437,7 +440,6 @@ async def uses_it_first(original: Any, cache: Any, *arguments: Any) -> Any:
     return await original(cache, *arguments)
 
 
-evicts_the_oldest_write = patch(lambda module: setattr(module, "OrderedDict", _Unmoved))
 counts_no_expiration = override(
     "AsyncTTLCache.stats",
     lambda original: property(lambda cache: replace(original.fget(cache), expirations=0)),

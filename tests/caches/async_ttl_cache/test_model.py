@@ -26,6 +26,7 @@ from tests.contracts import cache_contract as contract
 from tests.kit.fakes import Clock, turns
 from tests.kit.profile import budget, same_each_time
 from tests.kit.proofs import Proof, failing, holding
+from tests.kit.twins import within
 
 R = TypeVar("R")
 
@@ -407,10 +408,13 @@ def check_a_finalizer_sees_the_cache_cleared_and_not_half_of_it(m: ModuleType) -
     assert cache.stats.expirations == 0
 
 
+STORE = "caches/ttl_cache"
 LIFE = faults.made_with(lambda given: {"default_ttl": given["default_ttl"] + 0.0625})
 SIZE = faults.made_with(lambda given: {"max_size": given["max_size"] + 1})
-UNSORTED = faults.collaborator("heapq", heapify=lambda heap: None)
-POPPED = faults.collaborator("heapq", heapreplace=lambda heap, _: heapq.heappop(heap))
+UNSORTED = within(STORE, faults.collaborator("heapq", heapify=lambda heap: None))
+POPPED = within(
+    STORE, faults.collaborator("heapq", heapreplace=lambda heap, _: heapq.heappop(heap))
+)
 LONGER = says("lets entries live a little longer", LIFE, "gone")
 ONE_MORE = says("keeps one entry too many", SIZE, "<= 3")
 UNCOUNTED = says("counts no expiration", faults.counts_no_expiration, "(1, 0)")
