@@ -324,7 +324,7 @@ def test_a_loop_that_is_interrupted_leaves_a_cache_for_the_next(
 
     def call(state: Loading) -> None:
         loop: Any = state.loop
-        for _ in range(4):
+        while loop._ready:
             loop._run_once()
 
     def check_on_the_next_loop(state: Loading, ending: Ending) -> None:
