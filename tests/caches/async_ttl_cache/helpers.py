@@ -131,7 +131,7 @@ def spy_on_timers() -> list[tuple[float, asyncio.TimerHandle]]:
 def logged() -> Iterator[list[logging.LogRecord]]:
     """What is logged in the block, by whomever."""
     records, root, handler = list[logging.LogRecord](), logging.getLogger(), logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler.emit = records.append  # type: ignore[method-assign, assignment]
     root.addHandler(handler)
     try:
         yield records

@@ -64,7 +64,7 @@ async def check_a_value_that_was_loaded_makes_room_in_the_same_way(m: ModuleType
 async def check_it_is_told_in_the_step_that_removes_when_all_is_done(m: ModuleType) -> None:
     """It may use the plain methods, which see the cache without the entry."""
     seen = list[object]()
-    cache = m.AsyncTTLCache(
+    cache: Any = m.AsyncTTLCache(
         10.0, 2, on_evict=lambda key, *_: seen.append((key in cache, len(cache), len(seen)))
     )
     for number in range(3):
@@ -82,7 +82,7 @@ async def check_a_task_that_it_starts_may_use_the_cache(m: ModuleType) -> None:
         if reason == "deleted":
             tasks.append(asyncio.create_task(cache.set(key, value)))
 
-    cache = m.AsyncTTLCache(10.0, 2, on_evict=archive)
+    cache: Any = m.AsyncTTLCache(10.0, 2, on_evict=archive)
     await cache.set("key", 1)
     await cache.delete("key")
     await tasks[0]
