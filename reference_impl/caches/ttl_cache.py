@@ -28,12 +28,14 @@ V = TypeVar("V")
 T = TypeVar("T")
 
 EvictReason = Literal["evicted", "expired", "replaced", "deleted", "cleared"]
-OnEvict = Callable[[K, V, EvictReason], object]
+_Left = tuple[K, V, EvictReason]
+_OnEvict = Callable[[K, V, EvictReason], object]
 _Span = float | tuple[float, float, bool]  # time to live, or with `stale` and whether it is over
 
 _ABSENT: Any = object()
 _PEEK: Any = object()  # as a default of `get`: count no miss
 _NOT_LIVE = -math.inf  # the deadline of what cannot be seen any more
+_FOREVER = 1e300  # seconds
 _SLICE = 256  # so many expired entries are removed before other threads are let in
 _DEFERRED = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _log = logging.getLogger(__name__)
@@ -116,7 +118,7 @@ class _Store(Generic[K, V]):
         self.max_size = max_size
         self.clock = clock
         self.listens = listens  # to what leaves
-        self.left: list[tuple[K, V, EvictReason]] = []  # to be told of, and released
+        self.left: list[_Left[K, V]] = []  # to be told of, and released
         self.latest = -math.inf  # reading of the clock, so that lines stay sorted
         self.serial = 0
         self.hits = self.misses = self.evictions = self.expirations = 0
@@ -130,7 +132,7 @@ class _Store(Generic[K, V]):
         # (no later than the line's first deadline, its number, line), one for each line
         self.heap: list[tuple[float, int, _Line[K, V]]] = []
 
-    def put(self, key: K, value: V, ttl: float, stale: float = 0.0) -> object:  # noqa: PLR0915
+    def put(self, key: K, value: V, ttl: float, stale: float = 0.0) -> object:
         """Store it and make room; what is returned, and `left`, must outlive the lock."""
         now = self.clock()
         if now > self.latest:  # noqa: PLR1730 - max() takes longer
@@ -156,7 +158,8 @@ class _Store(Generic[K, V]):
         else:
             dropped, expired = entry.value, entry.deadline <= now
             if self.listens:
-                self.left += [(entry.key, entry.value, "expired" if expired else "replaced")]
+                left: _Left[K, V] = entry.key, entry.value, "expired" if expired else "replaced"
+                self.left += [left]
             self.expirations += expired
             self.stale_count -= entry.deadline == _NOT_LIVE
             entry.older.newer, entry.newer.older = entry.newer, entry.older
@@ -169,7 +172,8 @@ class _Store(Generic[K, V]):
         if oldest is not None:
             expired = oldest.deadline == _NOT_LIVE
             if self.listens:
-                self.left += [(oldest.key, oldest.value, "expired" if expired else "evicted")]
+                left = oldest.key, oldest.value, "expired" if expired else "evicted"
+                self.left += [left]
             self.count -= 1
             self.expirations += expired
             self.stale_count -= expired
@@ -190,7 +194,8 @@ class _Store(Generic[K, V]):
         self.count -= 1
         self.stale_count -= entry.deadline == _NOT_LIVE
         self.expirations += reason == "expired"
-        self.left += [(entry.key, entry.value, reason)]
+        left: _Left[K, V] = entry.key, entry.value, reason
+        self.left += [left]
         entry.deadline, entry.line, self.leaving = _NOT_LIVE, _NOWHERE, entry
         del self.entries[entry.key]
         self.leaving = None
@@ -351,6 +356,7 @@ class _ThreadLoad(_Load, Generic[K, V]):
         super().__init__()
         self.key, self.loader, self.ttl, self.stale = key, loader, ttl, stale
         self.queued = self.handed_over = False  # not begun by the executor; it ends the load
+        self.job: object = None  # what it has to run
         self.gate = threading.Lock()
         self.gate.acquire()
 
@@ -360,15 +366,15 @@ class _ThreadLoad(_Load, Generic[K, V]):
             while not self.ended:
                 self.gate.acquire()
         finally:
-            try:
+            try:  # noqa: SIM105 - suppress() is Python code
                 self.gate.release()
             except RuntimeError:  # it is open
                 pass
 
     def end(self, _: object = None) -> None:
         """Let go who waits."""
-        self.ended = True
-        try:
+        self.ended, self.job = True, None
+        try:  # noqa: SIM105 - suppress() is Python code
             self.gate.release()
         except RuntimeError:  # it is open
             pass
@@ -439,12 +445,12 @@ class TTLCache(Generic[K, V]):
         max_size: int | None = 1000,
         *,
         clock: Callable[[], float] = time.monotonic,
-        on_evict: OnEvict[K, V] | None = None,
+        on_evict: _OnEvict[K, V] | None = None,
         executor: Executor | None = None,
     ) -> None:
-        _check_plain("clock", clock, "a function that returns seconds")
+        _check_call("clock", clock, "a function that returns seconds")
         if on_evict is not None:
-            _check_plain("on_evict", on_evict, "a function of key, value and reason")
+            _check_call("on_evict", on_evict, "a function of key, value and reason")
         if executor is not None and not callable(getattr(executor, "submit", None)):
             raise TypeError(f"executor must be a concurrent.futures.Executor, not {executor!r}")
         self._default_ttl = _seconds("default_ttl", default_ttl)
@@ -493,7 +499,7 @@ class TTLCache(Generic[K, V]):
                 store.misses += 1
                 expired = entry is not None
         except BaseException:
-            try:
+            try:  # noqa: SIM105 - suppress() is Python code
                 self._lock.release()
             except RuntimeError:
                 pass
@@ -532,7 +538,7 @@ class TTLCache(Generic[K, V]):
             if left:
                 store.left = []
         except BaseException:
-            try:
+            try:  # noqa: SIM105 - suppress() is Python code
                 self._lock.release()
             except RuntimeError:
                 pass
@@ -609,7 +615,7 @@ class TTLCache(Generic[K, V]):
         """
         code = getattr(loader, "__code__", None)  # at hand for a function and a bound method
         if code is None or code.co_flags & _DEFERRED:
-            _check_plain("loader", loader, "a plain function (AsyncTTLCache takes async ones)")
+            _check_call("loader", loader, "a plain function (AsyncTTLCache takes async ones)")
         seconds = self._default_ttl if ttl is None else _seconds("ttl", ttl)
         grace = _seconds("stale", stale) if stale else 0.0
         found: V = self.get(key, _PEEK if grace else _ABSENT)
@@ -665,7 +671,7 @@ class TTLCache(Generic[K, V]):
             result = change(*arguments)
             left, store.left = store.left, []
         except BaseException:
-            try:
+            try:  # noqa: SIM105 - suppress() is Python code
                 self._lock.release()
             except RuntimeError:
                 pass
@@ -708,11 +714,12 @@ class TTLCache(Generic[K, V]):
                 self._lead(mine)
             else:
                 return self._refresh(mine, found)
-            return load.result()
+            result: V = load.result()
+            return result
         finally:
             if not mine.handed_over:
                 mine.ended = True
-                try:
+                try:  # noqa: SIM105 - suppress() is Python code
                     mine.gate.release()
                 except RuntimeError:  # it is open
                     pass
@@ -766,13 +773,15 @@ class TTLCache(Generic[K, V]):
         if self._executor is not None:
             context = copy_context()
             context.run(_loading.set, ())  # nobody who waits for this caller waits for the load
+            job = partial(context.run, partial(self._run_queued, load))
+            load.job = weakref.ref(job, load.end)  # it is dropped when it is cancelled
             try:
-                future = self._executor.submit(context.run, self._run_queued, load)
-                future.add_done_callback(load.end)  # also if it is cancelled
-                load.handed_over = True
-                return found
+                self._executor.submit(job)
             except Exception as error:
                 _log.warning("the executor refused a refresh, so its caller loads: %r", error)
+            else:
+                load.handed_over = True
+                return found
         self._run_queued(load)
         if load.value is _ABSENT:
             found, _ = self._locked(self._store.find, load.key, load.stale)
@@ -800,7 +809,7 @@ def _circle() -> _Entry[Any, Any]:
     return ends
 
 
-def _release(cleared: dict[K, _Entry[K, V]], on_evict: OnEvict[K, V] | None) -> None:
+def _release(cleared: dict[K, _Entry[K, V]], on_evict: _OnEvict[K, V] | None) -> None:
     """Tell of what was cleared; and take it apart, as circles would wait for the collector."""
     if on_evict is not None:
         left = [entry for entry in cleared.values() if entry.line is not _NOWHERE]
@@ -812,7 +821,7 @@ def _release(cleared: dict[K, _Entry[K, V]], on_evict: OnEvict[K, V] | None) -> 
         del entry.older, entry.newer, entry.earlier, entry.later, entry.line
 
 
-def _notify(on_evict: OnEvict[K, V] | None, left: list[tuple[K, V, EvictReason]]) -> None:
+def _notify(on_evict: _OnEvict[K, V] | None, left: list[_Left[K, V]]) -> None:
     if on_evict is not None:
         for key, value, reason in left:
             try:
@@ -869,8 +878,8 @@ def _check_hashable(key: object) -> None:
         raise TypeError(f"key must be hashable, such as a str or a tuple, not {key!r}") from error
 
 
-def _check_plain(name: str, function: object, kind: str) -> None:
-    if not callable(function) or _code_flags(function) & _DEFERRED:
+def _check_call(name: str, function: object, kind: str, refused: int = _DEFERRED) -> None:
+    if not callable(function) or _code_flags(function) & refused:
         raise TypeError(f"{name} must be {kind}, not {function!r}")
 
 
@@ -889,7 +898,7 @@ def _seconds(name: str, value: float) -> float:
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
     if not value > 0:
         raise ValueError(f"{name} must be above zero, not {value!r}; math.inf is forever")
-    return float(min(value, 1e300))  # as good as forever, also for an int that fits no float
+    return float(min(value, _FOREVER))  # also for an int that fits no float
 
 
 def _size(name: str, value: int | None) -> float:
