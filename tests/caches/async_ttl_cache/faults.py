@@ -287,7 +287,7 @@ async def ends_with_who_waits(ask: Ask, cache: Any, key: Any, loader: Loader) ->
 
     try:
         return await ask(load)
-    except asyncio.CancelledError:
+    except BaseException:
         if key in notes(cache):
             notes(cache)[key].cancel()
         raise
@@ -371,6 +371,12 @@ keeps_a_context = patch(lambda module: setattr(module, "Context", copy_context))
 
 
 # Steps that are not whole, and locks.
+
+
+@in_place_of("set")
+async def deletes_before_it_sets(original: Any, cache: Any, key: Any, *rest: Any) -> None:
+    await cache.delete(key)
+    await original(cache, key, *rest)
 
 
 @in_place_of("set")

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 import reference_impl.caches.async_ttl_cache as ours
-from tests.caches.async_ttl_cache.helpers import Loader, load_42
+from tests.caches.async_ttl_cache import faults
+from tests.caches.async_ttl_cache.helpers import COMPONENT, Loader, load_42, says
 from tests.kit.fakes import Clock, turns
 from tests.kit.interrupts import Ending, Interrupt, Interrupts
 from tests.kit.profile import budget
+from tests.kit.proofs import each_twin_of
+from tests.kit.twins import Twin, build
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +49,12 @@ class State:
         await self.cache.set("new", 3)
         await self.cache.get("old")
 
+    def shown(self) -> object:
+        """The live entries, once what has been begun has ended."""
+        with self.running() as loop:
+            loop.run_until_complete(turns())
+        return step(self.cache.items())
+
     @contextmanager
     def running(self) -> Iterator[asyncio.AbstractEventLoop]:
         """The loop, to run something to its end."""
@@ -64,11 +73,12 @@ class State:
 
 
 def step(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run it until it ends or suspends."""
+    """Run it until it ends or suspends; in that case return it, so that it is not closed."""
     try:
-        return coroutine.send(None)
+        coroutine.send(None)
     except StopIteration as end:
         return end.value
+    return coroutine
 
 
 CALLS: dict[str, tuple[float, Callable[[Any], Any]]] = {
@@ -100,6 +110,7 @@ CALLS: dict[str, tuple[float, Callable[[Any], Any]]] = {
 
 async def is_in_order(state: State) -> None:
     """All that the cache shows agrees, and it goes on as ever."""
+    await turns()  # a load that was begun lands
     cache, before = state.cache, state.cache.stats
     keys, items = await cache.keys(), await cache.items()
     assert [key for key, _ in items] == keys
@@ -132,16 +143,49 @@ def check(state: State, _ending: Ending) -> None:
         state.close()
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_an_interrupted_call_leaves_the_cache_in_order(name: str, interrupts: Interrupts) -> None:
-    later, call = CALLS[name]
+class Sweep:
+    """One call of the table: it has happened or it has not, whenever it is interrupted."""
 
-    def prepare() -> State:
-        state = State()
-        state.clock.tick(later)
+    def __init__(self, name: str, module: Any = ours) -> None:
+        self.later, self.action = CALLS[name]
+        self.module = module
+        self.seen = [self.shown(call=False), self.shown(call=True)]
+
+    def prepare(self) -> State:
+        state = State(self.module)
+        state.clock.tick(self.later)
         return state
 
-    interrupts.prove(prepare, lambda state: call(state.cache), check)
+    def call(self, state: State) -> object:
+        return self.action(state.cache)
+
+    def shown(self, *, call: bool) -> object:
+        state = self.prepare()
+        _kept = self.call(state) if call else None
+        try:
+            return state.shown()
+        finally:
+            state.close()
+
+    def check(self, state: State, ending: Ending) -> None:
+        assert state.shown() in self.seen, "it is neither as before nor as after the call"
+        check(state, ending)
+
+
+@pytest.mark.guarantee("AC-1")
+@pytest.mark.parametrize("name", CALLS)
+def test_an_interrupted_call_has_happened_or_has_not(name: str, interrupts: Interrupts) -> None:
+    sweep = Sweep(name)
+    interrupts.prove(sweep.prepare, sweep.call, sweep.check)
+
+
+TWO_STEPS = says("deletes before it sets", faults.deletes_before_it_sets, "neither as before")
+
+
+@each_twin_of("AC-1", TWO_STEPS)
+def test_an_interrupted_call_catches(twin: Twin, interrupts: Interrupts) -> None:
+    sweep = Sweep("set again", build(COMPONENT, twin.fault))
+    interrupts.catch(sweep.prepare, sweep.call, sweep.check, twin=twin)
 
 
 # Loads: what one caller's interrupt means for the others.
@@ -210,10 +254,23 @@ def the_others_get_it(state: Loading, ending: Ending) -> None:
     check(state, ending)
 
 
+@pytest.mark.guarantee("AC-2")
 def test_one_who_is_interrupted_while_joining_strands_nobody(interrupts: Interrupts) -> None:
     interrupts.prove(Loading, lambda state: step(state.joiner), the_others_get_it)
 
 
+ENDS = Twin("ends a load with one who is interrupted", faults.ends_with_who_waits, "CancelledError")
+
+
+@each_twin_of("AC-2", ENDS)
+def test_one_who_is_interrupted_while_joining_catches(twin: Twin, interrupts: Interrupts) -> None:
+    broken = build(COMPONENT, twin.fault)
+    interrupts.catch(
+        lambda: Loading(broken), lambda state: step(state.joiner), the_others_get_it, twin=twin
+    )
+
+
+@pytest.mark.guarantee("AC-2")
 def test_one_who_is_interrupted_while_waking_strands_nobody(interrupts: Interrupts) -> None:
     interrupts.prove(
         lambda: Loading().joined().landed(), lambda state: step(state.joiner), the_others_get_it
@@ -226,6 +283,7 @@ def leave(state: Loading) -> None:
         state.joiner.throw(asyncio.CancelledError())
 
 
+@pytest.mark.guarantee("AC-2")
 def test_one_who_is_interrupted_while_leaving_strands_nobody(interrupts: Interrupts) -> None:
     def check_others(state: Loading, ending: Ending) -> None:
         the_others_get_it(state, Ending(interrupted=True, error=ending.error))
@@ -253,18 +311,21 @@ def nothing_goes_on(state: Loading, ending: Ending) -> None:
     check(state, ending)
 
 
+@pytest.mark.guarantee("AC-2")
 def test_a_leader_who_is_interrupted_leaves_no_load_that_cannot_be_ended(
     interrupts: Interrupts,
 ) -> None:
     interrupts.prove(lambda: Loading(leads=True), lambda state: step(state.joiner), nothing_goes_on)
 
 
+@pytest.mark.guarantee("AC-2")
 def test_the_last_one_who_is_interrupted_while_leaving_leaves_no_such_load(
     interrupts: Interrupts,
 ) -> None:
     interrupts.prove(lambda: Loading(leads=True).joined(), leave, nothing_goes_on)
 
 
+@pytest.mark.guarantee("AC-2")
 def test_a_failure_that_is_interrupted_on_its_way_reaches_the_others(
     interrupts: Interrupts,
 ) -> None:
@@ -295,6 +356,7 @@ class Refreshing(Loading):
         self.joiner = self.cache.__aexit__(None, None, None)
 
 
+@pytest.mark.guarantee("AC-6")
 def test_a_block_whose_end_is_interrupted_can_be_left_again(interrupts: Interrupts) -> None:
     def leave_again(state: Refreshing, ending: Ending) -> None:
         if state.is_lost:
@@ -311,6 +373,7 @@ class CtrlC(Interrupt, KeyboardInterrupt):
     """A signal's exception that ends the loop, as all others do not."""
 
 
+@pytest.mark.guarantee("AC-5")
 def test_a_loop_that_is_interrupted_leaves_a_cache_for_the_next(
     interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
