@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -19,12 +20,17 @@ from tests.kit.proofs import each_twin_of
 from tests.kit.twins import Twin, build
 
 
+OPEN = list["State"]()
+
+
 @pytest.fixture(autouse=True)
 def _no_loop_is_left_running() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # interrupted before its first step
         yield
-    asyncio._set_running_loop(None)
+        while OPEN:  # those of a check that failed
+            OPEN[-1].close()
+        gc.collect()
 
 
 class State:
@@ -37,6 +43,7 @@ class State:
             10.0, 3, clock=self.clock, on_evict=lambda *left: self.left.append(left)
         )
         self.loop = asyncio.new_event_loop()
+        OPEN.append(self)
         self.loop.set_exception_handler(lambda *_: None)  # of tasks that were interrupted
         self.loop.run_until_complete(self.fill())
         self.left.clear()
@@ -66,6 +73,7 @@ class State:
 
     def close(self) -> None:
         asyncio._set_running_loop(None)
+        OPEN.remove(self)
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
         self.loop.run_until_complete(turns())
@@ -228,6 +236,7 @@ class Loading(State):
         self.joiner.close()
         self.close()
         self.loop = asyncio.new_event_loop()
+        OPEN.append(self)
         asyncio._set_running_loop(self.loop)
 
     @property
