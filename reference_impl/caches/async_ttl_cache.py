@@ -163,14 +163,10 @@ class AsyncTTLCache(Generic[K, V]):
         if entry is not None and entry.deadline > store.clock():
             order, newer = store.order, entry.newer
             if newer is not order:
-                older = entry.older
-                older.newer = newer
-                newer.older = older
-                older = order.older
-                older.newer = order.older = entry
-                entry.older = older
-                entry.newer = order
-            store.hits += 1
+                entry.older.newer, newer.older = newer, entry.older
+                entry.older, entry.newer = order.older, order
+                order.older.newer = order.older = entry
+            store.hits += 1.0
             return entry.value
         if default is not _PEEK:
             store.misses += 1

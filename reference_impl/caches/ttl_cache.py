@@ -121,7 +121,8 @@ class _Store(Generic[K, V]):
         self.left: list[_Left[K, V]] = []  # to be told of, and released
         self.latest = -math.inf  # reading of the clock, so that lines stay sorted
         self.serial = 0
-        self.hits = self.misses = self.evictions = self.expirations = 0
+        self.hits = 0.0  # in a float, as adding to it is quicker
+        self.misses = self.evictions = self.expirations = 0
         self.loads = self.load_failures = 0
         self.entries: dict[K, _Entry[K, V]] = {}
         self.leaving: _Entry[K, V] | None = None
@@ -132,7 +133,7 @@ class _Store(Generic[K, V]):
         # (no later than the line's first deadline, its number, line), one for each line
         self.heap: list[tuple[float, int, _Line[K, V]]] = []
 
-    def put(self, key: K, value: V, ttl: float, stale: float = 0.0) -> object:
+    def put(self, key: K, value: V, ttl: float, stale: float = 0.0) -> object:  # noqa: PLR0912, PLR0915 - one step
         """Store it and make room; what is returned, and `left`, must outlive the lock."""
         now = self.clock()
         if now > self.latest:  # noqa: PLR1730 - max() takes longer
@@ -145,23 +146,26 @@ class _Store(Generic[K, V]):
         line: Any = self.lines.get(span)
         if line is None:
             line = self._open_line(span, self.latest + ttl)
-        deadline, order, entry = self.latest + ttl, self.order, self.entries.get(key)
-        dropped: object = None
+        deadline, order, entries = self.latest + ttl, self.order, self.entries
+        entry = entries.get(key)
         oldest: _Entry[K, V] | None = None
         if entry is None or entry.line is _NOWHERE:
+            dropped: object = None
             if self.count >= self.max_size:
                 dropped = oldest = self.stale.newer if self.stale_count else order.newer
             entry = _Entry()
             entry.key = key
-            self.entries[key] = entry  # may raise: from here on, nothing may until `oldest` left
-            self.count += 1
+            entries[key] = entry  # may raise: from here on, nothing may until `oldest` left
+            if oldest is None:
+                self.count += 1
         else:
             dropped, expired = entry.value, entry.deadline <= now
             if self.listens:
                 left: _Left[K, V] = entry.key, entry.value, "expired" if expired else "replaced"
                 self.left += [left]
-            self.expirations += expired
-            self.stale_count -= entry.deadline == _NOT_LIVE
+            if expired:
+                self.expirations += 1
+                self.stale_count -= entry.deadline == _NOT_LIVE
             entry.older.newer, entry.newer.older = entry.newer, entry.older
             entry.earlier.later, entry.later.earlier = entry.later, entry.earlier
         entry.value, entry.deadline, entry.line = value, deadline, line
@@ -174,14 +178,15 @@ class _Store(Generic[K, V]):
             if self.listens:
                 left = oldest.key, oldest.value, "expired" if expired else "evicted"
                 self.left += [left]
-            self.count -= 1
-            self.expirations += expired
-            self.stale_count -= expired
-            self.evictions += not expired
+            if expired:
+                self.expirations += 1
+                self.stale_count -= 1
+            else:
+                self.evictions += 1
             oldest.older.newer, oldest.newer.older = oldest.newer, oldest.older
             oldest.earlier.later, oldest.later.earlier = oldest.later, oldest.earlier
             oldest.deadline, oldest.line, self.leaving = _NOT_LIVE, _NOWHERE, oldest
-            del self.entries[oldest.key]
+            del entries[oldest.key]
             self.leaving = None
         return dropped
 
@@ -273,7 +278,7 @@ class _Store(Generic[K, V]):
 
     def counts(self) -> CacheStats:
         """The counts of this instant."""
-        return CacheStats(*(getattr(self, name) for name in CacheStats.__match_args__))
+        return CacheStats(*(int(getattr(self, name)) for name in CacheStats.__match_args__))
 
     def _finish_leaving(self, entry: _Entry[K, V]) -> None:
         """Take out of the dict what an interrupt, or the code of its key, has left there."""
@@ -486,14 +491,10 @@ class TTLCache(Generic[K, V]):
             if entry is not None and entry.deadline > store.clock():
                 order, newer = store.order, entry.newer
                 if newer is not order:
-                    older = entry.older
-                    older.newer = newer
-                    newer.older = older
-                    older = order.older
-                    older.newer = order.older = entry
-                    entry.older = older
-                    entry.newer = order
-                store.hits += 1
+                    entry.older.newer, newer.older = newer, entry.older
+                    entry.older, entry.newer = order.older, order
+                    order.older.newer = order.older = entry
+                store.hits += 1.0
                 found = entry.value
             elif default is not _PEEK:
                 store.misses += 1
