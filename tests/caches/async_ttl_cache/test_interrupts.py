@@ -19,7 +19,6 @@ from tests.kit.profile import budget
 from tests.kit.proofs import each_twin_of
 from tests.kit.twins import Twin, build
 
-
 OPEN = list["State"]()
 
 
@@ -378,6 +377,42 @@ def test_a_block_whose_end_is_interrupted_can_be_left_again(interrupts: Interrup
     interrupts.prove(Refreshing, lambda state: step(state.joiner), leave_again)
 
 
+def loaded() -> Loading:
+    state = Loading()
+    state.land()
+    return state
+
+
+def run_the_loop(state: Loading) -> None:
+    """As long as there is something to do."""
+    loop: Any = state.loop
+    while loop._ready:
+        loop._run_once()
+
+
+@pytest.mark.guarantee("AC-2")
+def test_a_load_whose_landing_is_interrupted_can_be_repeated(interrupts: Interrupts) -> None:
+    """The loop logs what is raised in a callback; who waited may have to be cancelled."""
+
+    def load_again(state: Loading, ending: Ending) -> None:
+        assert state.leader is not None
+        state.turn()
+        state.leader.cancel()
+        state.turn()
+        stats = state.cache.stats
+        if asyncio.all_tasks(state.loop) or stats.loads + stats.load_failures == 1:
+            state.drop_the_loop()  # asyncio has lost a step of theirs, or the callback
+        state.joiner.close()
+        with state.running() as loop:
+            again = asyncio.wait_for(state.cache.get_or_load("key", load_42), 5.0)
+            assert loop.run_until_complete(again) in {42, "loaded"}
+        assert step(state.cache.delete("key")) is True
+        state.left.clear()
+        check(state, ending)
+
+    interrupts.prove(loaded, run_the_loop, load_again, twice=budget(False, True))
+
+
 class CtrlC(Interrupt, KeyboardInterrupt):
     """A signal's exception that ends the loop, as all others do not."""
 
@@ -388,16 +423,6 @@ def test_a_loop_that_is_interrupted_leaves_a_cache_for_the_next(
 ) -> None:
     """While it runs the load, lands it, and wakes the callers."""
     monkeypatch.setattr("tests.kit.interrupts.Interrupt", CtrlC)
-
-    def prepare() -> Loading:
-        state = Loading()
-        state.land()
-        return state
-
-    def call(state: Loading) -> None:
-        loop: Any = state.loop
-        while loop._ready:
-            loop._run_once()
 
     def check_on_the_next_loop(state: Loading, ending: Ending) -> None:
         if state.leader is not None and ending.happened:
@@ -410,4 +435,4 @@ def test_a_loop_that_is_interrupted_leaves_a_cache_for_the_next(
         state.left.clear()
         check(state, ending)
 
-    interrupts.prove(prepare, call, check_on_the_next_loop, twice=budget(False, True))
+    interrupts.prove(loaded, run_the_loop, check_on_the_next_loop, twice=budget(False, True))
