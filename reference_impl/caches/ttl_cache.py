@@ -811,15 +811,14 @@ def _circle() -> _Entry[Any, Any]:
 
 
 def _release(cleared: dict[K, _Entry[K, V]], on_evict: _OnEvict[K, V] | None) -> None:
-    """Tell of what was cleared; and take it apart, as circles would wait for the collector."""
-    if on_evict is not None:
-        left = [entry for entry in cleared.values() if entry.line is not _NOWHERE]
-        _notify(
-            on_evict,
-            [(e.key, e.value, "cleared" if e.deadline > _NOT_LIVE else "expired") for e in left],
-        )
+    """Take apart what was cleared, as circles would wait for the collector; tell of it."""
+    left: list[_Left[K, V]] = []
     for entry in cleared.values():
+        if on_evict is not None and entry.line is not _NOWHERE:
+            live = entry.deadline > _NOT_LIVE
+            left.append((entry.key, entry.value, "cleared" if live else "expired"))
         del entry.older, entry.newer, entry.earlier, entry.later, entry.line
+    _notify(on_evict, left)
 
 
 def _notify(on_evict: _OnEvict[K, V] | None, left: list[_Left[K, V]]) -> None:
