@@ -75,6 +75,25 @@ async def check_it_is_told_in_the_step_that_removes_when_all_is_done(m: ModuleTy
     assert seen == [(False, 2, 0), (True, 2, 1), (False, 1, 2), (False, 0, 3)], "not in its step"
 
 
+async def check_all_may_expire_while_it_is_told(m: ModuleType) -> None:
+    """It takes its time, and looks at the cache."""
+    sizes, clock = list[int](), Clock()
+
+    def look_later(*_: object) -> None:
+        clock.tick(1_000.0)
+        sizes.append(len(cache))
+
+    cache: Any = m.AsyncTTLCache(10.0, 2, clock=clock, on_evict=look_later)
+    async with cache:
+        await cache.set("key", 1)
+        await cache.set("key", 2)
+        await cache.set("other", 3)
+        await cache.delete("other")
+        assert await cache.get_or_load("key", load_42) == 42
+    assert sizes[:1] == [0]
+    assert len(cache) == 0 or await cache.get("key") == 42
+
+
 async def check_a_task_that_it_starts_may_use_the_cache(m: ModuleType) -> None:
     tasks = list[asyncio.Task[Any]]()
 
@@ -154,6 +173,7 @@ EVICTION = [
         [says("tells in a later step", LATER, "not in its step")],
     ),
     Proof("AC-6", check_a_task_that_it_starts_may_use_the_cache),
+    Proof("AC-6", check_all_may_expire_while_it_is_told),
     Proof(
         "AC-6",
         check_what_it_raises_is_logged_and_changes_nothing,
