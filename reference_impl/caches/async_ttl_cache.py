@@ -264,11 +264,12 @@ class AsyncTTLCache(Generic[K, V]):
         if code is None or code.co_flags & _GENERATES:
             _check_call("loader", loader, "an async function", _GENERATES)
         seconds = self._default_ttl if ttl is None else _seconds("ttl", ttl)
-        grace = _seconds("stale", stale) if stale else 0.0
-        found: V = await self.get(key, _PEEK if grace else _ABSENT)
+        if stale or type(stale) is not float:
+            stale = _seconds("stale", stale, least="from zero")
+        found: V = await self.get(key, _PEEK if stale else _ABSENT)
         counts = found is _PEEK  # it has not been counted yet
         while found is _ABSENT or found is _PEEK:
-            found = await self._load_or_join(_TaskLoad(key, loader, seconds, grace), counts)
+            found = await self._load_or_join(_TaskLoad(key, loader, seconds, stale), counts)
             counts = False
         return found
 

@@ -618,11 +618,12 @@ class TTLCache(Generic[K, V]):
         if code is None or code.co_flags & _DEFERRED:
             _check_call("loader", loader, "a plain function (AsyncTTLCache takes async ones)")
         seconds = self._default_ttl if ttl is None else _seconds("ttl", ttl)
-        grace = _seconds("stale", stale) if stale else 0.0
-        found: V = self.get(key, _PEEK if grace else _ABSENT)
+        if stale or type(stale) is not float:
+            stale = _seconds("stale", stale, least="from zero")
+        found: V = self.get(key, _PEEK if stale else _ABSENT)
         counts = found is _PEEK  # it has not been counted yet
         while found is _ABSENT or found is _PEEK:
-            found = self._load_or_join(_ThreadLoad(key, loader, seconds, grace), counts)
+            found = self._load_or_join(_ThreadLoad(key, loader, seconds, stale), counts)
             counts = False
         return found
 
@@ -893,11 +894,11 @@ def _code_flags(function: Any) -> int:
     return code.co_flags if isinstance(code, CodeType) else 0
 
 
-def _seconds(name: str, value: float) -> float:
+def _seconds(name: str, value: float, least: str = "above zero") -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not value > 0:
-        raise ValueError(f"{name} must be above zero, not {value!r}; math.inf is forever")
+    if not (value > 0 or (value == 0 and least == "from zero")):
+        raise ValueError(f"{name} must be {least}, not {value!r}; math.inf is forever")
     return float(min(value, _FOREVER))  # also for an int that fits no float
 
 
