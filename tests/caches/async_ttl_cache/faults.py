@@ -247,16 +247,16 @@ loads_in_an_empty_context = when_asked(_in_an_empty_context)
 # A stale value, and its refresh.
 
 
-def _with_stale(change: Callable[[float | None], float | None]) -> Fault:
+def _with_stale(change: Callable[[float], float]) -> Fault:
     @in_place_of("get_or_load")
-    def get_or_load(original: Any, *arguments: Any, stale: float | None = None) -> Any:
+    def get_or_load(original: Any, *arguments: Any, stale: float = 0.0) -> Any:
         return original(*arguments, stale=change(stale))
 
     return get_or_load
 
 
-waits_for_the_refresh = _with_stale(lambda _: None)
-stale_for_twice_as_long = _with_stale(lambda stale: stale and 2 * stale)
+waits_for_the_refresh = _with_stale(lambda _: 0.0)
+stale_for_twice_as_long = _with_stale(lambda stale: 2 * stale)
 
 
 @when_asked
