@@ -16,6 +16,7 @@ from asyncio import Future, Task, get_running_loop
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from functools import partial
+from types import FunctionType
 from typing import Generic, NoReturn, Self, SupportsIndex, TypeVar, overload
 
 from .ttl_cache import (
@@ -161,11 +162,17 @@ class AsyncTTLCache(Generic[K, V]):
             _check_hashable(key)
             raise
         if entry is not None and entry.deadline > store.clock():
-            order, newer = store.order, entry.newer
-            if newer is not order:
-                entry.older.newer, newer.older = newer, entry.older
-                entry.older, entry.newer = order.older, order
-                order.older.newer = order.older = entry
+            order = store.order
+            newer = entry.newer
+            if newer is not order:  # one by one, this is quicker than in pairs
+                older = entry.older
+                newest = order.older
+                entry.newer = order
+                entry.older = newest
+                order.older = entry
+                newest.newer = entry
+                older.newer = newer
+                newer.older = older
             store.hits += 1.0
             return entry.value
         if default is not _PEEK:
@@ -260,15 +267,14 @@ class AsyncTTLCache(Generic[K, V]):
 
         Cost: that of `get`, if there is a value.
         """
-        code = getattr(loader, "__code__", None)  # at hand for a function and a bound method
-        if code is None or code.co_flags & _GENERATES:
+        if type(loader) is not FunctionType or loader.__code__.co_flags & _GENERATES:
             _check_call("loader", loader, "an async function", _GENERATES)
         seconds = self._default_ttl if ttl is None else _seconds("ttl", ttl)
-        if stale or type(stale) is not float:
+        if stale != 0.0 or stale is False:
             stale = _seconds("stale", stale, least="from zero")
         found: V = await self.get(key, _PEEK if stale else _ABSENT)
         counts = found is _PEEK  # it has not been counted yet
-        while found is _ABSENT or found is _PEEK:
+        while found is _ABSENT or counts:
             found = await self._load_or_join(_TaskLoad(key, loader, seconds, stale), counts)
             counts = False
         return found

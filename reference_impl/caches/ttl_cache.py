@@ -18,7 +18,7 @@ from concurrent.futures import Executor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import partial
-from types import CodeType, CoroutineType, TracebackType
+from types import CodeType, CoroutineType, FunctionType, TracebackType
 from typing import Any, Generic, Literal, NoReturn, SupportsIndex, TypeVar, overload
 
 __all__ = ["CacheStats", "EvictReason", "TTLCache"]
@@ -67,20 +67,23 @@ class CacheStats:
         return self.hits / max(1, self.hits + self.misses)
 
 
-class _Entry(Generic[K, V]):
-    """What is stored under a key, with its neighbours in the order of use and in its line."""
+class _Used(Generic[K, V]):
+    """What a look-up uses of an entry: here, as the slots of a base class lie side by side."""
 
-    __slots__ = (
-        *("deadline", "expired_at", "key", "line", "value"),
-        *("earlier", "later", "newer", "older"),
-    )
-    key: K
+    __slots__ = ("deadline", "newer", "older", "value")
     value: V
     deadline: float  # `_NOT_LIVE` once it is stale or has left
-    expired_at: float  # the deadline that a stale entry had
-    line: "_Line[K, V]"  # `_NOWHERE` once it has left
     older: "_Entry[K, V]"
     newer: "_Entry[K, V]"
+
+
+class _Entry(_Used[K, V]):
+    """What is stored under a key, with its neighbours in the order of use and in its line."""
+
+    __slots__ = ("earlier", "expired_at", "key", "later", "line")
+    key: K
+    line: "_Line[K, V]"  # `_NOWHERE` once it has left
+    expired_at: float  # the deadline that a stale entry had
     earlier: "_Entry[K, V]"
     later: "_Entry[K, V]"
 
@@ -489,11 +492,17 @@ class TTLCache(Generic[K, V]):
             self._lock.acquire()
             entry = store.entries.get(key)
             if entry is not None and entry.deadline > store.clock():
-                order, newer = store.order, entry.newer
-                if newer is not order:
-                    entry.older.newer, newer.older = newer, entry.older
-                    entry.older, entry.newer = order.older, order
-                    order.older.newer = order.older = entry
+                order = store.order
+                newer = entry.newer
+                if newer is not order:  # one by one, this is quicker than in pairs
+                    older = entry.older
+                    newest = order.older
+                    entry.newer = order
+                    entry.older = newest
+                    order.older = entry
+                    newest.newer = entry
+                    older.newer = newer
+                    newer.older = older
                 store.hits += 1.0
                 found = entry.value
             elif default is not _PEEK:
@@ -614,15 +623,14 @@ class TTLCache(Generic[K, V]):
 
         Cost: that of `get`, if there is a value.
         """
-        code = getattr(loader, "__code__", None)  # at hand for a function and a bound method
-        if code is None or code.co_flags & _DEFERRED:
+        if type(loader) is not FunctionType or loader.__code__.co_flags & _DEFERRED:
             _check_call("loader", loader, "a plain function (AsyncTTLCache takes async ones)")
         seconds = self._default_ttl if ttl is None else _seconds("ttl", ttl)
-        if stale or type(stale) is not float:
+        if stale != 0.0 or stale is False:
             stale = _seconds("stale", stale, least="from zero")
         found: V = self.get(key, _PEEK if stale else _ABSENT)
         counts = found is _PEEK  # it has not been counted yet
-        while found is _ABSENT or found is _PEEK:
+        while found is _ABSENT or counts:
             found = self._load_or_join(_ThreadLoad(key, loader, seconds, stale), counts)
             counts = False
         return found
