@@ -442,14 +442,16 @@ class MemoryQueue(BaseQueue[T]):
         owes = False  # whether this thread may have taken a ring that another one needs
         try:
             while True:
-                closed = self._closed  # read before the look: nothing can be added afterwards
+                closed = self._closed
                 if owes:
                     self._rung = False
                 if (item := self.get_next()) is not None:
                     owes = owes and bool(self._order)
                     return item
-                if closed:
+                if closed:  # before the look already, and since then nothing was added
                     raise QueueClosed("the queue is closed and nothing is pending")
+                if self._closed:
+                    continue
                 if (left := deadline - time.monotonic()) <= 0:
                     raise TimeoutError(
                         f"nothing was pending for {timeout} s: try again, or give up"
