@@ -5,6 +5,7 @@ search must find the fault.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from reference_impl.queues import memory_queue
 from tests.kit.explore import Interleavings
-from tests.kit.primitives import rebind, silent, unlocked
+from tests.kit.primitives import rebind, rebound, silent, unlocked
 from tests.kit.proofs import Proof, caught, explored
 from tests.kit.twins import Twin, patch
 from tests.queues.memory_queue import faults
@@ -27,6 +28,11 @@ def queue_of(m: ModuleType, *payloads: str, **options: Any) -> Any:
     for payload in payloads:
         queue.add(payload)
     return queue
+
+
+def virtual_time() -> float:
+    """The explorer's clock, which goes on when all threads sleep."""
+    return time.monotonic()
 
 
 def claimed(m: ModuleType) -> tuple[Any, Any]:
@@ -229,6 +235,115 @@ def two_retries(m: ModuleType) -> None:
     assert queue.get_next() is None
 
 
+def a_waiter_and_a_delayed_add(m: ModuleType) -> None:
+    queue = queue_of(m, clock=virtual_time)
+    waiter = spawn(queue.wait_next)
+    adder = spawn(lambda: queue.add("job", delay=1.0))
+    assert result(waiter).data == "job"
+    assert virtual_time() >= 1.0, "too early"
+    adder.join()
+
+
+def an_earlier_one_while_a_waiter_sleeps(m: ModuleType) -> None:
+    queue = queue_of(m, clock=virtual_time)
+    queue.add("later", delay=9.0)
+    waiter = spawn(queue.wait_next)
+    adder = spawn(lambda: queue.add("sooner", delay=1.0))
+    assert result(waiter).data == "sooner"
+    assert virtual_time() < 9.0, "overslept"
+    adder.join()
+
+
+def one_who_knows_when_it_is_due_gives_up(m: ModuleType) -> None:
+    """Perhaps only the one that leaves had heard of the delayed item."""
+    queue = queue_of(m, clock=virtual_time)
+    impatient = spawn(outcome, queue.wait_next, 1.0)
+    patient = spawn(queue.wait_next)
+    queue.add("job", delay=5.0)
+    assert result(impatient) == "TimeoutError"
+    assert result(patient).data == "job"
+
+
+def an_add_that_waits_and_remove(m: ModuleType) -> None:
+    queue = queue_of(m, "a", max_size=1)
+    adder = spawn(lambda: queue.add("b", timeout=None))
+    remover = spawn(queue.remove, "item-1")
+    assert result(adder).data == "b"
+    assert result(remover)
+
+
+def an_add_that_waits_and_clear(m: ModuleType) -> None:
+    queue = queue_of(m, "a", max_size=1)
+    adder = spawn(lambda: queue.add("b", timeout=None))
+    cleaner = spawn(queue.clear, m.PENDING)
+    assert result(adder).data == "b"
+    assert result(cleaner) in (1, 2)
+
+
+def an_add_that_waits_and_a_completion(m: ModuleType) -> None:
+    queue = queue_of(m, "a", max_size=1)
+    item = queue.get_next()
+    item.mark_completed()
+    adder = spawn(lambda: queue.add("b", timeout=None))
+    updater = spawn(queue.update, item)
+    assert result(adder).data == "b"
+    updater.join()
+
+
+def an_add_that_waits_and_close(m: ModuleType) -> None:
+    queue = queue_of(m, "a", max_size=1)
+    adder = spawn(outcome, lambda: queue.add("b", timeout=None))
+    closer = spawn(queue.close)
+    assert result(adder) == "QueueClosed"
+    closer.join()
+
+
+def two_adds_that_wait(m: ModuleType) -> None:
+    queue = queue_of(m, "a", "b", max_size=2)
+    adders = [spawn(lambda: queue.add("c", timeout=None)) for _ in range(2)]
+    queue.clear()
+    for adder in adders:
+        adder.join()
+    assert len(queue) in (1, 2)
+
+
+def an_add_that_gives_up_ahead_of_another(m: ModuleType) -> None:
+    queue = queue_of(m, "a", max_size=1)
+    hasty = spawn(outcome, lambda: queue.add("b", timeout=1.0))
+    adder = spawn(lambda: queue.add("c", timeout=None))
+    if result(hasty) == "QueueFull":
+        queue.remove("item-1")
+    else:
+        queue.clear()
+    assert result(adder).data == "c"
+
+
+def a_fresh_add_and_one_that_waits(m: ModuleType) -> None:
+    """Between the room's being made and its being taken, nobody else takes it."""
+    asleep = threading.Event()
+
+    class Bell:
+        """Tells when somebody waits for it."""
+
+        def __init__(self) -> None:
+            self._lock, self._made = threading.Lock(), False
+            self.release = self._lock.release
+
+        def acquire(self, timeout: float = -1) -> bool:
+            if self._made:
+                asleep.set()
+            self._made = True
+            return self._lock.acquire(timeout=timeout)
+
+    with rebound(m, Lock=Bell):
+        queue = queue_of(m, "a", max_size=1)
+        adder = spawn(lambda: queue.add("b", timeout=None))
+        asleep.wait()
+        queue.remove("item-1")
+        assert outcome(queue.add, "c") == "QueueFull"
+        assert result(adder).data == "b"
+
+
 # Linearizability: what threads saw, explained by some order of a sequential model.
 
 
@@ -421,6 +536,66 @@ PROOFS = [
         "MQ-10",
         two_retries,
         [without_lock("retry_failed", "AssertionError: for retrier in retriers) == 1")],
+    ),
+    Proof(
+        "MQ-12",
+        a_waiter_and_a_delayed_add,
+        [
+            without_notify("add"),
+            Twin(
+                "adds it without the delay",
+                faults.forgets("MemoryQueue.add", "delay"),
+                "AssertionError: too early",
+            ),
+        ],
+        granularity="line",
+    ),
+    Proof(
+        "MQ-12",
+        an_earlier_one_while_a_waiter_sleeps,
+        [
+            Twin(
+                "wakes nobody for a delayed item",
+                silent("MemoryQueue.add"),
+                ("AssertionError: overslept", 'AssertionError: result(waiter).data == "sooner"'),
+            )
+        ],
+        granularity="line",
+    ),
+    Proof(
+        "MQ-12",
+        one_who_knows_when_it_is_due_gives_up,
+        [
+            Twin(
+                "tells nobody else when it leaves",
+                silent("MemoryQueue.wait_next"),
+                "deadlock",
+            )
+        ],
+        granularity="line",
+    ),
+    Proof("MQ-13", an_add_that_waits_and_remove, [without_notify("remove")]),
+    Proof("MQ-13", an_add_that_waits_and_clear, [without_notify("clear")]),
+    Proof("MQ-13", an_add_that_waits_and_a_completion, [without_notify("update")]),
+    Proof("MQ-13", an_add_that_waits_and_close, [without_notify("close")]),
+    Proof("MQ-13", two_adds_that_wait, [without_notify("add")], granularity="line"),
+    Proof(
+        "MQ-13",
+        an_add_that_gives_up_ahead_of_another,
+        [without_notify("add")],
+        granularity="line",
+    ),
+    Proof(
+        "MQ-13",
+        a_fresh_add_and_one_that_waits,
+        [
+            Twin(
+                "lets everybody go first",
+                patch(lambda m: rebind(m, get_ident=lambda: 1) and None),
+                'AssertionError: outcome(queue.add, "c") == "QueueFull"',
+            )
+        ],
+        granularity="line",
     ),
     Proof(
         "MQ-1",
