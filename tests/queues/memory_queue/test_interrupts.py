@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from reference_impl.queues import memory_queue
+from tests.kit import interrupts as interrupts_of_kit
 from tests.kit.fakes import Beside, Clock
 from tests.kit.interrupts import Ending, Interrupts, elsewhere
 from tests.kit.primitives import rebind
@@ -144,31 +145,35 @@ def use_fully(state: State) -> None:
     queue.add("fresh", item_id="fresh", timeout=60)
     assert queue.wait_next(timeout=60).data == "fresh"
     assert queue.remove("fresh")
-    waiter = Beside(wait_next, queue)
-    queue.add("wakes")
-    assert waiter.result() == "wakes", "a wake-up is lost"
-    queue.clear()
 
 
-def check_use(state: State, ending: Ending) -> None:
+def check_use(state: State) -> None:
     elsewhere(use_fully, state)
+    waiter = Beside(wait_next, state.queue)
+    elsewhere(state.queue.add, "wakes")
+    assert waiter.result() == "wakes", "a wake-up is lost"
+
+
+def await_end(*waiters: Beside) -> None:
+    """Return once one of them has ended."""
+    until = time.monotonic() + interrupts_of_kit._patience
+    while all(waiter.is_alive() for waiter in waiters):
+        if time.monotonic() > until:
+            raise interrupts_of_kit.Hang("a waiter is stranded")
+        time.sleep(0.001)
 
 
 def check_woken(state: State, ending: Ending) -> None:
     """If the item is there a waiter gets it without further ado, and the other the next one."""
-
-    def see() -> None:
-        if ending.happened or len(state.queue):
-            while all(waiter.is_alive() for waiter in state.waiters):
-                time.sleep(0.001)
-        for _ in state.waiters:
-            state.queue.add("for the rest")
-        for waiter in state.waiters:
-            assert waiter.result() in ("new", "for the rest")
-        use_fully(state)
-
     try:
-        elsewhere(see)
+        if ending.happened or elsewhere(len, state.queue):
+            await_end(*state.waiters)
+        for _ in state.waiters:
+            elsewhere(state.queue.add, "for the rest")
+        for waiter in state.waiters:
+            await_end(waiter)
+            assert waiter.result() in ("new", "for the rest")
+        check_use(state)
     except BaseException:
         state.queue.close()  # a twin leaves no thread behind
         raise
@@ -176,38 +181,30 @@ def check_woken(state: State, ending: Ending) -> None:
 
 def check_let_in(state: State, ending: Ending) -> None:
     """If there is room, the first gets it without further ado, and then the other one."""
-
-    def see() -> None:
-        if not ending.happened and snapshot(state.queue, state.m) == state.before:
-            state.queue.remove("item-1")
-        assert state.waiters[0].result() == "c"
-        state.queue.clear()
-        assert state.waiters[1].result() == "d"
-        use_fully(state)
-
-    elsewhere(see)
+    if not ending.happened and elsewhere(snapshot, state.queue, state.m) == state.before:
+        elsewhere(state.queue.remove, "item-1")
+    assert state.waiters[0].result() == "c"
+    elsewhere(state.queue.clear)
+    assert state.waiters[1].result() == "d"
+    check_use(state)
 
 
 def check_released(state: State, ending: Ending) -> None:
     """Closing has happened or has not: then it happens now."""
-
-    def see() -> None:
-        if ending.happened:
-            with pytest.raises(state.m.QueueClosed):
-                state.queue.add("late")
-        else:
-            state.queue.close()
-        for waiter in state.waiters:
-            with suppress(state.m.QueueClosed):
-                assert waiter.result() == "QueueClosed"
-
-    elsewhere(see)
+    if ending.happened:
+        with pytest.raises(state.m.QueueClosed):
+            elsewhere(state.queue.add, "late")
+    else:
+        elsewhere(state.queue.close)
+    for waiter in state.waiters:
+        with suppress(state.m.QueueClosed):
+            assert waiter.result() == "QueueClosed"
 
 
 def check_fed(state: State, ending: Ending) -> None:
-    elsewhere(state.waiters[0].result)
+    state.waiters[0].result()
     assert elsewhere(len, state.queue) == 1
-    elsewhere(use_fully, state)
+    check_use(state)
 
 
 # The calls.
@@ -276,7 +273,7 @@ def check_all_or_nothing(
             assert found == wanted
         else:
             assert found in (state.before, wanted), "half a call"
-        elsewhere(use_fully, state)
+        check_use(state)
 
     if twin is None:
         interrupts.prove(lambda: prepare(m), call, check)
@@ -399,16 +396,13 @@ def test_an_interrupted_wait_for_room_holds_up_nobody(interrupts: Interrupts) ->
     """Of three adds that wait, the last is interrupted: the next one still gets in."""
 
     def check(state: State, ending: Ending) -> None:
-        def see() -> None:
-            last = Beside(add_in_turn, state.queue, "e")
-            for waiter in [*state.waiters, last]:
-                while waiter.is_alive():
-                    state.queue.clear()
-                    time.sleep(0.001)
-            assert [waiter.result() for waiter in [*state.waiters, last]] == ["c", "d", "e"]
-            use_fully(state)
-
-        elsewhere(see)
+        waiters = [*state.waiters, Beside(add_in_turn, state.queue, "e")]
+        for waiter in waiters:
+            while waiter.is_alive():
+                elsewhere(state.queue.clear)
+                waiter.join(0.001)
+        assert [waiter.result() for waiter in waiters] == ["c", "d", "e"]
+        check_use(state)
 
     call = refused(lambda state: state.queue.add("x", timeout=1e-4), memory_queue.QueueFull)
     interrupts.prove(lambda: full(memory_queue), call, check)
