@@ -30,13 +30,13 @@ import atexit
 import logging
 import os
 import threading
+from _thread import allocate_lock, start_new_thread
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
-from inspect import iscoroutinefunction
 from time import monotonic
 from typing import NoReturn, Self, SupportsIndex, TypeAlias
 from weakref import WeakValueDictionary
@@ -74,11 +74,12 @@ class _Route:
 
 @dataclass(slots=True, eq=False)
 class _Accepted:
-    """An accepted event."""
+    """An accepted event, and how many of its calls have not started."""
 
     number: int
     event: Event
     context: Context
+    unstarted: int
 
 
 _Call: TypeAlias = tuple[_Accepted, _Route]
@@ -154,8 +155,8 @@ class EventBus:
     def _reset(self) -> None:
         """Also for a forked child, which has neither the threads nor a usable lock."""
         # One lock. While it is free: _pending counts the calls in _ready, in mailboxes behind
-        # their first and in _running, _unstarted those of each event among the first two; and
-        # no worker sleeps without a wake-up on its way while one of them could be started.
+        # their first and in _running, _backlog the events among the first two; and no worker
+        # sleeps without a wake-up on its way while one of those calls could be started.
         #
         # A signal handler may raise in any caller, but never between statements without a
         # call or a loop: all changes are prepared, and then made in one such line, with the
@@ -170,7 +171,8 @@ class EventBus:
         self._ready: deque[_Call] = deque()
         # The first call of an ordered route is in _ready or runs, the others come after it.
         self._mailboxes: dict[_Route, deque[_Accepted]] = {}
-        self._unstarted: dict[_Accepted, int] = {}
+        self._backlog = 0
+        self._recounted: dict[_Accepted, int] = {}  # what their `unstarted` is to be
         self._pending = 0
         self._workers: dict[int, threading.Thread] = {}  # by number
         self._running: dict[int, _Call] = {}  # by thread
@@ -196,14 +198,12 @@ class EventBus:
 
         Raises:
             TypeError: If the topic cannot be hashed, or the handler cannot be called or is
-                a coroutine function.
+                a coroutine function or a generator function.
 
         Cost: grows with the number of subscriptions to the topic. Never waits for a handler.
         """
         check_topic(event_type)
         check_callable("handler", handler)
-        if iscoroutinefunction(handler):
-            raise TypeError(f"handler {handler!r} is a coroutine function: use AsyncEventBus")
         with self._lock:
             others = self._routes.get(event_type, ())
             # All routes of a topic hold the dict's key: it is not to die under the lock.
@@ -241,6 +241,8 @@ class EventBus:
         Cancelling ends the routes, which are of one topic; else `stop` is to return the events.
         """
         dropped, ready, mailboxes, unstarted = self._without_locked(routes)
+        recounted = {accepted: left for accepted, left in unstarted.items() if left}
+        emptied = len(unstarted) - len(recounted)
         count = len(dropped)
         topic = next(iter(routes)).topic if cancel else ANY
         others = self._routes[topic] if cancel else ()
@@ -253,7 +255,8 @@ class EventBus:
         else:
             self._taken_back += dropped
         self._state = state
-        self._ready, self._mailboxes, self._unstarted = ready, mailboxes, unstarted
+        self._ready, self._mailboxes, self._recounted = ready, mailboxes, recounted
+        self._backlog -= emptied
         self._dropped += count
         self._pending -= count
         self._idle_moments += not self._pending
@@ -275,12 +278,14 @@ class EventBus:
                         quiet.release()
                 except RuntimeError:
                     pass
+        self._recount_locked()
         return dropped
 
     def _without_locked(
         self, routes: Collection[_Route]
     ) -> tuple[list[_Accepted], deque[_Call], dict[_Route, deque[_Accepted]], dict[_Accepted, int]]:
         """What has not started of these routes, and what would be left without that."""
+        self._recount_locked()
         dropped = [accepted for accepted, route in self._ready if route in routes]
         ready = deque(call for call in self._ready if call[1] not in routes)
         running = set(self._running.values())
@@ -291,12 +296,15 @@ class EventBus:
                 dropped += behind
                 if (first, route) in running:
                     mailboxes[route] = deque([first])
-        unstarted = self._unstarted.copy()
+        unstarted = {accepted: accepted.unstarted for accepted in dropped}
         for accepted in dropped:
             unstarted[accepted] -= 1
-            if not unstarted[accepted]:
-                del unstarted[accepted]
         return dropped, ready, mailboxes, unstarted
+
+    def _recount_locked(self) -> None:
+        for accepted, unstarted in self._recounted.items():
+            accepted.unstarted = unstarted
+        self._recounted = {}
 
     def publish(self, event: Event, timeout: float | None = None) -> None:
         """Accept `event`: one call for each subscription to its topic, and to `ANY`.
@@ -316,7 +324,7 @@ class EventBus:
         """
         if not isinstance(event, Event):
             raise TypeError(f"event must be an Event, got {event!r}: use Event.create")
-        timeout = check_timeout(timeout)
+        timeout = timeout and check_timeout(timeout)
         context = copy_context()
         with self._lock:
             if self._accept_locked(event, context):
@@ -336,16 +344,16 @@ class EventBus:
         if not routes:
             self._published += 1
             return True
-        if len(self._unstarted) >= self._max_queue:
+        if self._backlog >= self._max_queue:
             return False
-        accepted = _Accepted(self._published + 1, event, context)
+        count = len(routes)
+        accepted = _Accepted(self._published + 1, event, context, count)
         calls = [(accepted, route) for route in routes]
-        count = len(calls)
         # Where all wait for calls that run, the workers who end those find them.
         wake = self._sleeping and not self._waking and not {*routes} <= self._mailboxes.keys()
         self._published += 1
         self._pending += count
-        self._unstarted[accepted] = count
+        self._backlog += 1
         self._ready += calls
         if wake:
             self._waking = True
@@ -385,9 +393,37 @@ class EventBus:
         Raises RuntimeError if the bus is stopping, or the system has no thread left; it
         stays stopped then. Cost: a thread for each worker not left from before.
         """
+        wanted, errors, done = [True], list[BaseException](), allocate_lock()
+        done.acquire()
+
+        def hire() -> None:
+            try:
+                self._hire(wanted)
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                done.release()
+
+        if threading.get_ident() != threading.main_thread().ident:
+            self._hire(wanted)
+            return
+        # A signal handler that raises in Thread.start would leave a thread that only half is.
+        try:
+            start_new_thread(hire, ())
+            done.acquire()
+        except BaseException:
+            del wanted[:]
+            with self._lock:  # it is done, or will do nothing
+                raise
+        if errors:
+            raise errors.pop()
+
+    def _hire(self, wanted: list[bool]) -> None:
         with self._lock:
             if self._state == _STOPPING:
                 raise RuntimeError(f"{self._name} is stopping: start it once stop() returned")
+            if self._state == _RUNNING or not wanted:
+                return
             hired = self._workers.copy()
             while len(hired) < self._max_workers:
                 number = self._threads_made = self._threads_made + 1
@@ -534,7 +570,7 @@ class EventBus:
             try:
                 if call is not None:
                     self._end_locked(me, call, succeeded)
-                following = self._next_locked(me)
+                following = self._next_locked(me) if self._ready else None
             finally:
                 self._lock.release()
             call, following = following, None  # the old call dies: no lock held, not asleep
@@ -565,20 +601,22 @@ class EventBus:
             woken = True
 
     def _next_locked(self, me: int) -> _Call | None:
+        if self._recounted:
+            self._recount_locked()
         while self._ready:
             call = accepted, route = self._ready.popleft()
             if route.ordered:
-                line = self._mailboxes.setdefault(route, deque())
-                if line and line[0] is not accepted:
+                line = self._mailboxes.get(route)
+                if line is None:
+                    self._mailboxes[route] = deque([accepted])
+                elif line[0] is not accepted:
                     line.append(accepted)
                     continue
-                if not line:
-                    line.append(accepted)
             self._running[me] = call
-            self._unstarted[accepted] -= 1
-            if not self._unstarted[accepted]:
-                del self._unstarted[accepted]
-                if self._room.lock and len(self._unstarted) == self._max_queue - 1:
+            accepted.unstarted -= 1
+            if not accepted.unstarted:
+                self._backlog -= 1
+                if self._room.lock and self._backlog == self._max_queue - 1:
                     with suppress(RuntimeError):
                         self._room.lock.release()
             return call
