@@ -479,6 +479,61 @@ class ForgetsTheRunning(_Bus):
             super().wait_idle(timeout)
 
 
+# Interrupts.
+
+
+class CountsBeforehand(_Bus):
+    """Counts an event and only then accepts it."""
+
+    begun = 0
+
+    def publish(self, event: Event, timeout: float | None = None) -> None:
+        self.begun += 1
+        super().publish(event, timeout)
+
+    @property
+    def stats(self) -> BusStats:
+        return replace(super().stats, published=self.begun)
+
+
+class CancelsOneByOne(_Bus):
+    """Cancels one after another what is to be cancelled together."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.made: list[tuple[Hashable, Handler, Subscription]] = []
+
+    def subscribe(self, event_type: Any, handler: Handler, **how: Any) -> Subscription:
+        made = super().subscribe(event_type, handler, **how)
+        self.made.append((event_type, handler, made))
+        return made
+
+    def unsubscribe(self, event_type: Hashable, handler: Handler) -> bool:
+        found = [made for topic, each, made in self.made if topic == event_type and each == handler]
+        return sum(made.cancel() for made in found) > 0
+
+
+class RunsBeforeItHasStarted(_Bus):
+    """Says that it runs before it has started."""
+
+    asked = False
+
+    def start(self) -> None:
+        self.asked = True
+        super().start()
+
+    @property
+    def is_running(self) -> bool:
+        return self.asked or super().is_running
+
+
+class LosesWhatItTook(_Bus):
+    """Loses what it took back, if it is interrupted."""
+
+    def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
+        return list(super().stop(timeout, drain=drain))
+
+
 # Wake-ups.
 
 
@@ -551,7 +606,10 @@ def lost(by: str, to: str, *, first: int = 0) -> Fault:
                     return
             self.inner.release()
 
-    fault = own_subscriptions() + patch(lambda module: rebind(module, Lock=Lock) and None)
+    def change(module: ModuleType) -> None:
+        rebind(module, Lock=Lock)
+
+    fault = own_subscriptions() + patch(change)
     for path in ("EventBus.publish", "EventBus.stop", "EventBus.wait_idle", "Subscription.cancel"):
         fault += _entering(entered, path)
     return fault
