@@ -449,7 +449,7 @@ def check_a_stopped_bus_can_be_stopped(scene: Scene, ending: Ending) -> None:
 
 @sweep(
     "EB-8",
-    lambda m: Scene(m, size=2).occupied(2),
+    lambda m: Scene(m).occupied(2),
     lambda scene: scene.stop(0, drain=False),
     wrong(faults.LosesWhatItTook, "AssertionError: handled 0 times, returned 0 times"),
 )
