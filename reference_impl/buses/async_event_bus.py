@@ -636,8 +636,10 @@ class AsyncEventBus:
         topic = next(iter(routes)).topic if cancel else ANY
         others = self._routes[topic] if cancel else ()
         kept = tuple(route for route in others if route not in routes)
-        if self._loop is not None and (self._line or self._watchers):
-            self._loop.call_soon(self._look_again)  # should this be interrupted now
+        # Not at once: an interrupt in Future.set_result would strand who waits for that.
+        later = self._loop if cancel and (self._line or self._watchers) else None
+        if later:
+            later.call_soon(self._look_again)
         if kept:  # first, as it may call the topic's own code
             self._routes[topic] = kept
         elif cancel:
@@ -648,7 +650,8 @@ class AsyncEventBus:
         self._pending -= count
         self._idle_moments += count > 0 and not self._pending
         self._recount()
-        self._look_again()
+        if not later:
+            self._look_again()
         return dropped
 
     def _recount(self) -> None:

@@ -324,7 +324,8 @@ class EventBus:
         """
         if not isinstance(event, Event):
             raise TypeError(f"event must be an Event, got {event!r}: use Event.create")
-        timeout = timeout and check_timeout(timeout)
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         context = copy_context()
         with self._lock:
             if self._accept_locked(event, context):
