@@ -203,3 +203,74 @@ def test_a_signal_handler_hands_over_while_a_publisher_waits() -> None:
     assert bus.stats.delivered == 3, bus.stats
     """
     )
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
+def test_a_storm_of_signals_leaves_nothing_broken() -> None:
+    """Real ones, whose handler raises in whatever the main thread does with the bus."""
+    run_python(
+        SETUP
+        + """
+    import random, signal
+    from contextlib import suppress
+    from tests.kit.fakes import Beside
+
+    class Alarm(BaseException): ...
+
+    def raise_it(*_):
+        raise Alarm
+
+    signal.signal(signal.SIGALRM, raise_it)
+    seen, returned = [], []
+    bus = EventBus(2, max_queue=3, name="storm")
+    bus.subscribe("topic", seen.append)
+    bus.subscribe("topic", seen.append, ordered=True)
+
+    def use():
+        with suppress(RuntimeError):
+            bus.start()
+        for number in range(5):
+            with suppress(RuntimeError):
+                bus.publish(Event("topic"), 0.001)
+            bus.subscribe("other", print).cancel()
+        with suppress(TimeoutError):
+            bus.wait_idle(0.001)
+        bus.stats
+        returned.extend(bus.stop(None if random.random() < 0.5 else 0))
+
+    hits = 0
+    for seed in range(400):
+        random.seed(seed)
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3), 2e-4)
+                use()
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except Alarm:
+            hits += 1
+            with suppress(Alarm):
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        if seed % 20 == 0:
+            Beside(use).result()
+    assert hits > 20, hits
+
+    def settle():
+        returned.extend(bus.stop())
+        with bus:
+            bus.publish(Event("topic"))
+            bus.wait_idle()
+            names = [thread.name for thread in threading.enumerate()]
+            assert sum(name.startswith("storm-") for name in names) == 2, names
+
+    Beside(settle).result()
+    stats = bus.stats
+    assert stats.pending == stats.failed == 0, stats
+    assert stats.delivered == len(seen), (stats, len(seen))
+    assert 2 * stats.published == stats.delivered + stats.dropped, stats
+    left = [thread for thread in threading.enumerate() if thread.name.startswith("storm-")]
+    for thread in left:
+        thread.join(10)
+        assert not thread.is_alive(), left
+    """
+    )
