@@ -26,11 +26,11 @@ may interrupt a holder of its lock. Its threads keep a running bus alive: stop i
 it is not enough. Nothing here relies on the GIL.
 """
 
+import _thread
 import atexit
 import logging
 import os
 import threading
-from _thread import allocate_lock, start_new_thread
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import suppress
@@ -93,7 +93,7 @@ class _Bell:
     for the last time wakes all: whoever wakes at a bell that has been replaced passes that on.
     """
 
-    lock: threading.Lock | None = None
+    lock: "threading.Lock | None" = None  # before Python 3.13 it is a function
 
 
 @dataclass(slots=True, eq=False)
@@ -394,7 +394,7 @@ class EventBus:
         Raises RuntimeError if the bus is stopping, or the system has no thread left; it
         stays stopped then. Cost: a thread for each worker not left from before.
         """
-        wanted, errors, done = [True], list[BaseException](), allocate_lock()
+        wanted, errors, done = [True], list[BaseException](), _thread.allocate_lock()
         done.acquire()
 
         def hire() -> None:
@@ -410,7 +410,7 @@ class EventBus:
             return
         # A signal handler that raises in Thread.start would leave a thread that only half is.
         try:
-            start_new_thread(hire, ())
+            _thread.start_new_thread(hire, ())
             done.acquire()
         except BaseException:
             del wanted[:]
