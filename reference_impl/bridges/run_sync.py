@@ -114,7 +114,7 @@ def run_sync(coro: Coroutine[Any, Any, T], *, timeout: float | None = None) -> T
         if _loop_is_running():
             return _run_elsewhere(_Job(coro, limit))
         return _run(lambda: _bounded(coro, limit), copy_context())
-    finally:
+    except BaseException:
         # It has not begun if it was refused, or no loop or thread was to be had.
         native: Any = coro
         try:  # not by a call in Python, which could be interrupted once more
@@ -122,6 +122,7 @@ def run_sync(coro: Coroutine[Any, Any, T], *, timeout: float | None = None) -> T
                 native.close()
         except AttributeError:
             pass
+        raise
 
 
 def _check_coroutine(coro: object) -> None:
@@ -424,18 +425,19 @@ def _run(start: Callable[[], Coroutine[Any, Any, T]], context: Context) -> T:
             return result
         loop.wind_down()
     except BaseException as error:
-        if loops.has_given(loop):  # otherwise it is another call's by now
-            try:
-                loop.wind_down(error)
-            finally:
-                loops.discard()  # the frames of the traceback hold it
-        raise
-    finally:
         try:
-            if coro.cr_frame is not None and not (coro.cr_running or coro.cr_suspended):
-                coro.close()
-        except AttributeError:
-            pass
+            if loops.has_given(loop):  # otherwise it is another call's by now
+                try:
+                    loop.wind_down(error)
+                finally:
+                    loops.discard()  # the frames of the traceback hold it
+        finally:
+            try:
+                if coro.cr_frame is not None and not (coro.cr_running or coro.cr_suspended):
+                    coro.close()
+            except AttributeError:
+                pass
+        raise
     loops.discard()
     return result
 
