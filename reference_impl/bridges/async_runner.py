@@ -65,6 +65,27 @@ def _beside() -> Callable[[Callable[..., object], tuple[Any, ...]], object]:
     return lambda function, arguments: function(*arguments)
 
 
+def _join(thread: threading.Thread, beside: Callable[..., object]) -> None:
+    wait = getattr(thread, "_wait_for_tstate_lock", None)
+    if wait is None:
+        thread.join()
+        return
+    # Before Python 3.13 an interrupted join can make others join forever. This is what it does,
+    # without an entry for the thread that calls it.
+    joined = threading.Lock()
+    joined.acquire()
+
+    def join() -> None:
+        wait()
+        joined.release()
+
+    try:
+        beside(join, ())
+    except RuntimeError:  # no thread is to be had
+        join()
+    joined.acquire()
+
+
 class _Submission(Future[_T]):
     """What `submit` returns, and the way of its coroutine to a task and back.
 
@@ -305,7 +326,10 @@ class AsyncRunner:
             return submission
         except BaseException:
             if submission is not None and submission.loop is not None:
-                beside(self._withdraw, (submission,))
+                try:
+                    beside(self._withdraw, (submission,))
+                except RuntimeError:  # no thread is to be had
+                    self._withdraw(submission)
             else:
                 native: Any = coro
                 try:  # not by a call in Python, which could be interrupted once more
@@ -388,7 +412,10 @@ class AsyncRunner:
                 except AttributeError:
                     pass
             else:
-                beside(self._withdraw, (submission,))
+                try:
+                    beside(self._withdraw, (submission,))
+                except RuntimeError:  # no thread is to be had
+                    self._withdraw(submission)
                 if outcome is not None and not outcome.is_there:
                     outcome.wait()
             raise
@@ -450,11 +477,14 @@ class AsyncRunner:
                     except RuntimeError:
                         pass
             if self._has_ended:
-                self._thread.join()
+                _join(self._thread, beside)
                 return
         except BaseException:
             if self._state == _CLOSED:
-                beside(self._request_end, ())
+                try:
+                    beside(self._request_end, ())
+                except RuntimeError:  # no thread is to be had
+                    self._request_end()
             raise
         raise TimeoutError(
             f"{self._name} has not ended after {timeout} s, with {len(self._open)} coroutines "
@@ -472,7 +502,10 @@ class AsyncRunner:
             self.start()
         except BaseException:
             if before == _NEW and self._state == _RUNNING:  # nobody else would close it
-                beside(self._close_unentered, ())
+                try:
+                    beside(self._close_unentered, ())
+                except RuntimeError:  # no thread is to be had
+                    self._close_unentered()
             raise
         return self
 

@@ -43,7 +43,7 @@ T = TypeVar("T")
 Closable = TypeVar("Closable", bound="_Closable")
 
 _KEPT = 8  # idle loops, and as many idle threads
-_LAST_TURNS = 100  # of a loop that an interrupt has hit in its own code
+_LAST_TURNS = 20  # of a loop that an interrupt has hit in its own code
 
 # What a coroutine may set on its loop. A loop without one of these attributes is never kept.
 _settings = operator.attrgetter(
@@ -332,9 +332,10 @@ class _Loop:
         for task in tasks():
             task.cancel()
         for _ in range(_LAST_TURNS):
-            if tasks():
-                self.loop.call_soon(self.loop.stop)
-                self.loop.run_forever()
+            if not tasks():
+                break
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
         for task in tasks():
             coro: Any = task.get_coro()
             with contextlib.suppress(RuntimeError):  # its clean-up waits for something
@@ -546,6 +547,16 @@ class _Helper:
         if self._job is not None:
             self._job.interrupt()
         self._inbox.put(None)
+        wait = getattr(self._thread, "_wait_for_tstate_lock", None)
+        if wait is None:
+            self._thread.join()
+        else:
+            # Before Python 3.13 an interrupted join can make others join forever. This is what
+            # it does, without an entry for the thread that calls it.
+            _undisturbed(wait)
+
+    def close_here(self) -> None:
+        self._inbox.put(None)
         self._thread.join()
 
     def _work(self) -> None:
@@ -576,7 +587,7 @@ _abandoned: list[_Loop] = []
 def _close_idle() -> None:
     helpers, loops = _helpers.close(), _loops.close()
     for helper in helpers:
-        helper.close()
+        helper.close_here()
     for loop in loops:
         loop.close_here()
 

@@ -162,9 +162,7 @@ def test_run_is_legal_in_helpers_and_in_other_runners() -> None:
 
 
 @contextmanager
-def time_is_up_once(
-    m: ModuleType, begun: threading.Event, over: threading.Event
-) -> Iterator[None]:
+def time_is_up_once(m: ModuleType, begun: threading.Event, over: threading.Event) -> Iterator[None]:
     """Whatever limit there is: it is reached once one has `begun`; a wait without one is told."""
 
     def ask(timeout: float | None) -> None:
@@ -220,7 +218,7 @@ def check_what_comes_in_spite_of_the_cancellation(m: ModuleType) -> None:
     with running(m) as runner:
         with time_is_up_once(m, results.begun, threading.Event()):
             assert runner.run(results(), timeout=0) == "a result"
-        with time_is_up_once(fails.begun, threading.Event()):
+        with time_is_up_once(m, fails.begun, threading.Event()):
             with pytest.raises(LookupError) as caught:
                 runner.run(fails(), timeout=0)
     assert caught.value is error
@@ -349,7 +347,7 @@ def hasty(_: Any) -> Any:
         try:
             return future.result(timeout)
         except TimeoutError:
-            future.cancel()
+            Beside(future.cancel).result()
             raise TimeoutError(f"async-runner: cancelled after {timeout} s") from None
 
     return run

@@ -14,7 +14,8 @@ import pytest
 from reference_impl.bridges import run_sync as component
 from tests.bridges.run_sync.faults import FILE
 from tests.bridges.run_sync.helpers import Loops, answer, close_idle, helper_threads
-from tests.kit.interrupts import Ending, Interrupts, elsewhere
+from tests.kit.fakes import Beside
+from tests.kit.interrupts import Ending, Interrupts
 from tests.kit.profile import budget
 from tests.kit.proofs import each_twin_of
 from tests.kit.twins import Twin, build, edit
@@ -65,7 +66,7 @@ class Call:
             assert self.log in ([], ["began", "cleaned up"]), "it was left running"
             assert sys.get_asyncgen_hooks() == self.hooks, "hooks are left"
             assert signal.getsignal(signal.SIGINT) is self.sigint, "a handler is left"
-            elsewhere(self.use)
+            Beside(self.use).result()
             self.use()
             idle = self.loops.open - (self.outer is not None)
             close_idle()
