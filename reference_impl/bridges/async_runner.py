@@ -54,13 +54,17 @@ _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 
 
+def _is_main_thread() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
+
+
 def _beside() -> Callable[[Callable[..., object], tuple[Any, ...]], object]:
     """What calls a function where no signal handler runs.
 
     In the main thread that is one call into C, which starts a thread: interrupted, it has
     taken effect. In other threads no handler runs.
     """
-    if threading.get_ident() == threading.main_thread().ident:
+    if _is_main_thread():
         return _thread.start_new_thread
     return lambda function, arguments: function(*arguments)
 
@@ -104,6 +108,9 @@ class _Submission(Future[_T]):
 
     def cancel(self) -> bool:
         """Settle at once, if nothing else has, and cancel the task."""
+        if not _is_main_thread():
+            return self._cancel()
+        # Beside, since an interrupt in between would leave waiters without an answer.
         answer: list[bool] = []
         ended = threading.Lock()
         ended.acquire()
@@ -115,7 +122,7 @@ class _Submission(Future[_T]):
                 ended.release()
 
         try:
-            _beside()(cancel, ())
+            _thread.start_new_thread(cancel, ())
         except RuntimeError:  # no thread is to be had
             cancel()
         ended.acquire()
