@@ -29,6 +29,7 @@ may call, but they hold up what they interrupt; from Python 3.12 no thread start
 interpreter ends. Nothing here relies on the GIL.
 """
 
+import _thread
 import concurrent.futures
 import threading
 import time
@@ -38,7 +39,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import FrozenInstanceError, dataclass, field
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar, cast
@@ -49,6 +50,7 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 _NOT_BEGUN: Any = object()
+_ENDED = partial(CancelledError, "not started, since the call ended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +196,23 @@ class _Options:
     total: int | None
 
 
+@dataclass(slots=True)
+class _Books(Generic[K, T]):
+    """What a call keeps of other people's objects: all that it drops when it ends."""
+
+    results: list[Result[K, T] | None] = field(default_factory=list)
+    unfinished: dict[int, K] = field(default_factory=dict)  # by the place in results
+    ready: deque[int] = field(default_factory=deque)  # of unfinished, not yet handed on
+    fatal: BaseException | None = None  # for the caller to raise
+
+
 class _Call(ABC, Generic[K, T]):
-    """One call: what its caller and the threads that run its operations share."""
+    """One call: what its caller and the threads that run its operations share.
+
+    A signal handler may raise in the caller's thread at each call of a function and in each
+    wait, and again in what cleans up. So the caller waits for bells: locks that one call into
+    C releases, and the call ends by assignments, which nothing can interrupt: see `run`.
+    """
 
     def __init__(
         self, operation: Callable[[K], T], options: _Options, *, limit: int, resume: int
@@ -209,20 +226,22 @@ class _Call(ABC, Generic[K, T]):
         if options.timeout is not None:
             self.deadline = time.monotonic() + min(options.timeout, threading.TIMEOUT_MAX)
         self.reported = 0  # calls of on_progress
-        # Guards all below, and what subclasses add. While it is free, each key drawn stands in
-        # unfinished or has its result, never both: who takes it out of there settles it.
-        # Never entered twice; an RLock since Ctrl-C cannot end a wait without giving it back.
+        # Guards all below, and what subclasses add, but for the end: see `run`. While it is
+        # free, each key drawn stands in books.unfinished or has its result, never both: who
+        # takes it out of there settles it. No thread enters it twice.
         self.lock = threading.RLock()
-        self.news = threading.Condition(self.lock)  # wakes the caller: see settle_locked
-        self.results: list[Result[K, T] | None] = []
-        self.unfinished: dict[int, K] = {}  # by the place in results
-        self.ready: deque[int] = deque()  # those of unfinished that are not yet handed on
+        self.books = _Books[K, T]()
+        self.no_books = _Books[K, T]()  # what `books` is from the end on
         self.urgent = options.on_progress is not None  # the caller attends to each outcome
         self.stuck = False  # an operation was given up
         self.completed = 0  # operations that ended
         self.wanted = -1  # the caller waits until no more than this are unfinished
         self.refusal: Callable[[], Exception] | None = None  # why nothing is begun any more
-        self.fatal: BaseException | None = None  # for the caller to raise
+        # The bells, locked until they ring. Whoever waits for one looks at the books again.
+        self.news = threading.Lock()  # wakes the caller: see settle_locked
+        self.work = threading.Lock()  # wakes a thread: a key is ready, or none will be
+        self.news.acquire()
+        self.work.acquire()
 
     def run(self, keys: Iterator[K]) -> list[Result[K, T]]:
         """Do all that the caller's thread does."""
@@ -230,33 +249,40 @@ class _Call(ABC, Generic[K, T]):
             for key in keys:
                 self.draw(key)
             self.wait(0)
+            results = self.books.results
         finally:
-            with self.lock:
-                self.refuse_locked(CancelledError, "not started, since the call ended")
-                # What still runs keeps the call, which must keep neither results nor keys.
-                results, self.results = self.results, []
-                unfinished, self.unfinished = self.unfinished, {}
-                fatal, self.fatal = self.fatal, None
-                self.stuck = self.stuck or bool(unfinished)
-            # Not under the lock; and an error keeps this frame, which must not keep the error.
-            del unfinished, fatal
-            self.leave()
+            # The end: from here on nothing is begun, and what still runs, and keeps the call,
+            # keeps neither results nor keys. A signal handler may raise as `release` returns,
+            # not before; the thread that it wakes wakes the next.
+            books, self.books = self.books, self.no_books
+            self.refusal = _ENDED
+            try:
+                self.work.release()
+            except RuntimeError:
+                pass  # it has rung, and nobody has come yet
+            finally:
+                # Not under the lock; and an error keeps this frame, which must not keep it.
+                del books
+                self.let_go()
+        self.join()
         return cast("list[Result[K, T]]", results)
 
     def draw(self, key: K) -> None:
         with self.lock:
-            index = len(self.results)
+            books = self.books
+            index = len(books.results)
             if self.refusal is None and self.seconds_left() == 0:
                 self.give_up_locked()
             if self.refusal is None:
-                self.results.append(None)
-                self.unfinished[index] = key
-                self.ready.append(index)
+                books.results.append(None)
+                books.unfinished[index] = key
+                books.ready.append(index)
                 self.begin_locked()
             else:
-                self.results.append(Failure(key, self.refusal()))
-            full = len(self.unfinished) >= self.limit
+                books.results.append(Failure(key, self.refusal()))
+            full = len(books.unfinished) >= self.limit
             urgent = self.urgent
+            del books  # an error that it keeps may keep this frame
         if urgent:
             self.attend()
         if full:
@@ -267,12 +293,16 @@ class _Call(ABC, Generic[K, T]):
         unfinished = wanted + 1
         while unfinished > wanted:
             with self.lock:
-                self.wanted = wanted
-                self.news.wait_for(self.has_news_locked, self.seconds_left())
-                self.wanted = -1
-                if self.seconds_left() == 0:
+                seconds = self.seconds_left()
+                if seconds == 0:
                     self.give_up_locked()
-                unfinished = len(self.unfinished)
+                unfinished = len(self.books.unfinished)
+                self.wanted = wanted
+                idle = not self.has_news_locked()
+                if not idle:
+                    self.wanted = -1
+            if idle:
+                self.news.acquire(True, -1 if seconds is None else seconds)
             self.attend()
 
     def seconds_left(self) -> float | None:
@@ -283,16 +313,16 @@ class _Call(ABC, Generic[K, T]):
     def has_news_locked(self) -> bool:
         """Whether the caller has something to attend to, or what it waits for."""
         return (
-            len(self.unfinished) <= self.wanted
-            or self.fatal is not None
+            len(self.books.unfinished) <= self.wanted
+            or self.books.fatal is not None
             or (self.options.on_progress is not None and self.completed > self.reported)
         )
 
     def attend(self) -> None:
         """Raise what ends the call, and tell of progress; without the lock."""
         with self.lock:
-            if self.fatal is not None:
-                raise self.fatal
+            if self.books.fatal is not None:
+                raise self.books.fatal
             completed = self.completed
         if self.options.on_progress is not None:
             while self.reported < completed:
@@ -302,46 +332,61 @@ class _Call(ABC, Generic[K, T]):
     def settle_locked(
         self, index: int, outcome: Result[K, T] | BaseException, *, begun: bool = True
     ) -> None:
-        """Keep what came of an operation, unless the call has given it up."""
-        if index not in self.unfinished:
+        """Keep what came of an operation, unless the call has given it up, or has ended."""
+        books = self.books
+        if index not in books.unfinished:
             return
-        del self.unfinished[index]
+        del books.unfinished[index]
         self.completed += begun
         if isinstance(outcome, BaseException):
-            self.fatal = outcome if self.fatal is None else self.fatal
-            self.urgent = True
-            self.refuse_locked(CancelledError, "not started, since the call failed")
+            self.fail_locked(outcome)
         else:
-            self.results[index] = outcome
+            books.results[index] = outcome
             if outcome.is_failure and self.options.fail_fast:
                 self.refuse_locked(CancelledError, "not started, since another key failed")
-        if self.urgent or len(self.unfinished) <= self.wanted:
-            self.news.notify()
+        if self.urgent or len(books.unfinished) <= self.wanted:
+            self.tell_locked()
+
+    def tell_locked(self) -> None:
+        """Wake the caller, or let it pass where it would sleep next."""
+        if self.news.locked():
+            self.news.release()
+
+    def fail_locked(self, error: BaseException) -> None:
+        """Have the caller end the call, and raise the first such error."""
+        if self.books.fatal is None:
+            self.books.fatal = error
+        self.urgent = True
+        self.refuse_locked(CancelledError, "not started, since the call failed")
 
     def refuse_locked(self, error: type[Exception], why: str) -> None:
         """Begin no more operations: the keys that wait, and those to come, fail with `error`."""
+        books = self.books
         if self.refusal is None:
             self.refusal = partial(error, why)
-        for index in self.ready:
-            self.results[index] = Failure(self.unfinished.pop(index), self.refusal())
-        self.ready.clear()
+        for index in books.ready:
+            books.results[index] = Failure(books.unfinished.pop(index), self.refusal())
+        books.ready.clear()
 
     def give_up_locked(self) -> None:
         """At the deadline: settle all that is unfinished."""
         timeout = self.options.timeout
         self.refuse_locked(TimeoutError, f"not started within {timeout} s")
-        for index, key in self.unfinished.items():
-            self.results[index] = Failure(key, TimeoutError(f"not finished within {timeout} s"))
+        books = self.books
+        for index, key in books.unfinished.items():
+            books.results[index] = Failure(key, TimeoutError(f"not finished within {timeout} s"))
             self.stuck = True
-        self.unfinished.clear()
+        books.unfinished.clear()
 
     @abstractmethod
     def begin_locked(self) -> None:
         """Have the key begun that was made ready last."""
 
-    @abstractmethod
-    def leave(self) -> None:
-        """Let go of who ran the operations, when nothing is begun any more."""
+    def let_go(self) -> None:
+        """See to it that nothing is begun any more, whatever the way out."""
+
+    def join(self) -> None:
+        """Wait for those who ran the operations, when all keys have their results."""
 
 
 class _InThreads(_Call[K, T]):
@@ -351,38 +396,70 @@ class _InThreads(_Call[K, T]):
         limit = 4 * options.max_workers + 32
         # Resumed at half, the caller comes before the threads run out of keys.
         super().__init__(operation, options, limit=limit, resume=limit // 2)
-        self.work = threading.Condition(self.lock)  # a key is ready, or none will be
         self.threads: list[threading.Thread] = []
+        self.starter = threading.Lock()  # held while start_threads is at work
+        self.coming = 0  # threads that were started and have not come to our lock
         # While the lock is free: if a key is ready and a thread sleeps, one is waking, and will
         # wake the next. To wake all at once takes longer than short operations do.
-        self.sleeping = 0  # threads that wait and were not notified
-        self.waking = False  # one was notified and has not come yet
+        self.sleeping = 0  # threads that wait and were not woken
+        self.waking = False  # one was woken and has not come yet
 
     def begin_locked(self) -> None:
         if self.sleeping and not self.waking:
             self.wake_locked()
-        count = len(self.threads)
-        if count < self.options.max_workers and len(self.ready) > self.sleeping + self.waking:
-            name = f"parallel_execute-{count + 1}"
-            thread = threading.Thread(target=self.work_off, name=name, daemon=True)
-            thread.start()  # it comes as far as our lock
-            self.threads.append(thread)
+        if self.lacks_threads_locked() and self.starter.acquire(False):
+            _thread.start_new_thread(self.start_threads, ())
+
+    def lacks_threads_locked(self) -> bool:
+        """Whether more keys are ready than there are threads on their way to them."""
+        if len(self.threads) >= self.options.max_workers:
+            return False
+        return len(self.books.ready) > self.sleeping + self.waking + self.coming
+
+    def start_threads(self) -> None:
+        """Start the threads that are lacking, in a thread apart.
+
+        In the caller's, a signal handler that raises within `Thread.start` may leave a lock of
+        the new thread taken, which then never begins, nor ends.
+        """
+        with self.lock:  # except while one starts: it may have done all by then
+            while self.lacks_threads_locked():
+                self.coming += 1
+                name = f"parallel_execute-{len(self.threads) + 1}"
+                self.lock.release()
+                try:
+                    thread = threading.Thread(target=self.work_off, name=name, daemon=True)
+                    thread.start()
+                except Exception as error:  # the system has none left
+                    self.lock.acquire()
+                    self.fail_locked(error)
+                    self.tell_locked()
+                    break
+                self.lock.acquire()
+                self.threads.append(thread)
+            self.starter.release()
 
     def wake_locked(self) -> None:
         self.sleeping -= 1
         self.waking = True
-        self.work.notify()
+        self.ring()
+
+    def ring(self) -> None:
+        """Let a thread pass that waits for work, or the next one that will."""
+        try:  # noqa: SIM105 - a signal handler can interrupt `suppress`, which is Python code
+            self.work.release()
+        except RuntimeError:
+            pass  # it has rung, and nobody has come yet
 
     def work_off(self) -> None:
         """Run operations while there are keys, in one of the call's threads."""
         outcome: Result[K, T] | BaseException | None = None
         with self.lock:  # but for the operation
-            while self.ready or self.await_key_locked():
-                index = self.ready.popleft()
-                if self.sleeping and self.ready and not self.waking:
-                    self.wake_locked()
-                key = self.unfinished[index]
+            self.coming -= 1
+            while (taken := self.take_locked()) is not None:
+                index, key = taken
                 self.lock.release()
+                outcome = taken = None  # the operation may take long, and keep this frame
                 try:
                     outcome = Success(key, self.context.copy().run(self.operation, key))
                 except Exception as error:
@@ -391,21 +468,32 @@ class _InThreads(_Call[K, T]):
                     outcome = error
                 self.lock.acquire()
                 self.settle_locked(index, outcome)
+        self.ring()  # who leaves wakes the next
         del outcome  # an error keeps this frame, which must not keep the error
 
-    def await_key_locked(self) -> bool:
-        """Sleep until a key is ready, or until there will be none: False."""
-        while not self.ready and self.refusal is None:
+    def take_locked(self) -> tuple[int, K] | None:
+        """Sleep until a key is ready, and take it; None if there will be none."""
+        while True:
+            books = self.books
+            if books.ready:
+                index = books.ready.popleft()
+                if self.sleeping and books.ready and not self.waking:
+                    self.wake_locked()
+                return index, books.unfinished[index]
+            if self.refusal is not None:
+                return None
             self.sleeping += 1
-            self.work.wait()
+            self.lock.release()
+            self.work.acquire()
+            self.lock.acquire()
             self.waking = False
-        return bool(self.ready)
 
     def refuse_locked(self, error: type[Exception], why: str) -> None:
         super().refuse_locked(error, why)
-        self.work.notify_all()
+        self.ring()
 
-    def leave(self) -> None:
+    def join(self) -> None:
+        self.starter.acquire()  # then all are started that will be
         for thread in () if self.stuck else self.threads:
             thread.join()
 
@@ -436,13 +524,14 @@ class _InExecutor(_Call[K, T]):
         """Leave it to `attend`: an executor is foreign code."""
 
     def has_news_locked(self) -> bool:
-        return bool(self.ready or self.doomed) or super().has_news_locked()
+        return bool(self.books.ready or self.doomed) or super().has_news_locked()
 
     def attend(self) -> None:
         with self.lock:
-            indexes = list(self.ready)
-            self.ready.clear()
-            jobs = [(index, self.unfinished[index]) for index in indexes]
+            books = self.books
+            jobs = [(index, books.unfinished[index]) for index in books.ready]
+            books.ready.clear()
+            del books  # an error that it keeps may keep this frame
         for index, key in jobs:
             self.submit(index, key)
         self.cancel()
@@ -495,7 +584,10 @@ class _InExecutor(_Call[K, T]):
         for future in doomed:
             future.cancel()
 
-    def leave(self) -> None:
+    def let_go(self) -> None:
+        with self.lock:
+            self.doomed += self.futures.values()
+            self.futures.clear()
         self.cancel()
 
 

@@ -172,15 +172,17 @@ def check_what_is_no_exception_ends_the_call(m: ModuleType) -> None:
 
 
 def check_an_exit_is_heard_of_at_the_next_key(m: ModuleType) -> None:
-    drawn = []
+    drawn, begun = [], Gate()
 
     def keys() -> Iterator[int]:
         for key in range(9):
             drawn.append(key)
             yield key
+            begun.pass_through()
             join_own_threads()  # it ends when it has told of the exit
 
     def leave(key: int) -> None:
+        begun.set()
         raise SystemExit
 
     with pytest.raises(SystemExit):

@@ -22,6 +22,7 @@ from tests.bridges.parallel_execute.helpers import (
     join_own_threads,
     outcomes,
     own_threads,
+    started_at_once,
     watch,
 )
 from tests.kit.primitives import rebound
@@ -45,7 +46,8 @@ def test_ten_operations_at_once_by_default() -> None:
         counts.append(len(own_threads()))
         gate.set()
 
-    parallel_execute(keys(), lambda key: gate.pass_through())
+    with started_at_once(module):
+        parallel_execute(keys(), lambda key: gate.pass_through())
     assert counts == [10]
 
 
