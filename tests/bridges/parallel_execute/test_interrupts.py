@@ -1,0 +1,187 @@
+"""parallel_execute, when a signal handler raises in its caller's thread, anywhere, and again."""
+
+import _thread
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pytest
+
+from reference_impl.bridges import parallel_execute as module
+from tests.bridges.parallel_execute.helpers import clocked, outcomes, own_threads
+from tests.kit.fakes import PATIENCE
+from tests.kit.interrupts import Ending, Interrupt, Interrupts
+from tests.kit.primitives import Over, rebind
+from tests.kit.twins import Twin, build, patch
+
+
+class Key:
+    """Can be referred to weakly."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class Scene:
+    """A call with two workers: operations 0 and 1 are held until all keys are drawn."""
+
+    patience: ClassVar[float] = 5.0
+    options: ClassVar[dict[str, Any]] = {}
+    most = 2  # operations that have been taken when the call ends, and may begin after that
+
+    def __init__(self, m: ModuleType) -> None:
+        self.m = m
+        self.keys = [Key(number) for number in (3, 2, 1, 0)]
+        self.refs = [weakref.ref(key) for key in self.keys]
+        self.ran: list[int] = []
+        self.gate = _thread.allocate_lock()
+        self.gate.acquire()
+        self.threads = _thread._count()  # type: ignore[attr-defined]
+
+    def call(self) -> Any:
+        """What is interrupted."""
+        with self.world():
+            return self.m.parallel_execute(self.drawn(), self.operation, 2, **self.options)
+
+    def world(self) -> AbstractContextManager[Any]:
+        """What is there during the call."""
+        return nullcontext()
+
+    def drawn(self) -> Iterator[Key]:
+        """Each key exists no longer than the call, or its operation, keeps it."""
+        while self.keys:
+            yield self.keys.pop()
+        self.open()
+
+    def operation(self, key: Key) -> int:
+        """Begins at once, and ends when the gate is open."""
+        self.ran.append(key.number)
+        with self.gate:
+            return key.number
+
+    def open(self) -> None:
+        """Let the operations end."""
+        if self.gate.locked():
+            self.gate.release()
+
+    def expect(self, ending: Ending) -> None:
+        """Look at a call that was not interrupted."""
+        assert outcomes(ending.result) == [0, 1, 2, 3]
+
+    def look(self, ending: Ending) -> None:
+        """Look at what the call has left, and let it end."""
+        begun, held = len(self.ran), self.gate.locked()
+        if type(ending.error) is Interrupt:
+            _forget_frames(ending.error)
+            self.keys.clear()
+            self.await_end(lambda: [ref() for ref in self.refs[:2] if held and ref()])
+        else:
+            # Not interrupted; or in a callback of a weak reference, which lets nothing pass.
+            self.expect(ending)
+            ending.result = ending.error = None
+        self.open()
+        self.await_end(own_threads)
+        self.await_end(lambda: _thread._count() > self.threads)  # type: ignore[attr-defined]
+        assert not held or set(self.ran) <= {0, 1}, "an operation began after the end"
+        assert len(self.ran) <= begun + self.most, "operations began after the end"
+
+    def await_end(self, left: Any) -> None:
+        """Return when nothing is left."""
+        deadline = time.monotonic() + self.patience
+        while left():
+            assert time.monotonic() < deadline, f"left: {left()}"
+            time.sleep(0)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
+
+
+class Progress(Scene):
+    """The caller is told of each outcome; the second operation fails, and nothing more begins."""
+
+    options: ClassVar[dict[str, Any]] = {"fail_fast": True, "on_progress": lambda *_: None}
+
+    def operation(self, key: Key) -> int:
+        """The same, but one fails."""
+        if super().operation(key) == 1:
+            raise LookupError
+        return key.number
+
+    def expect(self, ending: Ending) -> None:
+        """One failure, and up to two that did not begin."""
+        assert outcomes(ending.result)[:2] == [0, LookupError]
+
+
+class Deadline(Scene):
+    """Time is up when all keys are drawn, and the operations are stuck."""
+
+    options: ClassVar[dict[str, Any]] = {"timeout": 1.0}
+
+    def world(self) -> AbstractContextManager[Any]:
+        """Time passes as the keys say."""
+        world = clocked(self.m)
+        return world
+
+    def drawn(self) -> Iterator[Key]:
+        """Nobody opens the gate."""
+        while self.keys:
+            yield self.keys.pop()
+        self.m.time.monotonic.now = 1.0
+
+    def expect(self, ending: Ending) -> None:
+        """None of them has ended."""
+        assert outcomes(ending.result) == [TimeoutError] * 4
+
+
+class Exit(Scene):
+    """The first operation exits."""
+
+    def operation(self, key: Key) -> int:
+        """The same, but it ends the call."""
+        if super().operation(key) == 0:
+            raise SystemExit
+        return key.number
+
+    def expect(self, ending: Ending) -> None:
+        """The exit is raised."""
+        assert type(ending.error) is SystemExit
+
+
+class Direct(Executor):
+    """Runs each call within `submit`, and keeps no exception to itself."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Return a future that is done."""
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+class InCaller(Scene):
+    """The operations run in the caller's thread, and can be interrupted themselves."""
+
+    most = 0
+
+    def __init__(self, m: ModuleType) -> None:
+        super().__init__(m)
+        self.options = {"executor": Direct()}  # type: ignore[misc]
+        self.gate.release()
+
+
+SCENES = [Scene, Progress, Deadline, Exit, InCaller]
+
+
+@pytest.mark.guarantee("PE-6")
+@pytest.mark.parametrize("scene", SCENES)
+def test_an_interrupt_at_any_point_ends_the_call_and_its_threads(
+    scene: type[Scene], interrupts: Interrupts
+) -> None:
+    print(interrupts.prove(lambda: scene(module), scene.call, scene.look))
