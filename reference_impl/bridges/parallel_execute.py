@@ -184,7 +184,10 @@ def parallel_execute(
     options = _Options(max_workers, timeout, fail_fast, on_progress, total)
     if executor is None:
         return _InThreads(operation, options).run(drawn)
-    return _InExecutor(operation, options, executor).run(drawn)
+    # Only threads of this interpreter can be given a context, and the call itself.
+    interpreters = getattr(concurrent.futures, "InterpreterPoolExecutor", ())
+    here = isinstance(executor, ThreadPoolExecutor) and not isinstance(executor, interpreters)
+    return (_InPool if here else _InExecutor)(operation, options, executor).run(drawn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +245,8 @@ class _Call(ABC, Generic[K, T]):
         self.work = threading.Lock()  # wakes a thread: a key is ready, or none will be
         self.news.acquire()
         self.work.acquire()
+        self.threads: list[threading.Thread] = []  # those of the call, started
+        self.starter = threading.Lock()  # held while start_threads is at work
 
     def run(self, keys: Iterator[K]) -> list[Result[K, T]]:
         """Do all that the caller's thread does."""
@@ -385,50 +390,21 @@ class _Call(ABC, Generic[K, T]):
     def let_go(self) -> None:
         """See to it that nothing is begun any more, whatever the way out."""
 
-    def join(self) -> None:
-        """Wait for those who ran the operations, when all keys have their results."""
+    def want_thread_locked(self) -> None:
+        """Have `start_threads` run, in a thread of the system's: one call into C starts that.
 
-
-class _InThreads(_Call[K, T]):
-    """A call whose operations run in threads of its own."""
-
-    def __init__(self, operation: Callable[[K], T], options: _Options) -> None:
-        limit = 4 * options.max_workers + 32
-        # Resumed at half, the caller comes before the threads run out of keys.
-        super().__init__(operation, options, limit=limit, resume=limit // 2)
-        self.threads: list[threading.Thread] = []
-        self.starter = threading.Lock()  # held while start_threads is at work
-        self.coming = 0  # threads that were started and have not come to our lock
-        # While the lock is free: if a key is ready and a thread sleeps, one is waking, and will
-        # wake the next. To wake all at once takes longer than short operations do.
-        self.sleeping = 0  # threads that wait and were not woken
-        self.waking = False  # one was woken and has not come yet
-
-    def begin_locked(self) -> None:
-        if self.sleeping and not self.waking:
-            self.wake_locked()
-        if self.lacks_threads_locked() and self.starter.acquire(False):
+        An exception that a signal handler raises within `Thread.start` would leave a lock of
+        the new thread taken, and that waiting for it forever.
+        """
+        if self.starter.acquire(False):
             _thread.start_new_thread(self.start_threads, ())
 
-    def lacks_threads_locked(self) -> bool:
-        """Whether more keys are ready than there are threads on their way to them."""
-        if len(self.threads) >= self.options.max_workers:
-            return False
-        return len(self.books.ready) > self.sleeping + self.waking + self.coming
-
     def start_threads(self) -> None:
-        """Start the threads that are lacking, in a thread apart.
-
-        In the caller's, a signal handler that raises within `Thread.start` may leave a lock of
-        the new thread taken, which then never begins, nor ends.
-        """
+        """Start the threads that are lacking."""
         with self.lock:  # except while one starts: it may have done all by then
-            while self.lacks_threads_locked():
-                self.coming += 1
-                name = f"parallel_execute-{len(self.threads) + 1}"
+            while (thread := self.next_thread_locked()) is not None:
                 self.lock.release()
                 try:
-                    thread = threading.Thread(target=self.work_off, name=name, daemon=True)
                     thread.start()
                 except Exception as error:  # the system has none left
                     self.lock.acquire()
@@ -439,10 +415,9 @@ class _InThreads(_Call[K, T]):
                 self.threads.append(thread)
             self.starter.release()
 
-    def wake_locked(self) -> None:
-        self.sleeping -= 1
-        self.waking = True
-        self.ring()
+    def next_thread_locked(self) -> threading.Thread | None:
+        """The next thread to start, if one is lacking."""
+        return None
 
     def ring(self) -> None:
         """Let a thread pass that waits for work, or the next one that will."""
@@ -450,6 +425,50 @@ class _InThreads(_Call[K, T]):
             self.work.release()
         except RuntimeError:
             pass  # it has rung, and nobody has come yet
+
+    def join(self) -> None:
+        """Wait for the call's threads, when all keys have their results."""
+        self.starter.acquire()  # then all are started that will be
+        for thread in () if self.stuck else self.threads:
+            thread.join()
+
+
+class _InThreads(_Call[K, T]):
+    """A call whose operations run in threads of its own."""
+
+    def __init__(self, operation: Callable[[K], T], options: _Options) -> None:
+        limit = 4 * options.max_workers + 32
+        # Resumed at half, the caller comes before the threads run out of keys.
+        super().__init__(operation, options, limit=limit, resume=limit // 2)
+        self.coming = 0  # threads that were started and have not come to our lock
+        # While the lock is free: if a key is ready and a thread sleeps, one is waking, and will
+        # wake the next. To wake all at once takes longer than short operations do.
+        self.sleeping = 0  # threads that wait and were not woken
+        self.waking = False  # one was woken and has not come yet
+
+    def begin_locked(self) -> None:
+        if self.sleeping and not self.waking:
+            self.wake_locked()
+        if self.lacks_threads_locked():
+            self.want_thread_locked()
+
+    def lacks_threads_locked(self) -> bool:
+        """Whether more keys are ready than there are threads on their way to them."""
+        if len(self.threads) >= self.options.max_workers:
+            return False
+        return len(self.books.ready) > self.sleeping + self.waking + self.coming
+
+    def next_thread_locked(self) -> threading.Thread | None:
+        if not self.lacks_threads_locked():
+            return None
+        self.coming += 1
+        name = f"parallel_execute-{len(self.threads) + 1}"
+        return threading.Thread(target=self.work_off, name=name, daemon=True)
+
+    def wake_locked(self) -> None:
+        self.sleeping -= 1
+        self.waking = True
+        self.ring()
 
     def work_off(self) -> None:
         """Run operations while there are keys, in one of the call's threads."""
@@ -492,11 +511,6 @@ class _InThreads(_Call[K, T]):
         super().refuse_locked(error, why)
         self.ring()
 
-    def join(self) -> None:
-        self.starter.acquire()  # then all are started that will be
-        for thread in () if self.stuck else self.threads:
-            thread.join()
-
 
 class _InExecutor(_Call[K, T]):
     """A call whose operations run in an executor of the caller's."""
@@ -509,16 +523,7 @@ class _InExecutor(_Call[K, T]):
         self.executor = executor
         self.futures: dict[int, Future[T]] = {}  # not done, by the place in results
         self.doomed: list[Future[T]] = []  # for the caller to cancel
-        # Only threads of this interpreter can be given a context, and the call itself.
-        interpreters = getattr(concurrent.futures, "InterpreterPoolExecutor", ())
-        here = isinstance(executor, ThreadPoolExecutor) and not isinstance(executor, interpreters)
-        self.function: Callable[[K], T] = self.run_in_thread if here else operation
-
-    def run_in_thread(self, key: K) -> T:
-        """What a ThreadPoolExecutor is given: the operation in the caller's context."""
-        with self.lock:
-            refused = self.refusal is not None
-        return _NOT_BEGUN if refused else self.context.copy().run(self.operation, key)
+        self.function = operation
 
     def begin_locked(self) -> None:
         """Leave it to `attend`: an executor is foreign code."""
@@ -527,6 +532,10 @@ class _InExecutor(_Call[K, T]):
         return bool(self.books.ready or self.doomed) or super().has_news_locked()
 
     def attend(self) -> None:
+        self.hand_on()
+        super().attend()
+
+    def hand_on(self) -> None:
         with self.lock:
             books = self.books
             jobs = [(index, books.unfinished[index]) for index in books.ready]
@@ -535,7 +544,6 @@ class _InExecutor(_Call[K, T]):
         for index, key in jobs:
             self.submit(index, key)
         self.cancel()
-        super().attend()
 
     def submit(self, index: int, key: K) -> None:
         try:
@@ -589,6 +597,63 @@ class _InExecutor(_Call[K, T]):
             self.doomed += self.futures.values()
             self.futures.clear()
         self.cancel()
+
+
+class _InPool(_InExecutor[K, T]):
+    """A call whose operations run in a ThreadPoolExecutor; a thread of its own hands them on.
+
+    The pool's `submit` and its futures take locks by Python code. An exception of a signal
+    handler would leave one of them taken, and threads of the pool waiting for it forever.
+    """
+
+    def __init__(self, operation: Callable[[K], T], options: _Options, executor: Executor) -> None:
+        super().__init__(operation, options, executor)
+        self.function = self.run_in_thread
+        self.daemon = threading.current_thread().daemon  # what the pool's threads inherit
+        self.fed = False
+
+    def run_in_thread(self, key: K) -> T:
+        """What the pool is given: the operation in the caller's context."""
+        with self.lock:
+            refused = self.refusal is not None
+        return _NOT_BEGUN if refused else self.context.copy().run(self.operation, key)
+
+    def begin_locked(self) -> None:
+        if not self.fed:
+            self.want_thread_locked()
+        self.ring()
+
+    def next_thread_locked(self) -> threading.Thread | None:
+        if self.fed:
+            return None
+        self.fed = True
+        name = "parallel_execute-submit"
+        return threading.Thread(target=self.feed, name=name, daemon=self.daemon)
+
+    def feed(self) -> None:
+        """Hand on what is ready, and cancel what is doomed, until the call ends."""
+        try:
+            while self.refusal is not _ENDED:
+                self.work.acquire()
+                self.hand_on()
+            super().let_go()
+        except BaseException as error:  # the pool's `submit` raised it
+            with self.lock:
+                self.fail_locked(error)
+                self.tell_locked()
+
+    def refuse_locked(self, error: type[Exception], why: str) -> None:
+        super().refuse_locked(error, why)
+        self.ring()
+
+    def has_news_locked(self) -> bool:
+        return _Call.has_news_locked(self)
+
+    def attend(self) -> None:
+        _Call.attend(self)
+
+    def let_go(self) -> None:
+        """Leave it to the thread that hands on."""
 
 
 def _check_workers(max_workers: int) -> None:

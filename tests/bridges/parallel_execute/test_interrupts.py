@@ -5,7 +5,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, ClassVar
@@ -176,7 +176,31 @@ class InCaller(Scene):
         self.gate.release()
 
 
-SCENES = [Scene, Progress, Deadline, Exit, InCaller]
+class Pooled(Scene):
+    """The operations run in a pool, which is given two keys at once."""
+
+    def __init__(self, m: ModuleType) -> None:
+        super().__init__(m)
+        self.pool = ThreadPoolExecutor(2)
+        self.options = {"executor": self.pool}  # type: ignore[misc]
+
+    def drawn(self) -> Iterator[Key]:
+        """It opens the gate before it is held up itself."""
+        yield self.keys.pop()
+        self.open()
+        while self.keys:
+            yield self.keys.pop()
+
+    def look(self, ending: Ending) -> None:
+        """The pool works afterwards, and its threads end."""
+        self.await_end(lambda: [t for t in own_threads() if t.name.endswith("submit")])
+        self.open()
+        assert [self.pool.submit(int).result(self.patience) for _ in range(3)] == [0] * 3
+        self.pool.shutdown()
+        super().look(ending)
+
+
+SCENES = [Pooled, Scene, Progress, Deadline, Exit, InCaller]
 
 
 @pytest.mark.guarantee("PE-6")
