@@ -1,6 +1,6 @@
 # parallel_execute.py: one operation on many keys at once, a result for each (parallel_execute)
 # https://executable-guarantees.example/bridges/parallel_execute.html
-# Version 1.0.0 (2026-11-28); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """Run one blocking operation on many keys, in threads or in any executor.
@@ -25,8 +25,9 @@ Thread safety:
 Fork: nothing outlives a call, so fork before or after. A child forked by an operation has
 none of the call's threads. Interpreter exit: threads that a call has left behind are daemons
 and die; an executor that was given is waited for. Signal handlers and finalizers (`__del__`)
-may call, but they hold up what they interrupt; from Python 3.12 no thread starts once the
-interpreter ends. Nothing here relies on the GIL.
+may call, but they hold up what they interrupt; what a handler raises in the caller's thread,
+at any point and again, ends the call and leaves no thread that waits. From Python 3.12 no
+thread starts once the interpreter ends. Nothing here relies on the GIL.
 """
 
 import _thread
@@ -350,12 +351,7 @@ class _Call(ABC, Generic[K, T]):
             if outcome.is_failure and self.options.fail_fast:
                 self.refuse_locked(CancelledError, "not started, since another key failed")
         if self.urgent or len(books.unfinished) <= self.wanted:
-            self.tell_locked()
-
-    def tell_locked(self) -> None:
-        """Wake the caller, or let it pass where it would sleep next."""
-        if self.news.locked():
-            self.news.release()
+            _ring(self.news)
 
     def fail_locked(self, error: BaseException) -> None:
         """Have the caller end the call, and raise the first such error."""
@@ -409,7 +405,7 @@ class _Call(ABC, Generic[K, T]):
                 except Exception as error:  # the system has none left
                     self.lock.acquire()
                     self.fail_locked(error)
-                    self.tell_locked()
+                    _ring(self.news)
                     break
                 self.lock.acquire()
                 self.threads.append(thread)
@@ -418,13 +414,6 @@ class _Call(ABC, Generic[K, T]):
     def next_thread_locked(self) -> threading.Thread | None:
         """The next thread to start, if one is lacking."""
         return None
-
-    def ring(self) -> None:
-        """Let a thread pass that waits for work, or the next one that will."""
-        try:  # noqa: SIM105 - a signal handler can interrupt `suppress`, which is Python code
-            self.work.release()
-        except RuntimeError:
-            pass  # it has rung, and nobody has come yet
 
     def join(self) -> None:
         """Wait for the call's threads, when all keys have their results."""
@@ -468,7 +457,7 @@ class _InThreads(_Call[K, T]):
     def wake_locked(self) -> None:
         self.sleeping -= 1
         self.waking = True
-        self.ring()
+        _ring(self.work)
 
     def work_off(self) -> None:
         """Run operations while there are keys, in one of the call's threads."""
@@ -487,7 +476,7 @@ class _InThreads(_Call[K, T]):
                     outcome = error
                 self.lock.acquire()
                 self.settle_locked(index, outcome)
-        self.ring()  # who leaves wakes the next
+        _ring(self.work)  # who leaves wakes the next
         del outcome  # an error keeps this frame, which must not keep the error
 
     def take_locked(self) -> tuple[int, K] | None:
@@ -509,7 +498,7 @@ class _InThreads(_Call[K, T]):
 
     def refuse_locked(self, error: type[Exception], why: str) -> None:
         super().refuse_locked(error, why)
-        self.ring()
+        _ring(self.work)
 
 
 class _InExecutor(_Call[K, T]):
@@ -621,7 +610,7 @@ class _InPool(_InExecutor[K, T]):
     def begin_locked(self) -> None:
         if not self.fed:
             self.want_thread_locked()
-        self.ring()
+        _ring(self.work)
 
     def next_thread_locked(self) -> threading.Thread | None:
         if self.fed:
@@ -640,11 +629,11 @@ class _InPool(_InExecutor[K, T]):
         except BaseException as error:  # the pool's `submit` raised it
             with self.lock:
                 self.fail_locked(error)
-                self.tell_locked()
+                _ring(self.news)
 
     def refuse_locked(self, error: type[Exception], why: str) -> None:
         super().refuse_locked(error, why)
-        self.ring()
+        _ring(self.work)
 
     def has_news_locked(self) -> bool:
         return _Call.has_news_locked(self)
@@ -654,6 +643,15 @@ class _InPool(_InExecutor[K, T]):
 
     def let_go(self) -> None:
         """Leave it to the thread that hands on."""
+
+
+def _ring(bell: threading.Lock) -> None:
+    """Let a thread pass that waits for the bell, or the next one that will."""
+    try:  # noqa: SIM105 - a signal handler can interrupt `suppress`, which is Python code
+        if bell.locked():  # else it has rung, and nobody has come yet
+            bell.release()
+    except RuntimeError:
+        pass  # another thread was quicker
 
 
 def _check_workers(max_workers: int) -> None:
