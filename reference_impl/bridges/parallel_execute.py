@@ -267,7 +267,7 @@ class _Call(ABC, Generic[K, T]):
             except RuntimeError:
                 pass  # it has rung, and nobody has come yet
             finally:
-                # Not under the lock; and an error keeps this frame, which must not keep it.
+                # Not under the lock; and `fatal` keeps this frame, which must not keep it.
                 del books
                 self.let_go()
         self.join()
@@ -647,7 +647,7 @@ class _InPool(_InExecutor[K, T]):
 
 def _ring(bell: threading.Lock) -> None:
     """Let a thread pass that waits for the bell, or the next one that will."""
-    try:  # noqa: SIM105 - a signal handler can interrupt `suppress`, which is Python code
+    try:  # not `suppress`: that is Python code, which a signal handler may interrupt
         if bell.locked():  # else it has rung, and nobody has come yet
             bell.release()
     except RuntimeError:

@@ -220,6 +220,7 @@ def check_no_error_is_released_under_the_lock(m: ModuleType) -> None:
         for names in (["one", "other"], ["only"]):
             with pytest.raises(OSError, match="ends here"):
                 m.parallel_execute(keys(*map(Exit, names)), leave, 2)
+            join_own_threads()
     assert held == dict.fromkeys(("one", "other", "only"), 0)
 
 

@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from tests.bridges.parallel_execute.helpers import clocked, outcomes, own_thread
 from tests.kit.fakes import PATIENCE
 from tests.kit.interrupts import Ending, Interrupt, Interrupts
 from tests.kit.primitives import Over, rebind
+from tests.kit.proofs import each_twin_of
 from tests.kit.twins import Twin, build, patch
 
 
@@ -30,7 +31,7 @@ class Key:
 class Scene:
     """A call with two workers: operations 0 and 1 are held until all keys are drawn."""
 
-    patience: ClassVar[float] = 5.0
+    patience: ClassVar[float] = PATIENCE
     options: ClassVar[dict[str, Any]] = {}
     most = 2  # operations that have been taken when the call ends, and may begin after that
 
@@ -127,8 +128,7 @@ class Deadline(Scene):
 
     def world(self) -> AbstractContextManager[Any]:
         """Time passes as the keys say."""
-        world = clocked(self.m)
-        return world
+        return clocked(self.m)
 
     def drawn(self) -> Iterator[Key]:
         """Nobody opens the gate."""
@@ -208,4 +208,64 @@ SCENES = [Pooled, Scene, Progress, Deadline, Exit, InCaller]
 def test_an_interrupt_at_any_point_ends_the_call_and_its_threads(
     scene: type[Scene], interrupts: Interrupts
 ) -> None:
-    print(interrupts.prove(lambda: scene(module), scene.call, scene.look))
+    interrupts.prove(lambda: scene(module), scene.call, scene.look)
+
+
+# Twins: locks as Python code, as threading's conditions and events are.
+
+_made: list[Any] = []
+
+
+class PythonLock(Over):
+    """A lock whose methods are Python functions; `free` lets go those whom it has stranded."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        _made.append(self)
+
+    def acquire(self, *arguments: Any) -> bool:
+        """Interrupted as it returns, it is taken by nobody who knows."""
+        return bool(self.inner.acquire(*arguments))
+
+    def release(self) -> None:
+        """Interrupted on entering, it is not released."""
+        self.inner.release()
+
+
+def free() -> None:
+    """Release whatever is taken until nobody waits."""
+    deadline = time.monotonic() + PATIENCE
+    while own_threads():
+        assert time.monotonic() < deadline
+        for lock in _made:
+            with suppress(RuntimeError):
+                lock.inner.release()
+        time.sleep(0)
+    _made.clear()
+
+
+def _python_bells(m: ModuleType) -> None:
+    rebind(m, Lock=lambda: PythonLock(threading.Lock()))
+
+
+def _python_mutex(m: ModuleType) -> None:
+    rebind(m, RLock=lambda: PythonLock(threading.RLock()))
+
+
+LEFT = "AssertionError: left: "
+TWINS = [
+    Twin("wakes its threads by Python code", patch(_python_bells), LEFT),
+    Twin("takes its lock by Python code", patch(_python_mutex), LEFT),
+]
+
+
+@each_twin_of("PE-6", *TWINS)
+def test_the_sweep_finds_what_a_twin_leaves(
+    twin: Twin, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scene, "patience", 0.5)
+    broken = build("bridges/parallel_execute", twin.fault)
+    try:
+        interrupts.catch(lambda: Scene(broken), Scene.call, Scene.look, twin=twin)
+    finally:
+        free()
