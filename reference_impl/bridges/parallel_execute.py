@@ -54,7 +54,7 @@ _NOT_BEGUN: Any = object()
 _ENDED = partial(CancelledError, "not started, since the call ended")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Success(Generic[K, T]):
     """What came of a key whose operation returned; immutable.
 
@@ -73,7 +73,7 @@ class Success(Generic[K, T]):
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Failure(Generic[K]):
     """What came of a key whose operation raised, or did not run to its end; immutable.
 

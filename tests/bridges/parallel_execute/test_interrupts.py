@@ -42,7 +42,7 @@ class Scene:
         self.ran: list[int] = []
         self.gate = _thread.allocate_lock()
         self.gate.acquire()
-        self.threads = _thread._count()  # type: ignore[attr-defined]
+        self.threads = _thread._count()
 
     def call(self) -> Any:
         """What is interrupted."""
@@ -87,7 +87,7 @@ class Scene:
             ending.result = ending.error = None
         self.open()
         self.await_end(own_threads)
-        self.await_end(lambda: _thread._count() > self.threads)  # type: ignore[attr-defined]
+        self.await_end(lambda: _thread._count() > self.threads)
         assert not held or set(self.ran) <= {0, 1}, "an operation began after the end"
         assert len(self.ran) <= begun + self.most, "operations began after the end"
 
