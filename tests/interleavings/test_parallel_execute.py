@@ -8,7 +8,7 @@ there is a model of one, a thread for each call.
 import _thread
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial, wraps
 from threading import get_ident
@@ -43,6 +43,21 @@ class Threads(Executor):
 
         threading.Thread(target=run, name="pool").start()
         return future
+
+
+class Modelled:
+    """Stands for the current thread, of which the threading module knows nothing here."""
+
+    daemon = True
+
+
+class Pool(ThreadPoolExecutor):
+    """The same, as the kind of executor that a thread of the call hands its keys to."""
+
+    def __init__(self) -> None:
+        """It has no threads."""
+
+    submit = Threads.submit  # type: ignore[assignment]
 
 
 def settle() -> None:
@@ -108,24 +123,6 @@ def at_once(model: Callable[..., None]) -> Callable[..., None]:
         with started_at_once(m):
             model(m)
 
-    return run
-
-
-def beside(model: Callable[..., None]) -> Callable[..., None]:
-    """The model where another thread starts the threads, as in the component."""
-
-    @wraps(model)
-    def run(m: ModuleType) -> None:
-        def start(function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-            threading.Thread(target=function, args=arguments, name="starter").start()
-
-        undo = rebind(m, _thread, start_new_thread=start)
-        try:
-            model(m)
-        finally:
-            undo()
-
-    run.__name__ += "_of_a_starter"
     return run
 
 
@@ -206,6 +203,11 @@ def failure_and_pool(m: ModuleType) -> None:
     first_failure_and_the_others(m, ("good", "bad"), Threads())
 
 
+def failure_and_thread_pool(m: ModuleType) -> None:
+    with rebound(m, current_thread=Modelled):
+        first_failure_and_the_others(m, ("good", "bad"), Pool())
+
+
 def nothing_starts_after_a_failure(m: ModuleType) -> None:
     """A key that is claimed after the failure was noted would run: none is."""
     noted: list[int] = []
@@ -245,6 +247,24 @@ def deadline_and_completion(
 
 def deadline_and_pool(m: ModuleType) -> None:
     deadline_and_completion(m, (1,), Threads())
+
+
+def deadline_and_thread_pool(m: ModuleType) -> None:
+    with rebound(m, current_thread=Modelled):
+        deadline_and_completion(m, (1,), Pool())
+
+
+def threads_are_started_by_a_thread(m: ModuleType) -> None:
+    """A key comes while the threads for those before it are being started."""
+
+    def start(function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        threading.Thread(target=function, args=arguments, name="starter").start()
+
+    undo = rebind(m, _thread, start_new_thread=start)
+    try:
+        assert outcomes(m.parallel_execute(iter(range(2)), meeting(2), 2)) == [None] * 2
+    finally:
+        undo()
 
 
 def a_stuck_operation_and_the_deadline(m: ModuleType) -> None:
@@ -412,9 +432,12 @@ PROOFS = [
     by_line("PE-3", at_once(a_sleeper_and_a_new_worker), [ONE_WORKER]),
     by_line("PE-5", at_once(first_failure_and_the_others), [CANCELS], diagram=CANCELLED),
     by_line("PE-5", failure_and_pool, [CANCELS]),
+    by_line("PE-5", at_once(failure_and_thread_pool), [CANCELS]),
     Proof("PE-5", at_once(nothing_starts_after_a_failure), [GOES_ON]),
     by_line("PE-4", at_once(deadline_and_completion), [LATE], diagram=CHANGED),
     by_line("PE-4", deadline_and_pool, [LATE]),
+    by_line("PE-4", at_once(deadline_and_thread_pool), [LATE]),
+    by_line("PE-3", threads_are_started_by_a_thread, [ONE_WORKER]),
     by_line("PE-4", at_once(a_stuck_operation_and_the_deadline), [WAITS]),
     by_line("PE-3", at_once(a_full_window), [SILENT, GREEDY]),
     by_line("PE-6", at_once(an_exit_among_others), [SLEEPS_ON, KEEPS_EXITS]),
