@@ -428,15 +428,17 @@ CANCELLED = "An operation that runs at the first failure is reported as cancelle
 CHANGED = "An operation ends after the deadline, and its result changes the list"
 PROOFS = [
     by_line("PE-1", at_once(keys_are_pulled), [LOCKLESS], diagram=WITHOUT_LOCK),
-    by_line("PE-3", at_once(sleepers_are_woken), [ONE_WAKE_UP, NO_WAKE_UP]),
+    by_line(
+        "PE-3", at_once(sleepers_are_woken), [ONE_WAKE_UP, NO_WAKE_UP], preemptions=budget(0, 1)
+    ),
     by_line("PE-3", at_once(a_sleeper_and_a_new_worker), [ONE_WORKER]),
     by_line("PE-5", at_once(first_failure_and_the_others), [CANCELS], diagram=CANCELLED),
     by_line("PE-5", failure_and_pool, [CANCELS]),
-    by_line("PE-5", at_once(failure_and_thread_pool), [CANCELS]),
+    by_line("PE-5", at_once(failure_and_thread_pool), preemptions=budget(0, 1)),
     Proof("PE-5", at_once(nothing_starts_after_a_failure), [GOES_ON]),
     by_line("PE-4", at_once(deadline_and_completion), [LATE], diagram=CHANGED),
     by_line("PE-4", deadline_and_pool, [LATE]),
-    by_line("PE-4", at_once(deadline_and_thread_pool), [LATE]),
+    by_line("PE-4", at_once(deadline_and_thread_pool), preemptions=budget(0, 1)),
     by_line("PE-3", threads_are_started_by_a_thread, [ONE_WORKER]),
     by_line("PE-4", at_once(a_stuck_operation_and_the_deadline), [WAITS]),
     by_line("PE-3", at_once(a_full_window), [SILENT, GREEDY]),
