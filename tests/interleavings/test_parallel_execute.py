@@ -57,7 +57,7 @@ class Pool(ThreadPoolExecutor):
     def __init__(self) -> None:
         """It has no threads."""
 
-    submit = Threads.submit  # type: ignore[assignment]
+    submit = Threads.submit
 
 
 def settle() -> None:
