@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 import pytest
 
 from reference_impl.bridges import parallel_execute as module
+from tests.bridges.parallel_execute.faults import given
 from tests.bridges.parallel_execute.helpers import clocked, outcomes, own_threads
 from tests.kit.fakes import PATIENCE
-from tests.kit.interrupts import Ending, Interrupt, Interrupts
+from tests.kit.interrupts import Ending, Interrupt, Interrupts, elsewhere, patience, sweep
 from tests.kit.primitives import Over, rebind
+from tests.kit.process import run_python
 from tests.kit.proofs import each_twin_of
-from tests.kit.twins import Twin, build, patch
+from tests.kit.twins import Fault, Twin, build, judge, patch
 
 
 class Key:
@@ -72,6 +74,7 @@ class Scene:
 
     def expect(self, ending: Ending) -> None:
         """Look at a call that was not interrupted."""
+        assert ending.error is None, "another error than the handler's"
         assert outcomes(ending.result) == [0, 1, 2, 3]
 
     def look(self, ending: Ending) -> None:
@@ -269,3 +272,73 @@ def test_the_sweep_finds_what_a_twin_leaves(
         interrupts.catch(lambda: Scene(broken), Scene.call, Scene.look, twin=twin)
     finally:
         free()
+
+
+# Twins that leave threads for good: they run in a process of its own.
+
+
+def start_in_the_caller(m: ModuleType) -> None:
+    """`Thread.start` runs where it can be interrupted."""
+    rebind(m, _thread, start_new_thread=lambda function, arguments: function(*arguments))
+
+
+class Forwarding(Executor):
+    """A pool that nobody takes for one."""
+
+    def __init__(self, pool: Executor) -> None:
+        self.submit = pool.submit  # type: ignore[method-assign]
+
+
+def _forward(arguments: dict[str, Any]) -> None:
+    arguments["executor"] = Forwarding(arguments["executor"])
+
+
+SUBMITS_IN_THE_CALLER = given(_forward)
+
+
+def first_fault(scene: type[Scene], fault: Fault) -> str:
+    """What the first interrupt that does harm has left; in a process that ends after that."""
+    broken = build("bridges/parallel_execute", fault)
+    scene.patience = 1.0
+
+    def look(state: Scene, ending: Ending) -> None:
+        """Beside the caller, since it may hang."""
+        state.threads += 1  # the one that looks
+        with patience(2.0):
+            elsewhere(state.look, ending)
+
+    for attempt in sweep(lambda: scene(broken), scene.call, look, twice=False):
+        if attempt.error is not None:
+            kind = type(attempt.error).__name__.replace("Hang", "hang")
+            return f"{kind}: {attempt.error}".partition("\n")[0]
+    return "none"
+
+
+IN_THE_CALLER = [
+    Twin(
+        "starts threads in the caller's",
+        patch(start_in_the_caller),
+        (LEFT, "AssertionError: another error"),
+    ),
+    Twin(
+        "submits in the caller's thread",
+        SUBMITS_IN_THE_CALLER,
+        (LEFT, "hang: ", "TimeoutError: "),
+    ),
+]
+
+
+@pytest.mark.skipif("sys.version_info < (3, 12)", reason="sys.monitoring needs Python >= 3.12")
+@each_twin_of("PE-6", *IN_THE_CALLER)
+def test_a_twin_that_calls_python_code_in_the_callers_thread_strands_others(twin: Twin) -> None:
+    number = IN_THE_CALLER.index(twin)
+    done = run_python(f"""
+        import os
+        from tests.bridges.parallel_execute.test_interrupts import (
+            IN_THE_CALLER, Pooled, Scene, first_fault,
+        )
+        scene = (Scene, Pooled)[{number}]
+        print(first_fault(scene, IN_THE_CALLER[{number}].fault), flush=True)
+        os._exit(0)
+    """)
+    judge(twin, done.stdout.strip())
