@@ -34,7 +34,8 @@ def write(folder: Path) -> list[Path]:
 
 def copying(app: Path) -> list[str]:
     """The arguments for the copy tool that the app's docstring tells its reader."""
-    return app.read_text(encoding="utf-8").partition("-m reference_impl ")[2].splitlines()[0].split()
+    _, _, rest = app.read_text(encoding="utf-8").partition("-m reference_impl ")
+    return rest.splitlines()[0].split()
 
 
 if __name__ == "__main__":

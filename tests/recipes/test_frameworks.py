@@ -1,4 +1,4 @@
-"""The apps of the cache recipes, beside components that the copy tool wrote, in their frameworks."""
+"""The apps of the cache recipes, in their frameworks, beside what the copy tool wrote."""
 
 import asyncio
 import importlib

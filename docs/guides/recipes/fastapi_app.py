@@ -32,7 +32,7 @@ def create_app(fetch: Callable[[str], Awaitable[Report]] = fetch_report) -> Fast
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with cache:  # clean-up runs while the app does; no load outlives it unawaited
+        async with cache:  # the clean-up runs as long as the app does, and ends with it
             yield
 
     app = FastAPI(lifespan=lifespan)
