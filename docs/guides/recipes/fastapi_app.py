@@ -1,7 +1,9 @@
-"""A FastAPI app whose requests share one AsyncTTLCache: concurrent misses share one load.
+"""A FastAPI app with one AsyncTTLCache: concurrent misses share one load.
 
-Copy the cache beside this file: python -m reference_impl copy async_ttl_cache vendored
-Run it: uvicorn --factory fastapi_app:create_app
+Copy the cache beside this file:
+    python -m reference_impl copy async_ttl_cache vendored
+Run it:
+    uvicorn --factory fastapi_app:create_app
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,24 +17,27 @@ from vendored.async_ttl_cache import AsyncTTLCache, CacheStats
 
 @dataclass(frozen=True)
 class Report:
-    """An answer that is expensive to fetch; frozen, since all requests share it."""
+    """An answer that is expensive to fetch; frozen, as requests share it."""
 
     id: str
     verdict: str
 
 
 async def fetch_report(report_id: str) -> Report:
-    """Replace this with your query; it raises LookupError where there is no such report."""
+    """Put your query here; it raises LookupError if there is no such report."""
     return Report(report_id, "passed")
 
 
-def create_app(fetch: Callable[[str], Awaitable[Report]] = fetch_report) -> FastAPI:
+Fetch = Callable[[str], Awaitable[Report]]
+
+
+def create_app(fetch: Fetch = fetch_report) -> FastAPI:
     """Make the app and its cache; each worker process has its own."""
     cache = AsyncTTLCache[str, Report](default_ttl=60.0, max_size=10_000)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with cache:  # the clean-up runs as long as the app does, and ends with it
+        async with cache:  # the clean-up runs as long as the app
             yield
 
     app = FastAPI(lifespan=lifespan)
@@ -42,7 +47,7 @@ def create_app(fetch: Callable[[str], Awaitable[Report]] = fetch_report) -> Fast
         try:
             return await cache.get_or_load(report_id, lambda: fetch(report_id))
         except LookupError as error:
-            raise HTTPException(404, f"there is no report {report_id!r}") from error
+            raise HTTPException(404, "no such report") from error
 
     @app.delete("/cache/{report_id}")
     async def invalidate(report_id: str) -> dict[str, bool]:

@@ -1,7 +1,9 @@
-"""A Flask app whose threads share one TTLCache: concurrent misses share one load.
+"""A Flask app with one TTLCache: concurrent misses share one load.
 
-Copy the cache beside this file: python -m reference_impl copy ttl_cache vendored
-Run it: flask --app flask_app run
+Copy the cache beside this file:
+    python -m reference_impl copy ttl_cache vendored
+Run it:
+    flask --app flask_app run
 """
 
 from collections.abc import Callable
@@ -14,14 +16,14 @@ from vendored.ttl_cache import TTLCache
 
 @dataclass(frozen=True)
 class Report:
-    """An answer that is expensive to fetch; frozen, since all threads share it."""
+    """An answer that is expensive to fetch; frozen, as threads share it."""
 
     id: str
     verdict: str
 
 
 def fetch_report(report_id: str) -> Report:
-    """Replace this with your query; it raises LookupError where there is no such report."""
+    """Put your query here; it raises LookupError if there is no such report."""
     return Report(report_id, "passed")
 
 
