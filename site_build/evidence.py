@@ -216,10 +216,12 @@ def explored(record: dict[str, Any]) -> dict[str, int]:
     count = {
         "threads": sum(n for kind, _, _, n in entries if kind == "threads"),
         "asyncio": sum(n for kind, _, _, n in entries if kind == "asyncio"),
+        "interrupts": sum(n for kind, _, _, n in entries if kind == "interrupts"),
         "exhausted": sum(exhausted for _, _, exhausted, _ in entries),
         "examples": sum(entry.get("examples", 0) for entry in checks(record).values()),
     }
-    return count | {"all": count["threads"] + count["asyncio"] + count["examples"]}
+    kinds = ("threads", "asyncio", "interrupts", "examples")
+    return count | {"all": sum(count[kind] for kind in kinds)}
 
 
 # Sources of tests.

@@ -16,7 +16,18 @@ import jinja2
 
 from benchmarks.render import render as render_figures
 from reference_impl import _copying
-from site_build import charts, evidence, matrix, records, review, scores, sequence, states, versions
+from site_build import (
+    charts,
+    evidence,
+    interrupted,
+    matrix,
+    records,
+    review,
+    scores,
+    sequence,
+    states,
+    versions,
+)
 from site_build.records import EVIDENCE
 from tests.kit import ROOT
 from tests.kit.catalogue import digests, promises, title
@@ -43,6 +54,7 @@ def pages() -> dict[Path, str]:
     result[EVIDENCE / "index.md"] = index_page(found, titles)
     result[EVIDENCE / "diagrams.inc"] = "\n\n".join(map(_diagrams, found.values())) + "\n"
     result[EVIDENCE / "matrix.inc"] = matrix.render(found, titles) + "\n"
+    result[interrupted.TABLE] = interrupted.table()
     result[charts.PAGE] = charts.page(titles)
     result[states.DRAWN] = states.page()
     result[scores.PAGE] = scores.page(titles)
@@ -166,14 +178,14 @@ def _checks(entries: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _explored(entries: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Explorations in words: "1,204 schedules: every interleaving of 2 threads with ..."."""
-    sums: dict[str, int] = defaultdict(int)
+    sums: dict[tuple[str, str], int] = defaultdict(int)
     examples = 0
     for entry in entries:
         examples += entry.get("examples", 0)
-        for _, told, _, schedules in entry.get("explored", []):
-            sums[told] += schedules
-    for told, schedules in sums.items():
-        yield f"{schedules:,} schedule{'' if schedules == 1 else 's'}: {told}"
+        for kind, told, _, schedules in entry.get("explored", []):
+            sums["interrupt" if kind == "interrupts" else "schedule", told] += schedules
+    for (unit, told), schedules in sums.items():
+        yield f"{schedules:,} {unit}{'' if schedules == 1 else 's'}: {told}"
     if examples:
         yield f"{examples:,} Hypothesis examples"
 
@@ -217,6 +229,7 @@ def _summary(record: dict[str, Any]) -> str:
         for kind, name in (
             ("threads", "thread interleavings"),
             ("asyncio", "asyncio schedules"),
+            ("interrupts", "interrupts"),
             ("examples", "Hypothesis examples"),
         )
         if count[kind]

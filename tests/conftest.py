@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.kit.explore import Interleavings, Schedules
+from tests.kit.interrupts import Interrupts
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -41,3 +42,11 @@ def interleavings(request: pytest.FixtureRequest) -> Interleavings:
 def schedules(request: pytest.FixtureRequest) -> Schedules:
     """Explores asyncio schedules and writes what it explored to the evidence."""
     return Schedules(request.node)
+
+
+@pytest.fixture
+def interrupts(request: pytest.FixtureRequest) -> Interrupts:
+    """Interrupts calls at each point where CPython runs signal handlers; needs sys.monitoring."""
+    if sys.version_info < (3, 12):
+        pytest.skip("sys.monitoring needs Python >= 3.12")
+    return Interrupts(request.node)

@@ -19,7 +19,9 @@ from tests.kit.twins import Twin, judge
 EXPLORED = pytest.StashKey[list[dict[str, Any]]]()
 
 
-class _Explorer:
+class Explorer:
+    """Writes what was explored to the evidence of the test that asked."""
+
     def __init__(self, item: pytest.Item) -> None:
         self._records = item.stash.setdefault(EXPLORED, [])
 
@@ -27,7 +29,7 @@ class _Explorer:
         self._records.append(record)
 
 
-class Interleavings(_Explorer):
+class Interleavings(Explorer):
     """Thread interleavings, by interleave-test's deterministic scheduler.
 
     A model is a function without arguments that builds its state, starts its threads
@@ -132,7 +134,7 @@ class Interleavings(_Explorer):
         return interleave_test.explore(counted, include=explored_paths(), **options)
 
 
-class Schedules(_Explorer):
+class Schedules(Explorer):
     """Asyncio schedules and cancellations, by detangle's deterministic loop.
 
     A model is a coroutine function without arguments. `detangle.maybe_timeout` and

@@ -1,0 +1,93 @@
+"""The harness that interrupts: it finds what a handler's exception breaks, and nothing else."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.kit.interrupts import Ending, Interrupts, elsewhere
+from tests.kit.twins import Twin, patch
+
+
+class Counter:
+    """A count behind a lock, in several ways."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.condition = threading.Condition(self.lock)
+        self.count = self.calls = 0
+
+    def locked(self) -> None:
+        """Holds: `with` on the lock itself, and one commit."""
+        with self.lock:
+            self.count, self.calls = self.count + 1, self.calls + 1
+
+    def in_two_steps(self) -> None:
+        """A call stands between the two counts."""
+        with self.lock:
+            self.count += 1
+            len("a call")
+            self.calls += 1
+
+    def by_hand(self) -> None:
+        """The lock is lost if a handler raises as `acquire` returns."""
+        self.lock.acquire()
+        try:
+            self.count, self.calls = self.count + 1, self.calls + 1
+        finally:
+            self.lock.release()
+
+    def through_a_function(self) -> None:
+        """`with condition` enters a Python function, which loses the lock as it returns."""
+        with self.condition:
+            self.count, self.calls = self.count + 1, self.calls + 1
+
+    def mended_once(self) -> None:
+        """A second exception cuts what makes up for the first."""
+        with self.lock:
+            self.count += 1
+            try:
+                len("a call")
+            except BaseException:
+                len("another")
+                self.calls += 1
+                raise
+            self.calls += 1
+
+
+def looks_at_it(counter: Counter, ending: Ending) -> None:
+    elsewhere(counter.locked)
+    assert counter.count == counter.calls, "half a call"
+    assert counter.count == 2 or ending.interrupted
+
+
+def test_what_holds_is_interrupted_at_each_point(interrupts: Interrupts) -> None:
+    """On entry, and as `with` has released the lock: two points, and two pairs of them."""
+    counted = interrupts.prove(Counter, Counter.locked, looks_at_it)
+    assert counted == 2
+
+
+FAULTS: list[tuple[Callable[[Counter], None], str, bool]] = [
+    (Counter.in_two_steps, "AssertionError: half a call", False),
+    (Counter.by_hand, "hang", False),
+    (Counter.through_a_function, "hang", False),
+    (Counter.mended_once, "AssertionError: half a call", True),
+]
+
+
+@pytest.mark.parametrize(("call", "fails", "twice"), FAULTS, ids=lambda each: str(each))
+def test_what_breaks_is_found(
+    call: Callable[[Counter], None], fails: str, twice: bool, interrupts: Interrupts
+) -> None:
+    twin = Twin("breaks", patch(lambda _: None), fails)
+    interrupts.catch(Counter, call, looks_at_it, twin=twin, twice=twice)
+
+
+def test_one_interrupt_alone_does_not_break_what_is_mended_once(interrupts: Interrupts) -> None:
+    def check(counter: Counter, _: Ending) -> None:
+        assert counter.count == counter.calls, "half a call"
+
+    assert interrupts.prove(Counter, Counter.mended_once, check, twice=False) > 2
+    with pytest.raises(AssertionError, match="half a call") as caught:
+        interrupts.prove(Counter, Counter.mended_once, check)
+    assert "then as len returned to Counter.mended_once" in "".join(caught.value.__notes__)
