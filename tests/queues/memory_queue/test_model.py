@@ -57,7 +57,8 @@ def machine(m: ModuleType) -> type[RuleBasedStateMachine]:
 
         def place(self, row: dict[str, Any], status: str, priority: int) -> None:
             row["changed"] = next(self.tick)
-            if (row["status"], row["priority"]) != (status, priority):
+            moved = status == "pending" and row["priority"] != priority
+            if row["status"] != status or moved:
                 row["turn"] = row["changed"]
             row.update(status=status, priority=priority, since=self.now)
             done = self.with_status("completed")
