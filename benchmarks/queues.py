@@ -429,7 +429,7 @@ def plans(effort: harness.Effort) -> list[harness.Plan]:
         point = f"{waiting:,} jobs waiting"
         ours = [CLAIM, WAIT]
         groups.append(
-            functools.partial(_group, "add + claim", point, ours, waiting=waiting, aim=2.0)
+            functools.partial(_group, "add + claim", point, ours, waiting=waiting, aim=1.9)
         )
     groups += [
         functools.partial(

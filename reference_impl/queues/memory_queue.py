@@ -250,19 +250,22 @@ class MemoryQueue(BaseQueue[T]):
         TypeError, ValueError: A bad argument, here and in each method; nothing has changed.
 
     Cost:
-        No call for one item grows with the number of items. It grows, by a binary search,
-        with the number of distinct priorities that are pending.
+        A call for one item takes time that grows, at most, with the logarithm of the number
+        of pending ones.
 
     Thread safety:
         Atomic and internally synchronized. No user code runs and no payload is released
         under the lock, so a payload's `__del__` may call the queue that drops it.
 
-    * Signal handlers, and finalizers that the cyclic collector runs, must not call the queue:
-      the thread that they interrupt may hold the lock.
-    * Fork: the child's copy is its own, but locked for ever if another thread was inside a
+    * Fork: the child's copy is its own, but locked forever if another thread was inside a
       call at that moment. Fork first, then start threads.
     * Interpreter exit: there is no thread to stop. `close` releases the threads that wait;
       what is left in memory is lost.
+    * Signals: a handler may raise (Ctrl-C) at any point of any call. The call has then happened
+      or has not, the lock is free, no item is lost and no waiter is stranded; on CPython 3.14
+      all but `add`, `get_next` and `wait_next` have one instant, in `with`, that may keep the
+      lock. Handlers, and finalizers that the cyclic collector runs, must not call the queue:
+      the thread that they interrupt may hold the lock.
     * Free-threaded build: the same guarantees; nothing rests on the GIL.
     """
 
@@ -442,14 +445,16 @@ class MemoryQueue(BaseQueue[T]):
         owes = False  # whether this thread may have taken a ring that another one needs
         try:
             while True:
-                closed = self._closed  # read before the look: nothing can be added afterwards
+                closed = self._closed
                 if owes:
                     self._rung = False
                 if (item := self.get_next()) is not None:
                     owes = owes and bool(self._order)
                     return item
-                if closed:
+                if closed:  # before the look already, and since then nothing was added
                     raise QueueClosed("the queue is closed and nothing is pending")
+                if self._closed:
+                    continue
                 if (left := deadline - time.monotonic()) <= 0:
                     raise TimeoutError(
                         f"nothing was pending for {timeout} s: try again, or give up"
