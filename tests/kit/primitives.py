@@ -272,7 +272,7 @@ class _Plain:
     def __enter__(self) -> Any:
         return self.inner.__enter__()
 
-    def __exit__(self, *error: object) -> Any:
+    def __exit__(self, *error: Any) -> Any:
         return self.inner.__exit__(*error)
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:

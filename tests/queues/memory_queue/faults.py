@@ -28,6 +28,15 @@ def made_with(**changes: Callable[[Any], Any]) -> Fault:
     return override("MemoryQueue.__init__", make)
 
 
+def made_of(**primitives: Any) -> Fault:
+    """The component makes its locks of these, or asks these."""
+
+    def change(module: ModuleType) -> None:
+        rebind(module, **primitives)
+
+    return patch(change)
+
+
 def forgets(method: str, option: str) -> Fault:
     """The method is called without this keyword argument."""
 

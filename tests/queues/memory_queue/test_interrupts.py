@@ -15,9 +15,9 @@ from reference_impl.queues import memory_queue
 from tests.kit import interrupts as interrupts_of_kit
 from tests.kit.fakes import Beside, Clock
 from tests.kit.interrupts import Ending, Interrupts, elsewhere
-from tests.kit.primitives import rebind
 from tests.kit.proofs import each_twin_of
-from tests.kit.twins import Twin, build, override, patch
+from tests.kit.twins import Twin, build, override
+from tests.queues.memory_queue import faults
 from tests.queues.memory_queue.helpers import finish, statuses, wait_next
 
 
@@ -313,7 +313,7 @@ def _one_by_one(_: Any) -> Any:
     ),
     Twin(
         "takes its lock through a function",
-        patch(lambda m: rebind(m, RLock=threading.Condition) and None),
+        faults.made_of(RLock=threading.Condition),
         "hang",
     ),
 )
@@ -421,7 +421,7 @@ class _Bell:
 
 @each_twin_of(
     "MQ-8",
-    Twin("wakes through a function", patch(lambda m: rebind(m, Lock=_Bell) and None), "hang"),
+    Twin("wakes through a function", faults.made_of(Lock=_Bell), "hang"),
 )
 def test_a_wake_up_that_is_cut_is_found(interrupts: Interrupts, twin: Twin) -> None:
     broken = build("queues/memory_queue", twin.fault)

@@ -307,85 +307,6 @@ def check_a_failing_clock_changes_nothing(m: ModuleType) -> None:
             assert calls
 
 
-def check_a_delayed_item_is_claimed_once_it_is_due(m: ModuleType) -> None:
-    clock = Clock()
-    queue = m.MemoryQueue(clock=clock)
-    queue.add("later", priority=1, delay=5.0)
-    queue.add("latest", priority=0, delay=9)
-    queue.add("now")
-    assert [item.data for item in queue.list_by_status(m.PENDING)] == ["now", "later", "latest"]
-    assert (queue.stats.pending, len(queue)) == (3, 3)
-    assert drain(queue) == ["now"]
-    with pytest.raises(TimeoutError):
-        queue.wait_next(timeout=0)
-    clock.now = 4.999
-    assert queue.get_next() is None
-    clock.now = 5.0
-    assert queue.wait_next(timeout=0).data == "later"
-    queue.add("behind")
-    clock.now = 9.0
-    assert drain(queue) == ["latest", "behind"]
-
-
-def check_an_item_that_is_due_has_its_place_by_arrival(m: ModuleType) -> None:
-    clock = Clock()
-    queue = m.MemoryQueue(clock=clock)
-    for data, delay in [("b", 2.0), ("a", 0.0), ("c", 1.0)]:
-        queue.add(data, delay=delay)
-    clock.now = 1.0
-    assert claim(queue).data == "a"
-    clock.now = 2.0
-    queue.add("d")
-    assert [item.data for item in queue.list_by_status(m.PENDING)] == ["b", "c", "d"]
-    assert drain(queue) == ["b", "c", "d"]
-
-
-def check_a_retry_can_be_delayed(m: ModuleType) -> None:
-    clock = Clock()
-    queue = m.MemoryQueue(max_size=2, clock=clock)
-    for data in "ab":
-        queue.add(data)
-    first, second = claim(queue), claim(queue)
-    first.mark_failed("x")
-    queue.update(first)
-    assert queue.retry_failed(delay=3.0) == 1
-    second.reset_to_pending()
-    queue.update(second, delay=7.0)
-    assert queue.stats.pending == 2
-    with pytest.raises(m.QueueFull):
-        queue.add("c")
-    assert queue.get_next() is None, "too early"
-    clock.now = 3.0
-    assert claim(queue).data == "a"
-    assert queue.get_next() is None, "too early"
-    clock.now = 7.0
-    assert claim(queue).data == "b"
-
-
-def check_a_delayed_item_can_be_changed_and_dropped(m: ModuleType) -> None:
-    clock = Clock()
-    queue = m.MemoryQueue(clock=clock)
-    items = [queue.add(data, delay=2.0) for data in "abcd"]
-    items[0].data, items[0].priority = "A", 9
-    queue.update(items[0])  # keeps its delay
-    assert queue.get_next() is None, "an update ends no delay"
-    queue.update(items[1], delay=5.0)
-    items[2].mark_suspended()
-    queue.update(items[2])
-    assert queue.remove(items[3].id)
-    clock.now = 2.0
-    assert drain(queue) == ["A"]
-    items[2].reset_to_pending()
-    queue.update(items[2])
-    assert drain(queue) == ["c"]
-    clock.now = 5.0
-    assert drain(queue) == ["b"]
-    queue.add("e", delay=1.0)
-    assert queue.clear(m.PENDING) == 1
-    clock.now = 99.0
-    assert queue.get_next() is None
-
-
 def check_nothing_is_released_under_the_lock(m: ModuleType) -> None:
     """A payload whose finalizer needs the queue, dropped in each way there is."""
     queue = m.MemoryQueue(keep_completed=1)
@@ -602,31 +523,6 @@ PROOFS = [
             )
         ],
     ),
-    Proof(
-        "MQ-12",
-        check_a_delayed_item_is_claimed_once_it_is_due,
-        [
-            Twin(
-                "adds it without the delay",
-                faults.forgets("MemoryQueue.add", "delay"),
-                "AssertionError: queue.list_by_status(m.PENDING)] ==",
-            )
-        ],
-    ),
-    Proof("MQ-12", check_an_item_that_is_due_has_its_place_by_arrival),
-    Proof(
-        "MQ-12",
-        check_a_retry_can_be_delayed,
-        [
-            Twin(
-                f"forgets the delay in {method}",
-                faults.forgets(f"MemoryQueue.{method}", "delay"),
-                "AssertionError: too early",
-            )
-            for method in ("update", "retry_failed")
-        ],
-    ),
-    Proof("MQ-12", check_a_delayed_item_can_be_changed_and_dropped),
     Proof(
         "MQ-11",
         check_a_failing_clock_changes_nothing,
