@@ -51,7 +51,7 @@ def write(folder: Path) -> list[Path]:
         command = copying(app)
         command[-1] = str(folder / command[-1])
         if copy_tool(command):
-            raise SystemExit(f"{app.name} does not say how to copy what it imports")
+            raise SystemExit(f"what {app.name} imports was not copied")
     return files
 
 
