@@ -326,17 +326,13 @@ class AsyncTTLCache(Generic[K, V]):
         self._entered = max(0, self._entered - 1)  # 0 already if another loop had the cache
         if not self._entered:
             self._disarm()
-        for load in self._flying.difference(_own_loads()):
-            load.refreshes = load.refreshes and self._entered > 0
-            self._abandon(load)
+            for load in self._flying.difference(_own_loads()):
+                load.refreshes = False
+                self._abandon(load)
         while ending := [
             load.task
             for load in self._flying
-            if load.task
-            and not load.ended
-            and not load.waiters
-            and not load.refreshes
-            and not _waits_for_caller(load)
+            if load.task and not load.waiters and not load.refreshes and not _waits_for_caller(load)
         ]:
             await asyncio.wait(ending)
 
@@ -378,9 +374,14 @@ class AsyncTTLCache(Generic[K, V]):
         if counts:
             store.hits += found is not _ABSENT
             store.misses += found is _ABSENT
-        for load in self._flying.difference(_own_loads()):
-            load.refreshes = load.refreshes and self._entered > 0
-            self._abandon(load)
+        if load is None or (load is not mine and found is not _ABSENT):
+            if load is not None and not live:
+                load.refreshes = True  # it goes on though all who wait for it should leave
+            return found  # a live one was stored since the look-up, or somebody refreshes it
+        mine.refreshes = found is not _ABSENT
+        if not mine.refreshes:
+            load.joined[turn], load.waiters[turn] = own, None
+        try:
             if load is mine:
                 self._start(mine)
             else:  # announced first, searched second, as threads may be doing the same now
@@ -393,17 +394,19 @@ class AsyncTTLCache(Generic[K, V]):
             result: V = load.result()
             return result
         finally:
-        for load in self._flying.difference(_own_loads()):
-            load.refreshes = load.refreshes and self._entered > 0
-            self._abandon(load)
+            if load is mine and mine.task is None:  # it was not started, or has landed
+                mine.ended = True
+            if turn in load.waiters:
+                del load.waiters[turn], load.joined[turn]
             self._abandon(load)
             del turn, load, mine  # an error keeps this frame, which must not keep the error
 
     def _start(self, load: _TaskLoad[K, V]) -> None:
         """Begin; all else is in place, as an eager task takes its first step at once."""
-        for load in self._flying.difference(_own_loads()):
-            load.refreshes = load.refreshes and self._entered > 0
-            self._abandon(load)
+        self._flying.add(load)
+        task = asyncio.create_task(_run(load))
+        task.add_done_callback(partial(self._land, load))
+        load.task = task  # last: without it, the caller takes it for not started
 
     def _abandon(self, load: _TaskLoad[K, V]) -> None:
         """Cancel a load that nobody waits for, unless its task has ended: then it lands anyway."""
@@ -441,9 +444,7 @@ class AsyncTTLCache(Generic[K, V]):
         _dropped = self._store.put(key, value, ttl, stale)  # kept to the end
         if self._entered and self._store.heap[0][0] < self._timer_due:
             self._arm(self._interval)
-        for load in self._flying.difference(_own_loads()):
-            load.refreshes = load.refreshes and self._entered > 0
-            self._abandon(load)
+        self._tell()
 
     def _expire(self) -> int:
         removed = self._store.expire(self._clock(), _SLICE)
@@ -489,9 +490,7 @@ async def _run(load: _TaskLoad[K, V]) -> None:
     handled = sys.exception()  # by the caller, if this task is an eager one
     _loading.set((weakref.ref(load),))
     try:
-        for load in self._flying.difference(_own_loads()):
-            load.refreshes = load.refreshes and self._entered > 0
-            self._abandon(load)
+        if load.ended:  # an interrupt came before its caller knew of this task
             return
         coming: object = load.loader()
         if not inspect.isawaitable(coming):
