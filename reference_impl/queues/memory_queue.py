@@ -725,7 +725,7 @@ class MemoryQueue(BaseQueue[T]):
         deadline = math.inf
         if timeout is not None:
             deadline = time.monotonic() + _seconds("timeout", timeout)
-        me = _Turn()
+        me, thread = _Turn(), threading.get_ident()
         try:
             with self._lock:
                 me.ahead, self._last_turn = self._last_turn, me
@@ -734,7 +734,7 @@ class MemoryQueue(BaseQueue[T]):
                     me.ahead = me.ahead.ahead
                 left = deadline - time.monotonic()
                 if me.ahead is None:
-                    self._first_in_turn = threading.get_ident()
+                    self._first_in_turn = thread
                     try:
                         return add()
                     except QueueFull:
@@ -745,7 +745,7 @@ class MemoryQueue(BaseQueue[T]):
                 bell = self._room_bell if me.ahead is None else me.ahead.bell
                 bell.acquire(timeout=left if left <= threading.TIMEOUT_MAX else -1)
         finally:
-            if me.ahead is None:
+            if self._first_in_turn == thread:
                 self._first_in_turn = 0
             me.has_left = True
             me.bell.release()
