@@ -83,6 +83,8 @@ def elsewhere(call: Callable[..., R], *arguments: Any) -> R:
         except BaseException as error:
             errors.append(error)
         finally:
+            # Before Python 3.13 the thread that current_thread() made up for it stays listed.
+            threading._active.pop(_thread.get_ident(), None)  # type: ignore[attr-defined]
             ended.release()
 
     _thread.start_new_thread(run, ())

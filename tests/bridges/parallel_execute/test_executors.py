@@ -336,6 +336,8 @@ def test_what_others_cancel_is_a_failure() -> None:
     def keys() -> Iterator[int]:
         yield from range(3)
         begun.pass_through()
+        for _ in range(3):
+            assert given.acquire(timeout=Gate.patience)
         pool.shutdown(wait=False, cancel_futures=True)
         gate.set()
 
@@ -343,8 +345,14 @@ def test_what_others_cancel_is_a_failure() -> None:
         begun.set()
         gate.pass_through()
 
-    begun, told = Gate(), list[int]()
-    with ThreadPoolExecutor(1) as pool:
+    class Telling(ThreadPoolExecutor):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = super().submit(fn, *args, **kwargs)
+            given.release()
+            return future
+
+    begun, given, told = Gate(), threading.Semaphore(0), list[int]()
+    with Telling(1) as pool:
         results = parallel_execute(
             keys(), operation, 4, on_progress=lambda now, _: told.append(now), executor=pool
         )

@@ -8,7 +8,7 @@ import pickle
 import threading
 import tracemalloc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError
 from typing import Any
@@ -22,6 +22,7 @@ from tests.bridges.parallel_execute.helpers import (
     join_own_threads,
     outcomes,
     own_threads,
+    started_at_once,
     watch,
 )
 from tests.kit.primitives import rebound
@@ -45,7 +46,8 @@ def test_ten_operations_at_once_by_default() -> None:
         counts.append(len(own_threads()))
         gate.set()
 
-    parallel_execute(keys(), lambda key: gate.pass_through())
+    with started_at_once(module):
+        parallel_execute(keys(), lambda key: gate.pass_through())
     assert counts == [10]
 
 
@@ -115,6 +117,17 @@ def test_a_call_inside_an_operation_has_threads_of_its_own() -> None:
         return outcomes(parallel_execute(range(key), nested, 2)) if key else []
 
     assert outcomes(parallel_execute([4, 4], nested, 1))[0][3][2] == [[], [[]]]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_results_are_values(copied: Callable[[Any], Any]) -> None:
+    success, failure = parallel_execute(["1", "x"], int)
+    assert copied(success) == pickle.loads(pickle.dumps(success)) == success
+    for same in (copied(failure), pickle.loads(pickle.dumps(failure))):
+        assert same.key == "x"
+        assert type(same.error) is ValueError
+    assert weakref.ref(success)() is success
+    assert weakref.ref(failure)() is failure
 
 
 def test_an_endless_timeout_is_none() -> None:
