@@ -151,16 +151,16 @@ def _copy(stored: _Stored[T]) -> QueueItem[T]:
 _Step = tuple[str, _Stored[T], _Stored[T] | None, float]
 
 
-def _locked() -> threading.Lock:
+def _new_gate() -> threading.Lock:
     lock = threading.Lock()
     lock.acquire()
     return lock
 
 
-def _free(bell: threading.Lock) -> None:
+def _open(gate: threading.Lock) -> None:
     try:  # noqa: SIM105 - contextlib is not imported for this alone
-        bell.release()
-    except RuntimeError:  # it is free already
+        gate.release()
+    except RuntimeError:  # it is open already
         pass
 
 
@@ -170,7 +170,7 @@ class _Turn:
     def __init__(self) -> None:
         self.ahead: _Turn | None = None  # who must leave first
         self.has_left = False
-        self.bell = _locked()  # free once it has left
+        self.gate = _new_gate()  # open once it has left
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -308,14 +308,15 @@ class MemoryQueue(BaseQueue[T]):
         self._done = 0
         self._version = 0  # the latest that was given out
         self._closed = False
-        # A thread that waits for an item acquires the bell, without the lock; its release wakes
-        # one of them, in vain at worst. So it is rung before the change, with the lock held.
-        # _rung: it is free, or a thread that has acquired it is about to look again.
-        self._bell = _locked()
-        self._rung = False
-        # The first of those that wait for room sleeps on this bell, which is rung likewise, each
-        # of the others on that of the one ahead. Nobody leaves without ringing its own.
-        self._room_bell = _locked()
+        # A gate is a lock that is locked: whoever waits acquires it, without the queue's lock, and
+        # its release lets one pass. To be let pass in vain is harmless, so gates are opened
+        # before the change, with the lock held. This one is for those that wait for an item.
+        # _notified: it is open, or a thread that has passed it is about to look again.
+        self._not_empty = _new_gate()
+        self._notified = False
+        # The first of those that wait for room waits at this gate, each of the others at that of
+        # the one ahead. Nobody leaves without opening its own.
+        self._not_full = _new_gate()
         self._last_turn: _Turn | None = None
         self._first_in_turn = 0  # the thread of the first, once it has got there
 
@@ -381,8 +382,8 @@ class MemoryQueue(BaseQueue[T]):
             heap = self._order
             if delay:
                 entry, heap = (float(self._clock() + delay), version, key), self._timetable
-            if not self._rung:
-                self._ring_locked()
+            if not self._notified:
+                self._notify_locked()
             record = key, data, priority, PENDING, 0, limit, None, notes, now, now, version, entry
             # One step, up to the end: its only call is the last.
             self._version, self._items[key] = version, record
@@ -442,12 +443,12 @@ class MemoryQueue(BaseQueue[T]):
         deadline = math.inf
         if timeout is not None:
             deadline = time.monotonic() + _seconds("timeout", timeout)
-        owes = False  # whether this thread may have taken a ring that another one needs
+        owes = False  # whether it may have passed a gate that was open for another one
         try:
             while True:
                 closed = self._closed
                 if owes:
-                    self._rung = False
+                    self._notified = False
                 if (item := self.get_next()) is not None:
                     owes = owes and bool(self._order)
                     return item
@@ -462,12 +463,14 @@ class MemoryQueue(BaseQueue[T]):
                 if self._timetable:
                     left = min(left, self._time_until_due())
                 owes = True
-                owes = self._bell.acquire(timeout=left if left <= threading.TIMEOUT_MAX else -1)
+                owes = self._not_empty.acquire(
+                    timeout=left if left <= threading.TIMEOUT_MAX else -1
+                )
         finally:
             if owes or self._timetable:  # perhaps no other waiter knows when the first is due
                 try:  # noqa: SIM105 - as in add
-                    self._bell.release()
-                except RuntimeError:  # it is free already
+                    self._not_empty.release()
+                except RuntimeError:  # it is open already
                     pass
 
     def update(self, item: QueueItem[T], *, delay: float = 0.0) -> None:
@@ -605,8 +608,8 @@ class MemoryQueue(BaseQueue[T]):
     def close(self) -> None:
         """Refuse new items; threads that wait get QueueClosed; what is left can be claimed."""
         with self._lock:
-            self._ring_locked()  # whoever leaves rings for the next
-            _free(self._room_bell)
+            self._notify_locked()  # whoever leaves opens it for the next
+            _open(self._not_full)
             self._closed = True
 
     @property
@@ -661,9 +664,9 @@ class MemoryQueue(BaseQueue[T]):
         The caller keeps `steps` until the lock is free: what is dropped is released with them.
         """
         if self._last_turn is not None:
-            _free(self._room_bell)
-        if wakes and not self._rung:
-            self._ring_locked()
+            _open(self._not_full)
+        if wakes and not self._notified:
+            self._notify_locked()
         self._version, self._done, self._decided = version, 0, steps
         self._settle_locked()
 
@@ -705,8 +708,8 @@ class MemoryQueue(BaseQueue[T]):
         now = self._clock()
         while self._timetable and (entry := self._timetable[0])[0] <= now:
             if self._is_valid_locked(entry):
-                if not self._rung:
-                    self._ring_locked()
+                if not self._notified:
+                    self._notify_locked()
                 stored = self._items[key := entry[2]]
                 place = stored[_PRIORITY], entry[1], key
                 lined_up = (*stored[:-1], place)
@@ -725,7 +728,7 @@ class MemoryQueue(BaseQueue[T]):
         deadline = math.inf
         if timeout is not None:
             deadline = time.monotonic() + _seconds("timeout", timeout)
-        me = _Turn()
+        me, thread = _Turn(), threading.get_ident()
         try:
             with self._lock:
                 me.ahead, self._last_turn = self._last_turn, me
@@ -734,7 +737,7 @@ class MemoryQueue(BaseQueue[T]):
                     me.ahead = me.ahead.ahead
                 left = deadline - time.monotonic()
                 if me.ahead is None:
-                    self._first_in_turn = threading.get_ident()
+                    self._first_in_turn = thread
                     try:
                         return add()
                     except QueueFull:
@@ -742,13 +745,13 @@ class MemoryQueue(BaseQueue[T]):
                             raise
                 elif left <= 0:
                     raise QueueFull(_IN_TURN)
-                bell = self._room_bell if me.ahead is None else me.ahead.bell
-                bell.acquire(timeout=left if left <= threading.TIMEOUT_MAX else -1)
+                gate = self._not_full if me.ahead is None else me.ahead.gate
+                gate.acquire(timeout=left if left <= threading.TIMEOUT_MAX else -1)
         finally:
-            if me.ahead is None:
+            if self._first_in_turn == thread:
                 self._first_in_turn = 0
             me.has_left = True
-            me.bell.release()
+            me.gate.release()
 
     def _with_status_locked(self, status: QueueItemStatus) -> list[_Stored[T]]:
         if status is not PENDING:
@@ -769,12 +772,12 @@ class MemoryQueue(BaseQueue[T]):
         if self._last_turn is not None and self._first_in_turn != threading.get_ident():
             raise QueueFull(_IN_TURN)
 
-    def _ring_locked(self) -> None:
-        # In this order, and with no call in between: _rung without a ring would be believed.
-        self._rung = True
+    def _notify_locked(self) -> None:
+        # In this order, and with no call in between: _notified and a closed gate would last.
+        self._notified = True
         try:  # noqa: SIM105 - as in add
-            self._bell.release()
-        except RuntimeError:  # it is free already
+            self._not_empty.release()
+        except RuntimeError:  # it is open already
             pass
 
 
