@@ -482,8 +482,12 @@ class EventBus:
             self._wait(self._quiet, lambda: len(self._workers) == len(self._running), None)
             with self._lock:
                 ended = self._ended.copy()
-            for worker in ended:
-                worker.join()
+            try:
+                for worker in ended:
+                    worker.join()
+            except BaseException:
+                self._ended = []  # a join cut short twice does not end again before Python 3.13
+                raise
             with self._lock:
                 this.left = True
                 last = all(stop.left for stop in self._stops)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -10,9 +10,10 @@ import pytest
 
 from reference_impl.buses import async_event_bus
 from reference_impl.buses.event import Event
+from tests.buses.event_bus.sweeps import Sweep, Sweeps
 from tests.kit.fakes import PATIENCE, AsyncGate
 from tests.kit.interrupts import Ending, Interrupts, elsewhere
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import each_proof, each_twin
 from tests.kit.twins import Fault, Twin, build, override
 
 
@@ -82,30 +83,7 @@ def _each_loop_is_closed() -> Iterator[None]:
         Scene.open[0].close()
 
 
-Prepare = Callable[[ModuleType], Scene]
-Call = Callable[[Scene], object]
-Check = Callable[[Scene, Ending], None]
-
-
-@dataclass(kw_only=True)
-class Sweep(Proof):
-    """A call that is interrupted, on what it is made, and what must hold afterwards."""
-
-    prepare: Prepare
-    call: Call
-
-
-SWEEPS: list[Proof] = []
-
-
-def sweep(guarantee: str, prepare: Prepare, call: Call, *twins: Twin) -> Callable[[Check], Check]:
-    """The check is one of them."""
-
-    def add(check: Check) -> Check:
-        SWEEPS.append(Sweep(guarantee, check, list(twins), prepare=prepare, call=call))
-        return check
-
-    return add
+SWEEPS = Sweeps()
 
 
 def publish(scene: Scene) -> None:
@@ -129,7 +107,7 @@ def counting_beforehand() -> Fault:
     return override("AsyncEventBus.publish_nowait", publishing) + count
 
 
-@sweep(
+@SWEEPS.prove(
     "AB-1",
     Scene,
     publish,
@@ -150,7 +128,7 @@ def check_publish_nowait_accepts_an_event_with_all_its_calls_or_not(
     scene.settle(ending)
 
 
-@sweep("AB-5", lambda m: Scene(m).full(), publish)
+@SWEEPS.prove("AB-5", lambda m: Scene(m).full(), publish)
 def check_publish_nowait_behind_others(scene: Scene, ending: Ending) -> None:
     accepted = scene.bus.stats.published - 4
     assert accepted == 1 or (accepted == 0 and ending.error is not None)
@@ -159,7 +137,7 @@ def check_publish_nowait_behind_others(scene: Scene, ending: Ending) -> None:
     assert len(scene.seen) == len(scene.ordered) == 3 + accepted
 
 
-@sweep("AB-4", Scene, lambda scene: scene.bus.subscribe("topic", scene.seen.append))
+@SWEEPS.prove("AB-4", Scene, lambda scene: scene.bus.subscribe("topic", scene.seen.append))
 def check_subscribe_subscribes_or_does_not(scene: Scene, ending: Ending) -> None:
     scene.settle(ending)
     subscribed = len(scene.seen) - 1
@@ -172,7 +150,7 @@ def for_everything(m: ModuleType) -> Scene:
     )
 
 
-@sweep("AB-4", for_everything, lambda scene: scene.plain.cancel())
+@SWEEPS.prove("AB-4", for_everything, lambda scene: scene.plain.cancel())
 def check_cancel_drops_all_or_nothing(scene: Scene, ending: Ending) -> None:
     dropped = scene.bus.stats.dropped
     assert dropped == 2 or (dropped == 0 and ending.error is not None)
@@ -194,7 +172,7 @@ def subscribed_twice(m: ModuleType) -> Scene:
     return scene
 
 
-@sweep("AB-4", subscribed_twice, lambda scene: scene.bus.unsubscribe("twice", scene.gate))
+@SWEEPS.prove("AB-4", subscribed_twice, lambda scene: scene.bus.unsubscribe("twice", scene.gate))
 def check_unsubscribe_ends_all_or_nothing(scene: Scene, ending: Ending) -> None:
     """Who waits for room gets it, though no handler has ended."""
     dropped = scene.bus.stats.dropped
@@ -209,7 +187,7 @@ def post(scene: Scene) -> None:
     scene.posted = scene.bus.publish_threadsafe(Event("topic"))
 
 
-@sweep("AB-2", Scene, post)
+@SWEEPS.prove("AB-2", Scene, post)
 def check_publish_threadsafe_posts_or_does_not(scene: Scene, ending: Ending) -> None:
     """Its lock is free for others, whose events are accepted."""
     other = elsewhere(scene.bus.publish_threadsafe, Event("topic"))
@@ -222,7 +200,9 @@ def check_publish_threadsafe_posts_or_does_not(scene: Scene, ending: Ending) -> 
     scene.settle(ending)
 
 
-@sweep("AB-1", lambda m: Scene(m).full(), lambda scene: (scene.bus.stats, scene.bus.is_running))
+@SWEEPS.prove(
+    "AB-1", lambda m: Scene(m).full(), lambda scene: (scene.bus.stats, scene.bus.is_running)
+)
 def check_stats_change_nothing(scene: Scene, ending: Ending) -> None:
     assert scene.bus.stats.pending == 6
     scene.settle(ending)

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -16,11 +15,12 @@ from reference_impl.buses.event import BusFull, BusStopped, Event
 from tests.buses.event_bus import faults
 from tests.buses.event_bus.faults import wrong
 from tests.buses.event_bus.helpers import workers
+from tests.buses.event_bus.sweeps import Sweep, Sweeps
 from tests.kit.fakes import PATIENCE, Beside, Gate
 from tests.kit.interrupts import Ending, Hang, Interrupts, elsewhere, patience
 from tests.kit.primitives import Over, rebind
 from tests.kit.profile import budget
-from tests.kit.proofs import Proof, each_proof, each_twin
+from tests.kit.proofs import each_proof, each_twin
 from tests.kit.twins import Twin, build, edit, patch
 
 NAME = "scene"
@@ -132,28 +132,7 @@ def settled(scene: Scene, ending: Ending) -> None:
     scene.settle()
 
 
-Prepare = Callable[[ModuleType], Scene]
-Call = Callable[[Scene], object]
-Check = Callable[[Scene, Ending], None]
-
-
-@dataclass(kw_only=True)
-class Sweep(Proof):
-    """A call that is interrupted, on what it is made, and what must hold afterwards."""
-
-    prepare: Prepare
-    call: Call
-
-
-SWEEPS: list[Proof] = []
-
-
-def sweep(guarantee: str, prepare: Prepare, call: Call, *twins: Twin) -> Callable[[Check], Check]:
-    def add(check: Check) -> Check:
-        SWEEPS.append(Sweep(guarantee, check, list(twins), prepare=prepare, call=call))
-        return check
-
-    return add
+SWEEPS = Sweeps()
 
 
 # publish.
@@ -173,7 +152,7 @@ def check_accepted(scene: Scene, ending: Ending, before: int = 0) -> None:
     settled(scene, ending)
 
 
-@sweep(
+@SWEEPS.prove(
     "EB-1",
     Scene,
     publish,
@@ -184,7 +163,7 @@ def check_publish_accepts_an_event_with_all_its_calls_or_not(scene: Scene, endin
     check_accepted(scene, ending)
 
 
-@sweep("EB-1", lambda m: Scene(m, size=2).occupied(), publish)
+@SWEEPS.prove("EB-1", lambda m: Scene(m, size=2).occupied(), publish)
 def check_publish_wakes_a_second_worker(scene: Scene, ending: Ending) -> None:
     check_accepted(scene, ending, before=1)
 
@@ -211,7 +190,7 @@ def publish_patiently(scene: Scene) -> None:
     scene.bus.publish(Event("topic", "interrupted"), PATIENCE)
 
 
-@sweep("EB-5", two_wait_for_room, publish)
+@SWEEPS.prove("EB-5", two_wait_for_room, publish)
 def check_a_publisher_in_vain_leaves_the_room_to_others(scene: Scene, ending: Ending) -> None:
     if not ending.interrupted:
         assert isinstance(ending.error, BusFull)
@@ -222,7 +201,7 @@ def check_a_publisher_in_vain_leaves_the_room_to_others(scene: Scene, ending: En
     settled(scene, ending)
 
 
-@sweep(
+@SWEEPS.prove(
     "EB-5",
     with_room_soon,
     publish_patiently,
@@ -294,12 +273,12 @@ def check_subscribed(scene: Scene, ending: Ending, others: int = 0) -> None:
     settled(scene, ending)
 
 
-@sweep("EB-4", Scene, subscribe)
+@SWEEPS.prove("EB-4", Scene, subscribe)
 def check_subscribe_subscribes_or_does_not(scene: Scene, ending: Ending) -> None:
     check_subscribed(scene, ending)
 
 
-@sweep("EB-4", beside_another, subscribe)
+@SWEEPS.prove("EB-4", beside_another, subscribe)
 def check_subscribe_leaves_other_subscriptions_alone(scene: Scene, ending: Ending) -> None:
     check_subscribed(scene, ending, others=1)
 
@@ -312,7 +291,7 @@ def waiting_for_everything(m: ModuleType) -> Scene:
     return scene.waits(scene.bus.publish, Event("gate"), PATIENCE)
 
 
-@sweep("EB-4", waiting_for_everything, lambda scene: scene.plain.cancel())
+@SWEEPS.prove("EB-4", waiting_for_everything, lambda scene: scene.plain.cancel())
 def check_cancel_drops_all_or_nothing(scene: Scene, ending: Ending) -> None:
     dropped = elsewhere(lambda: scene.bus.stats).dropped
     assert dropped == 2 or (dropped == 0 and ending.error is not None)
@@ -334,7 +313,7 @@ def cancel_other(scene: Scene) -> None:
     scene.other.cancel()
 
 
-@sweep("EB-4", one_runs_two_wait, cancel_other)
+@SWEEPS.prove("EB-4", one_runs_two_wait, cancel_other)
 def check_cancelling_an_ordered_handler_drops_all_or_nothing(scene: Scene, ending: Ending) -> None:
     """One call of it runs, two wait behind that."""
     dropped = elsewhere(lambda: scene.bus.stats).dropped
@@ -352,7 +331,7 @@ def subscribed_twice(m: ModuleType) -> Scene:
     return scene
 
 
-@sweep(
+@SWEEPS.prove(
     "EB-4",
     subscribed_twice,
     lambda scene: scene.bus.unsubscribe(Topic(), Handler([])),
@@ -373,7 +352,7 @@ def one_waits_for_nobody(m: ModuleType) -> Scene:
     return scene.waits(scene.bus.publish, Event("lone"), PATIENCE)
 
 
-@sweep("EB-5", one_waits_for_nobody, cancel_other)
+@SWEEPS.prove("EB-5", one_waits_for_nobody, cancel_other)
 def check_who_waits_for_room_for_nobody_is_let_go(scene: Scene, ending: Ending) -> None:
     """Another waits for room that there is not."""
     if not elsewhere(scene.other.cancel):  # it was cancelled before
@@ -397,7 +376,7 @@ def start(scene: Scene) -> None:
     scene.bus.start()
 
 
-@sweep(
+@SWEEPS.prove(
     "EB-8",
     lambda m: Scene(m, started=False, size=2),
     start,
@@ -414,7 +393,7 @@ def with_a_stuck_handler(m: ModuleType) -> Scene:
     return scene
 
 
-@sweep("EB-8", with_a_stuck_handler, start)
+@SWEEPS.prove("EB-8", with_a_stuck_handler, start)
 def check_a_stuck_worker_counts_after_the_start(scene: Scene, ending: Ending) -> None:
     check_started(scene, ending)
 
@@ -426,7 +405,7 @@ def stop_soon(scene: Scene) -> None:
     scene.stop(0.001)
 
 
-@sweep("EB-2", Scene, Scene.stop)
+@SWEEPS.prove("EB-2", Scene, Scene.stop)
 def check_a_stop_of_an_idle_bus_is_finished_by_the_next(scene: Scene, ending: Ending) -> None:
     assert ending.error is not None or not scene.bus.is_running
     settled(scene, ending)
@@ -437,7 +416,7 @@ def in_python(module: ModuleType) -> None:
     rebind(module, Lock=lambda: Over(threading.Lock()))
 
 
-@sweep(
+@SWEEPS.prove(
     "EB-8",
     lambda m: Scene(m, started=False),
     Scene.stop,
@@ -447,7 +426,7 @@ def check_a_stopped_bus_can_be_stopped(scene: Scene, ending: Ending) -> None:
     settled(scene, ending)
 
 
-@sweep(
+@SWEEPS.prove(
     "EB-8",
     lambda m: Scene(m).occupied(2),
     lambda scene: scene.stop(0, drain=False),
@@ -458,7 +437,7 @@ def check_a_stop_that_takes_all_back_loses_nothing(scene: Scene, ending: Ending)
     settled(scene, ending)
 
 
-@sweep("EB-8", lambda m: Scene(m).occupied(2), stop_soon)
+@SWEEPS.prove("EB-8", lambda m: Scene(m).occupied(2), stop_soon)
 def check_a_stop_that_gives_up_loses_nothing(scene: Scene, ending: Ending) -> None:
     assert ending.error is not None or not scene.bus.is_running
     settled(scene, ending)
@@ -475,7 +454,7 @@ def some_wait_besides(m: ModuleType) -> Scene:
     return scene.waits(publish_in_vain)
 
 
-@sweep("EB-8", some_wait_besides, stop_soon)
+@SWEEPS.prove("EB-8", some_wait_besides, stop_soon)
 def check_stop_lets_go_who_waits(scene: Scene, ending: Ending) -> None:
     """For room, once it refuses events; for idleness, once it has stopped."""
     if not elsewhere(lambda: scene.bus.is_running):
@@ -490,7 +469,7 @@ def another_stops(m: ModuleType) -> Scene:
     return scene.waits(scene.stop)
 
 
-@sweep("EB-8", another_stops, stop_soon)
+@SWEEPS.prove("EB-8", another_stops, stop_soon)
 def check_two_stops_do_not_disturb_each_other(scene: Scene, ending: Ending) -> None:
     settled(scene, ending)
 
@@ -503,7 +482,7 @@ def one_waits_for_idleness(m: ModuleType) -> Scene:
     return scene.waits(scene.bus.wait_idle, PATIENCE)
 
 
-@sweep("EB-10", one_waits_for_idleness, lambda scene: scene.bus.wait_idle(0.001))
+@SWEEPS.prove("EB-10", one_waits_for_idleness, lambda scene: scene.bus.wait_idle(0.001))
 def check_wait_idle_changes_nothing(scene: Scene, ending: Ending) -> None:
     if not ending.interrupted:
         assert isinstance(ending.error, TimeoutError)
@@ -514,7 +493,7 @@ def check_wait_idle_changes_nothing(scene: Scene, ending: Ending) -> None:
     settled(scene, ending)
 
 
-@sweep(
+@SWEEPS.prove(
     "EB-1",
     lambda m: Scene(m).occupied(1),
     lambda scene: (scene.bus.stats, scene.bus.is_running),
@@ -529,7 +508,7 @@ def through_a_block(scene: Scene) -> None:
         bus.publish(Event("topic", "interrupted"))
 
 
-@sweep("EB-8", lambda m: Scene(m, started=False), through_a_block)
+@SWEEPS.prove("EB-8", lambda m: Scene(m, started=False), through_a_block)
 def check_a_block_is_left_with_a_bus_to_use(scene: Scene, ending: Ending) -> None:
     settled(scene, ending)
     assert len(scene.seen) == len(scene.ordered)
