@@ -371,22 +371,22 @@ class AsyncTTLCache(Generic[K, V]):
         # All that can be interrupted is behind, except that a key's own code may raise here.
         if not live and (load is None or load.ended):
             self._loads[key] = load = mine
-        if counts:
-            store.hits += found is not _ABSENT
-            store.misses += found is _ABSENT
-        if load is None or (load is not mine and found is not _ABSENT):
-            if load is not None and not live:
-                load.refreshes = True  # it goes on though all who wait for it should leave
-            return found  # a live one was stored since the look-up, or somebody refreshes it
-        mine.refreshes = found is not _ABSENT
-        if not mine.refreshes:
+        store.hits += counts and found is not _ABSENT
+        store.misses += counts and found is _ABSENT
+        if live or load is None:  # stored since the look-up
+            return found
+        if found is not _ABSENT:
+            load.refreshes = True  # it may be one that others began, who can leave
+            if load is not mine:
+                return found
+        else:
             load.joined[turn], load.waiters[turn] = own, None
         try:
             if load is mine:
                 self._start(mine)
             else:  # announced first, searched second, as threads may be doing the same now
                 _refuse_circle(load, key)
-            if mine.refreshes:
+            if found is not _ABSENT:
                 return found
             await turn
             if load is mine and load.value is _ABSENT and load.error is None:

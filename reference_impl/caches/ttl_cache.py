@@ -743,9 +743,8 @@ class TTLCache(Generic[K, V]):
     ) -> tuple[V, _ThreadLoad[K, V] | None]:
         """What is there, live or stale; and the load to wait for, or `mine` to be run."""
         found, live = self._store.find(mine.key, mine.stale)
-        if counts:
-            self._store.hits += found is not _ABSENT
-            self._store.misses += found is _ABSENT
+        self._store.hits += counts and found is not _ABSENT
+        self._store.misses += counts and found is _ABSENT
         load = self._loads.get(mine.key)
         if live:  # stored since the look-up
             return found, None
