@@ -1,4 +1,7 @@
-"""Mutation scores: `python -m site_build.mutation [NAME …]` mutates components one by one.
+"""Mutation scores: `python -m site_build.mutation [--changed] [NAME …]` mutates components.
+
+With `--changed` only functions whose code differs from that of the record are mutated; what is
+known of the others is kept.
 
 mutmut works on a copy of the project below build/, so that the tree stays as it is. What it
 finds of a component goes to docs/evidence/mutation/<name>.json as soon as it is through with
@@ -6,15 +9,20 @@ it, with each survivor as the lines that it changes. <name>.toml beside it, writ
 says why they may survive; `site_build.evidence` renders both.
 """
 
+import ast
+import contextlib
+import hashlib
 import json
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -42,22 +50,96 @@ _STATUS = (
 
 def main(arguments: list[str]) -> None:
     """Mutate the named components, or all."""
+    changed = "--changed" in arguments
+    arguments = [name for name in arguments if name != "--changed"]
     wanted = [c for c in components() if not arguments or Path(c).name in arguments]
     unknown = set(arguments) - {Path(c).name for c in wanted}
     if unknown:
         names = ", ".join(Path(c).name for c in components())
         raise SystemExit(f"no component {', '.join(sorted(unknown))}: choose from {names}")
     for component in wanted:
-        record = run(component)
         kept = records.read(component)
+        record = rerun(component, kept["mutation"]) if changed else run(component)
         kept["mutation"] = {key: value for key, value in record.items() if key != "component"}
         records.write(kept)
         killed = record["killed"] + record["timeouts"]
         print(f"{component}: {killed} of {record['mutants']} mutants killed", flush=True)
 
 
-def run(component: str) -> dict[str, Any]:
-    """Mutate one component in a copy of the project."""
+def rerun(component: str, before: dict[str, Any]) -> dict[str, Any]:
+    """Mutate the functions that are not as they were in the record; the rest of it stays."""
+    old = _functions(component, _recorded(component, before["files"]))
+    new = _functions(component, (ROOT / "reference_impl" / f"{component}.py").read_text("utf-8"))
+    gone = {name for name, function in old.items() if function != new.get(name)}
+    changed = [name for name, function in new.items() if function != old.get(name)]
+    module = f"reference_impl.{component.replace('/', '.')}"
+    patterns = [f"{module}.{name}__mutmut_*" for name in changed if new[name].mutants]
+    now = run(component, *patterns) if patterns else None
+    readable = {_readable(name) for name in gone}
+    kept = [each for each in before["survivors"] if each["function"] not in readable]
+    lost = len(before["survivors"]) - len(kept)
+    result = before | {"component": component, "files": digests(component), "survivors": kept}
+    dropped = sum(old[name].mutants for name in gone)
+    result["mutants"] -= dropped
+    result["killed"] -= dropped - lost
+    for status in ("survived", "no_tests"):
+        name = status.replace("_", " ")
+        result[status] = sum(each["status"] == name for each in kept)
+    if now is not None:
+        for count in ("mutants", "killed", "timeouts", "survived", "no_tests"):
+            result[count] += now[count]
+        result["survivors"] = kept + now["survivors"]
+        result |= {name: now[name] for name in ("date", "python", "tool")}
+    return result
+
+
+@dataclass(frozen=True)
+class _Function:
+    code: str  # without layout, comments and docstring
+    mutants: int
+
+
+def _functions(component: str, source: str) -> dict[str, _Function]:
+    """The functions that mutmut knows, by its names for them."""
+    from mutmut.mutation.file_mutation import (  # only in the session that mutates
+        compute_function_hashes,
+        mutate_file_contents,
+    )
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        # It does not look at a source before it has found settings where it is.
+        Path("pyproject.toml").write_text('[tool.mutmut]\nsource_paths = ["."]\n')
+        names = mutate_file_contents(f"reference_impl/{component}.py", source).mutant_names
+    count = Counter(name.rpartition("__mutmut_")[0] for name in names)
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+            node.body[0] = ast.Pass()
+    hashes = compute_function_hashes(ast.unparse(tree))
+    return {name: _Function(code, count[name]) for name, code in hashes.items()}
+
+
+def _recorded(component: str, files: dict[str, str]) -> str:
+    """The source that a record is of, from the history."""
+    path = f"reference_impl/{component}.py"
+    for commit in _git("log", "--format=%H", "--", path).decode().split():
+        source = _git("show", f"{commit}:{path}")
+        if hashlib.sha256(source).hexdigest().startswith(files[path]):
+            return source.decode()
+    raise SystemExit(f"{component}: the file of its record is not in the history; mutate it whole")
+
+
+def _git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
+
+
+def _readable(name: str) -> str:
+    """mutmut's name of a function as `Class.method`."""
+    return re.sub(r"^x_?", "", name).strip("ǁ").replace("ǁ", ".")
+
+
+def run(component: str, *patterns: str) -> dict[str, Any]:
+    """Mutate one component in a copy of the project; all of it, or what `patterns` name."""
     work = _WORK / Path(component).name
     table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     settings = table["tool"]["executable-guarantees"]["mutation"].get(component, {})
@@ -65,9 +147,11 @@ def run(component: str) -> dict[str, Any]:
     files = digests(component)
     _copy(work, component, tests, settings.get("without", []))
     start = time.monotonic()
-    _mutmut(work, "run")
+    _mutmut(work, "run", *patterns)
     meta = work / "mutants" / "reference_impl" / f"{component}.py.meta"
     codes: dict[str, int | None] = json.loads(meta.read_text())["exit_code_by_key"]
+    if patterns:
+        codes = {mutant: code for mutant, code in codes.items() if code is not None}
     if not {0, 1} & set(codes.values()):
         raise SystemExit(f"{component}: no test has passed or failed: pytest does not start")
     unknown = {code for code in codes.values() if code not in _STATUS}
@@ -82,7 +166,7 @@ def run(component: str) -> dict[str, Any]:
         "tool": f"mutmut {version('mutmut')}",
         "seconds": round(time.monotonic() - start),
         "without": settings.get("without", []),
-        "mutants": len(codes),
+        "mutants": sum(count.values()),
         "killed": count["killed"],
         "timeouts": count["timeout"],
         "survived": count["survived"],
@@ -131,7 +215,7 @@ def _copy(work: Path, component: str, tests: list[str], without: list[str]) -> N
 def _changed(mutant: str, diff: str) -> dict[str, str]:
     """The function that a mutant changes, and the lines before and after."""
     lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++"))]
-    name = re.sub(r"^.*\.x_?|__mutmut_\d+$", "", mutant).strip("ǁ").replace("ǁ", ".")
+    name = _readable(re.sub(r"^.*\.|__mutmut_\d+$", "", mutant))
     return {"function": name} | {
         when: " ".join(line[1:].strip() for line in lines if line.startswith(sign))
         for when, sign in (("before", "-"), ("after", "+"))

@@ -16,7 +16,18 @@ import jinja2
 
 from benchmarks.render import render as render_figures
 from reference_impl import _copying
-from site_build import charts, evidence, matrix, records, review, scores, sequence, states, versions
+from site_build import (
+    charts,
+    evidence,
+    interrupted,
+    matrix,
+    records,
+    review,
+    scores,
+    sequence,
+    states,
+    versions,
+)
 from site_build.records import EVIDENCE
 from tests.kit import ROOT
 from tests.kit.catalogue import digests, promises, title
@@ -43,6 +54,7 @@ def pages() -> dict[Path, str]:
     result[EVIDENCE / "index.md"] = index_page(found, titles)
     result[EVIDENCE / "diagrams.inc"] = "\n\n".join(map(_diagrams, found.values())) + "\n"
     result[EVIDENCE / "matrix.inc"] = matrix.render(found, titles) + "\n"
+    result[interrupted.TABLE] = interrupted.table()
     result[charts.PAGE] = charts.page(titles)
     result[states.DRAWN] = states.page()
     result[scores.PAGE] = scores.page(titles)

@@ -1,6 +1,6 @@
 # async_event_bus.py: publish and subscribe on one event loop, with bounded tasks (AsyncEventBus)
 # https://executable-guarantees.example/buses/async_event_bus.html
-# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """An event bus whose handlers run as tasks of one event loop, so many at once and no more.
@@ -35,13 +35,13 @@ import sys
 import threading
 import types
 from collections import deque
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Collection, Generator, Hashable, Sequence
 from concurrent.futures import Future
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self, SupportsIndex
 
 from .event import (
     ANY,
@@ -74,9 +74,6 @@ class _Route:
     topic: Hashable
     handler: Handler
     ordered: bool
-    # An ordered route with a call ready or running is busy; its other calls wait here.
-    busy: bool = False
-    mailbox: "deque[_Call]" = field(default_factory=deque)
 
 
 @dataclass(slots=True, eq=False)
@@ -140,7 +137,7 @@ class AsyncEventBus:
         self._max_concurrency = check_limit("max_concurrency", max_concurrency)
         self._max_queue = check_limit("max_queue", max_queue)
         self._on_error = _log_failure if on_error is None else on_error
-        check_callable("on_error", self._on_error)
+        check_callable("on_error", self._on_error, may_await=True)
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, got {name!r}")
         self._name = name
@@ -149,10 +146,15 @@ class AsyncEventBus:
         self._keeper: asyncio.Task[None] | None = None  # one a run, None while stopped
         self._routes: dict[Hashable, tuple[_Route, ...]] = {}  # no topic without a route
         self._published = self._delivered = self._failed = self._dropped = 0
-        # _pending counts the calls in _ready, in mailboxes and started, _backlog the events
-        # among the first two, _active the third.
+        # _pending counts the calls in _ready, in mailboxes behind their first and started,
+        # _backlog the events among the first two, _active the third. A signal handler may raise
+        # in a plain method, but not between statements without a call or a loop: there changes
+        # are prepared, what is to follow them is scheduled, and then they are made in one line.
         self._pending = self._backlog = self._active = self._idle_moments = 0
         self._ready: deque[_Call] = deque()
+        # The first call of an ordered route is in _ready or runs, the others come after it.
+        self._mailboxes: dict[_Route, deque[_Call]] = {}
+        self._recounted: dict[_Accepted, int] = {}  # what their `unstarted` is to be
         self._scheduled = False  # a turn of the dispatcher
         self._running: dict[asyncio.Task[Any] | None, _Call] = {}
         # Nobody passes who is in line. While there is room, the head of the line is awake.
@@ -166,6 +168,13 @@ class AsyncEventBus:
         self._inbox: list[_Posted] = []
         self._open = False
         self._pid = os.getpid()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse copy.copy, copy.deepcopy and pickle."""
+        raise TypeError(
+            f"{type(self).__name__} cannot be copied or pickled: "
+            "make another bus, and subscribe its handlers there"
+        )
 
     def subscribe(
         self, event_type: Hashable, handler: Handler, *, ordered: bool = False
@@ -186,10 +195,10 @@ class AsyncEventBus:
         """
         self._check_loop()
         check_topic(event_type)
-        check_callable("handler", handler)
+        check_callable("handler", handler, may_await=True)
         route = _Route(event_type, handler, ordered)
         self._routes[event_type] = (*self._routes.get(event_type, ()), route)
-        return Subscription(partial(self._cancel, route))
+        return Subscription(partial(self._cancel, [route]))
 
     def unsubscribe(self, event_type: Hashable, handler: Handler) -> bool:
         """Cancel each subscription to exactly this topic of a handler equal to this one.
@@ -202,19 +211,17 @@ class AsyncEventBus:
         """
         check_topic(event_type)
         # Bound methods of one object are equal, not identical.
-        found = [r for r in self._routes.get(event_type, ()) if r.handler == handler]
-        return any([self._cancel(route) for route in found])  # noqa: C419  (cancel all)
+        routes = self._routes.get(event_type, ())
+        return self._cancel([route for route in routes if route.handler == handler])
 
-    def _cancel(self, route: _Route) -> bool:
+    def _cancel(self, routes: Sequence[_Route]) -> bool:
+        """Cancel these of one topic."""
         self._check_loop()
-        routes = self._routes.get(route.topic, ())
-        if route not in routes:
-            return False
-        self._routes[route.topic] = tuple(r for r in routes if r is not route)
-        if not self._routes[route.topic]:
-            del self._routes[route.topic]
-        self._drop(route)
-        return True
+        left = self._routes.get(routes[0].topic, ()) if routes else ()
+        ended = [route for route in routes if route in left]
+        if ended:
+            self._drop(ended, cancel=True)
+        return bool(ended)
 
     async def publish(self, event: Event, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Accept `event`: one call for each subscription to its topic and to `ANY`.
@@ -354,7 +361,7 @@ class AsyncEventBus:
             return []
         self._close()
         if not drain:
-            self._take_back()
+            self._take_back(self._all_routes())
         if me is not None:
             self._enter_stop(me)
 
@@ -363,7 +370,7 @@ class AsyncEventBus:
 
         try:
             if not await self._reached(over, limit):
-                self._take_back()
+                self._take_back(self._all_routes())
                 self._cancel_running()
                 await self._reached(over, None)
             keeper.cancel()
@@ -381,9 +388,9 @@ class AsyncEventBus:
     def _enter_stop(self, me: _Call) -> None:
         self._inside.add(me)
         if len(self._inside) == self._max_concurrency:
-            self._take_back()
+            self._take_back(self._all_routes())
         elif me.route.ordered:
-            self._take_back(me.route)
+            self._take_back([me.route])
 
     async def wait_idle(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Wait until no call waits or runs, those of the handlers' own events included.
@@ -460,17 +467,15 @@ class AsyncEventBus:
 
     def _accept(self, event: Event, context: Context) -> None:
         routes = self._routes_of(event)
+        count = len(routes)
+        accepted = _Accepted(self._published + 1, event, context, count)
+        calls = [_Call(accepted, route) for route in routes]
+        if calls:
+            self._schedule(calls)
         self._published += 1
-        if not routes:
-            return
-        accepted = _Accepted(self._published, event, context, len(routes))
-        self._backlog += 1
-        self._pending += len(routes)
-        for route in routes:
-            line = route.mailbox if route.busy else self._ready
-            line.append(_Call(accepted, route))
-            route.busy = route.ordered
-        self._schedule()
+        self._backlog += count > 0
+        self._pending += count
+        self._ready += calls
 
     def _offer(self) -> None:
         while self._line and self._backlog < self._max_queue:
@@ -485,15 +490,20 @@ class AsyncEventBus:
                 self._accept(head.event, head.context)
                 head.future.set_result(None)
 
-    def _schedule(self) -> None:
-        if self._ready and self._active < self._max_concurrency and not self._scheduled:
+    def _schedule(self, calls: Collection[_Call]) -> None:
+        """Have the dispatcher look at these calls, if any more may run."""
+        if calls and self._active < self._max_concurrency and not self._scheduled:
             assert self._loop is not None
-            self._scheduled = True
             self._loop.call_soon(self._turn)
+            self._scheduled = True
 
     def _turn(self) -> None:
         self._scheduled = False
         self._dispatch()
+
+    def _look_again(self) -> None:
+        self._offer()
+        self._subtract(0)
 
     def _dispatch(self) -> None:
         """Start a slice of the calls: never in a publisher's frame, never all in one turn."""
@@ -501,15 +511,31 @@ class AsyncEventBus:
             return  # the loop is about to close: a new task would not end
         try:
             for _ in range(_SLICE):
-                if not self._ready or self._active >= self._max_concurrency:
+                if self._active >= self._max_concurrency or not (call := self._next()):
                     break
-                self._start(self._ready.popleft())
+                self._start(call)
         finally:
             self._offer()
-            self._schedule()
+            self._schedule(self._ready)
+
+    def _next(self) -> _Call | None:
+        self._recount()
+        while self._ready:
+            call = self._ready.popleft()
+            if call.route.ordered:
+                line = self._mailboxes.setdefault(call.route, deque())
+                if not line:
+                    line.append(call)
+                elif line[0] is not call:
+                    line.append(call)
+                    continue
+            return call
+        return None
 
     def _start(self, call: _Call) -> None:
-        self._unqueue(call)
+        call.accepted.unstarted -= 1
+        if not call.accepted.unstarted:
+            self._backlog -= 1
         self._active += 1
         coro, context = self._handle(call), call.accepted.context.copy()
         if not _EAGER:
@@ -545,7 +571,7 @@ class AsyncEventBus:
             del self._running[task]
             self._settle(call)
             if _EAGER:
-                self._schedule()
+                self._schedule(self._ready)
             elif self._ready:
                 self._dispatch()
 
@@ -562,15 +588,16 @@ class AsyncEventBus:
                 raise
 
     def _put_back(self, call: _Call) -> None:
+        self._recount()
         self._active -= 1
         self._backlog += not call.accepted.unstarted
         call.accepted.unstarted += 1
         self._ready.appendleft(call)
         if call.cancelled:
-            self._take_back()
+            self._take_back(self._all_routes())
         elif call.route not in self._routes.get(call.route.topic, ()):
-            self._drop(call.route)
-        self._schedule()
+            self._drop([call.route])
+        self._schedule(self._ready)
 
     def _settle(self, call: _Call) -> None:
         if call.delivered:
@@ -578,38 +605,62 @@ class AsyncEventBus:
         else:
             self._failed += 1
         self._active -= 1
-        route = call.route
-        if route.mailbox:
-            self._ready.append(route.mailbox.popleft())  # behind what is ready
-        else:
-            route.busy = False
+        if call.route.ordered:
+            line = self._mailboxes[call.route]
+            line.popleft()
+            if line:
+                self._ready.append(line[0])  # behind what is ready
+            else:
+                del self._mailboxes[call.route]
         self._subtract(1)
 
-    def _unqueue(self, call: _Call) -> None:
-        call.accepted.unstarted -= 1
-        if not call.accepted.unstarted:
-            self._backlog -= 1
+    def _all_routes(self) -> set[_Route]:
+        return {route for routes in self._routes.values() for route in routes}
 
-    def _drop(self, only: _Route | None = None) -> list[_Call]:
-        """Drop the calls that have not started, of this route or of all."""
-        line, self._ready = self._ready, deque()
-        dropped: list[_Call] = []
-        for call in line:
-            (dropped if only in (None, call.route) else self._ready).append(call)
+    def _drop(self, routes: Collection[_Route], *, cancel: bool = False) -> list[_Call]:
+        """Drop the calls of these routes that have not started; cancel routes of one topic."""
+        self._recount()
+        dropped = [call for call in self._ready if call.route in routes]
+        ready = deque(call for call in self._ready if call.route not in routes)
+        mailboxes, first_ready = self._mailboxes.copy(), set(dropped)
+        for route in routes:
+            if route in mailboxes:
+                first, *behind = mailboxes.pop(route)
+                dropped += behind
+                if first not in first_ready:  # it runs
+                    mailboxes[route] = deque([first])
+        recounted = {call.accepted: call.accepted.unstarted for call in dropped}
         for call in dropped:
-            call.route.busy = False
-        for route in [only] if only else [r for some in self._routes.values() for r in some]:
-            dropped += route.mailbox
-            route.mailbox.clear()
-        for call in dropped:
-            self._unqueue(call)
-        self._dropped += len(dropped)
-        self._subtract(len(dropped))
-        self._offer()
+            recounted[call.accepted] -= 1
+        count, emptied = len(dropped), list(recounted.values()).count(0)
+        topic = next(iter(routes)).topic if cancel else ANY
+        others = self._routes[topic] if cancel else ()
+        kept = tuple(route for route in others if route not in routes)
+        # Not at once: an interrupt in Future.set_result would strand who waits for that.
+        later = self._loop if cancel and (self._line or self._watchers) else None
+        if later:
+            later.call_soon(self._look_again)
+        if kept:  # first, as it may call the topic's own code
+            self._routes[topic] = kept
+        elif cancel:
+            del self._routes[topic]
+        self._ready, self._mailboxes, self._recounted = ready, mailboxes, recounted
+        self._backlog -= emptied
+        self._dropped += count
+        self._pending -= count
+        self._idle_moments += count > 0 and not self._pending
+        self._recount()
+        if not later:
+            self._look_again()
         return dropped
 
-    def _take_back(self, only: _Route | None = None) -> None:
-        for call in self._drop(only):
+    def _recount(self) -> None:
+        for accepted, unstarted in self._recounted.items():
+            accepted.unstarted = unstarted
+        self._recounted = {}
+
+    def _take_back(self, routes: Collection[_Route]) -> None:
+        for call in self._drop(routes):
             self._taken[call.accepted.number] = call.accepted.event
 
     def _cancel_running(self) -> None:
@@ -636,7 +687,7 @@ class AsyncEventBus:
     def _abandon(self, keeper: asyncio.Task[None]) -> None:
         if keeper is self._keeper:
             self._close()
-            self._take_back()
+            self._take_back(self._all_routes())
 
     def _subtract(self, calls: int) -> None:
         self._pending -= calls

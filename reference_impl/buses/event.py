@@ -1,6 +1,6 @@
 # event.py: the events that both buses carry, and what else they share (Event, EventType, ANY)
 # https://executable-guarantees.example/buses/event.html
-# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """Events, topics, and the errors and figures that EventBus and AsyncEventBus share.
@@ -33,8 +33,10 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
+from functools import partial
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from threading import TIMEOUT_MAX
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, NoReturn, Self, SupportsIndex, TypeAlias
 from uuid import uuid4
 
 __all__ = [
@@ -76,7 +78,7 @@ ANY: Final = AnyTopic.ANY
 """Given to `subscribe` in place of a topic, it subscribes to every topic."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Event:
     """Something that happened.
 
@@ -108,7 +110,7 @@ class Event:
         check_topic(self.event_type)
 
     @classmethod
-    def create(cls, event_type: Hashable, payload: Any = None) -> "Event":
+    def create(cls, event_type: Hashable, payload: Any = None) -> Self:
         """Make an event of this topic and payload, with a new identifier and the time.
 
         Cost: constant, a few microseconds, most of them for the identifier.
@@ -127,7 +129,7 @@ ErrorHandler: TypeAlias = Callable[[Event, Handler, BaseException], object]
 """What hears of a failing handler: the event, the handler, and what it raised."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class BusStats:
     """A bus's figures at one instant, counted since it was made.
 
@@ -183,6 +185,12 @@ class Subscription:
         """
         return self._cancel()
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse copy.copy, copy.deepcopy and pickle."""
+        raise TypeError(
+            f"{type(self).__name__} cannot be copied or pickled: subscribe again at the bus"
+        )
+
     def __enter__(self) -> Self:
         return self
 
@@ -200,10 +208,24 @@ def check_topic(event_type: Hashable) -> None:
         ) from None
 
 
-def check_callable(argument: str, value: object) -> None:
-    """Raise TypeError unless the argument's value can be called."""
+def check_callable(argument: str, value: object, *, may_await: bool = False) -> None:
+    """Raise TypeError unless calling the argument's value does its work.
+
+    The call of a generator function does not, nor, unless it may await, of a coroutine function.
+    """
     if not callable(value):
         raise TypeError(f"{argument} must be callable, got {value!r}: pass a function")
+    called: Any = value
+    while isinstance(called, partial):
+        called = called.func
+    for function in (called, type(called).__call__):
+        if isgeneratorfunction(function) or isasyncgenfunction(function):
+            raise TypeError(
+                f"{argument} {value!r} is a generator function, which does nothing when called: "
+                "pass a function without yield"
+            )
+        if iscoroutinefunction(function) and not may_await:
+            raise TypeError(f"{argument} {value!r} is a coroutine function: use AsyncEventBus")
 
 
 def check_limit(argument: str, value: int) -> int:

@@ -1,6 +1,6 @@
 # event_bus.py: publish and subscribe between threads, on a bounded pool of workers (EventBus)
 # https://executable-guarantees.example/buses/event_bus.html
-# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """An event bus whose handlers run in a pool of threads of its own.
@@ -26,18 +26,19 @@ may interrupt a holder of its lock. Its threads keep a running bus alive: stop i
 it is not enough. Nothing here relies on the GIL.
 """
 
+import _thread
 import atexit
 import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from inspect import iscoroutinefunction
-from typing import Self
+from time import monotonic
+from typing import NoReturn, Self, SupportsIndex, TypeAlias
 from weakref import WeakValueDictionary
 
 from .event import (
@@ -64,15 +65,11 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Route:
-    """What the bus knows of a subscription; guarded by the bus's lock."""
+    """What the bus knows of a subscription."""
 
     topic: Hashable
     handler: Handler
     ordered: bool
-    active: bool = True
-    # An ordered route with a call ready or running is busy; its other calls wait here.
-    busy: bool = False
-    mailbox: "deque[_Accepted]" = field(default_factory=deque)
 
 
 @dataclass(slots=True, eq=False)
@@ -83,6 +80,27 @@ class _Accepted:
     event: Event
     context: Context
     unstarted: int
+
+
+_Call: TypeAlias = tuple[_Accepted, _Route]
+
+
+@dataclass(slots=True, eq=False)
+class _Bell:
+    """Where callers wait: at a locked lock, which is released to wake them; None while none does.
+
+    Each release wakes one, who releases it again on leaving. Who replaces it and releases it
+    for the last time wakes all: whoever wakes at a bell that has been replaced passes that on.
+    """
+
+    lock: "threading.Lock | None" = None  # before Python 3.13 it is a function
+
+
+@dataclass(slots=True, eq=False)
+class _Stop:
+    """A call of stop."""
+
+    left: bool = False
 
 
 class EventBus:
@@ -127,29 +145,42 @@ class EventBus:
         self._reset()
         _buses[id(self)] = self
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse copy.copy, copy.deepcopy and pickle."""
+        raise TypeError(
+            f"{type(self).__name__} cannot be copied or pickled: "
+            "make another bus, and subscribe its handlers there"
+        )
+
     def _reset(self) -> None:
         """Also for a forked child, which has neither the threads nor a usable lock."""
-        # One lock. While it is free: _pending counts the calls in _ready, in mailboxes and
-        # in _running, _backlog the events among the first two; and no worker sleeps
-        # without a notification while a call is ready.
+        # One lock. While it is free: _pending counts the calls in _ready, in mailboxes behind
+        # their first and in _running, _backlog the events among the first two; and no worker
+        # sleeps without a wake-up on its way while one of those calls could be started.
+        #
+        # A signal handler may raise in any caller, but never between statements without a
+        # call or a loop: all changes are prepared, and then made in one such line, with the
+        # release that tells of them. Workers run no signal handlers and need no such care.
         self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)  # a call is ready, or the bus stops
-        self._room = threading.Condition(self._lock)  # the backlog fell below max_queue, ditto
-        self._quiet = threading.Condition(self._lock)  # pending is 0, or stopping goes ahead
+        self._work = _locked()  # where workers sleep; each that is woken wakes the next
+        self._sleeping = 0  # workers that do
+        self._waking = False  # _work was released, and nobody has woken yet
+        self._room = _Bell()  # the backlog fell below max_queue, or the bus stops
+        self._quiet = _Bell()  # pending is 0, or stopping goes ahead
         self._state = _STOPPED
-        self._ready: deque[tuple[_Accepted, _Route]] = deque()
+        self._ready: deque[_Call] = deque()
+        # The first call of an ordered route is in _ready or runs, the others come after it.
+        self._mailboxes: dict[_Route, deque[_Accepted]] = {}
         self._backlog = 0
+        self._recounted: dict[_Accepted, int] = {}  # what their `unstarted` is to be
         self._pending = 0
         self._workers: dict[int, threading.Thread] = {}  # by number
-        self._running: dict[int, tuple[_Accepted, _Route]] = {}  # by thread
-        self._sleeping = 0  # workers that wait and were not notified
-        self._stops: set[object] = set()  # calls of stop under way
+        self._running: dict[int, _Call] = {}  # by thread
+        self._stops: list[_Stop] = []
         self._inside: set[int] = set()  # threads whose running call has called stop
         self._given_up: set[int] = set()  # threads that a stop has left running
         self._ended: list[threading.Thread] = []  # workers for a stop to join
         self._taken_back: list[_Accepted] = []
-        for route in self._all_routes():
-            route.busy, route.mailbox = False, deque()
 
     def _all_routes(self) -> set[_Route]:
         return {route for routes in self._routes.values() for route in routes}
@@ -167,20 +198,18 @@ class EventBus:
 
         Raises:
             TypeError: If the topic cannot be hashed, or the handler cannot be called or is
-                a coroutine function.
+                a coroutine function or a generator function.
 
         Cost: grows with the number of subscriptions to the topic. Never waits for a handler.
         """
         check_topic(event_type)
         check_callable("handler", handler)
-        if iscoroutinefunction(handler):
-            raise TypeError(f"handler {handler!r} is a coroutine function: use AsyncEventBus")
         with self._lock:
             others = self._routes.get(event_type, ())
             # All routes of a topic hold the dict's key: it is not to die under the lock.
             route = _Route(others[0].topic if others else event_type, handler, ordered)
             self._routes[route.topic] = (*others, route)
-        return Subscription(partial(self._cancel, route))
+        return Subscription(partial(self._cancel, [route]))
 
     def unsubscribe(self, event_type: Hashable, handler: Handler) -> bool:
         """Cancel each subscription to exactly this topic whose handler equals this one.
@@ -191,43 +220,91 @@ class EventBus:
         with self._lock:
             routes = self._routes.get(event_type, ())
         # Bound methods are equal, not identical; and == may be anyone's code.
-        found = [route for route in routes if route.handler == handler]
-        return sum(map(self._cancel, found)) > 0
+        return self._cancel([route for route in routes if route.handler == handler])
 
-    def _cancel(self, route: _Route) -> bool:
+    def _cancel(self, routes: Sequence[_Route]) -> bool:
+        if not routes:
+            return False
         with self._lock:
-            if not route.active:
-                return False
-            route.active = False
-            others = tuple(r for r in self._routes[route.topic] if r is not route)
-            if others:
-                self._routes[route.topic] = others
-            else:
-                del self._routes[route.topic]
-            dropped = self._drop_locked({route})
-            self._room.notify_all()  # who waits to publish may have no handler any more
-        del dropped  # kept so far, to die without the lock
-        return True
+            left = self._routes.get(routes[0].topic, ())
+            ended = [route for route in routes if route in left]
+            # Kept until the lock is free: what is dropped is not to die before.
+            dropped = self._change_locked(self._state, ended, cancel=True) if ended else None
+        del dropped
+        return bool(ended)
 
-    def _drop_locked(self, routes: Collection[_Route]) -> list[_Accepted]:
-        dropped: list[_Accepted] = []
-        for _ in range(len(self._ready)):
-            accepted, route = self._ready.popleft()
-            if route in routes:
-                dropped.append(accepted)
-                route.busy = False
-            else:
-                self._ready.append((accepted, route))
-        for route in routes:
-            dropped += route.mailbox
-            route.mailbox.clear()
-        for accepted in dropped:
-            accepted.unstarted -= 1
-            self._backlog -= not accepted.unstarted
-        self._dropped += len(dropped)
-        self._pending -= len(dropped)
-        self._progress_locked()
+    def _change_locked(
+        self, state: str, routes: Collection[_Route], *, cancel: bool = False
+    ) -> list[_Accepted]:
+        """Enter the state and drop the calls of these routes that have not started.
+
+        Cancelling ends the routes, which are of one topic; else `stop` is to return the events.
+        """
+        dropped, ready, mailboxes, unstarted = self._without_locked(routes)
+        recounted = {accepted: left for accepted, left in unstarted.items() if left}
+        emptied = len(unstarted) - len(recounted)
+        count = len(dropped)
+        topic = next(iter(routes)).topic if cancel else ANY
+        others = self._routes[topic] if cancel else ()
+        kept = tuple(route for route in others if route not in routes)
+        wake = self._sleeping and not self._waking and state == _STOPPING
+        if kept:  # first, as it may call the topic's own code
+            self._routes[topic] = kept
+        elif cancel:
+            del self._routes[topic]
+        else:
+            self._taken_back += dropped
+        self._state = state
+        self._ready, self._mailboxes, self._recounted = ready, mailboxes, recounted
+        self._backlog -= emptied
+        self._dropped += count
+        self._pending -= count
+        self._idle_moments += not self._pending
+        room, self._room.lock = self._room.lock, None
+        quiet, self._quiet.lock = self._quiet.lock, None
+        try:
+            if wake:
+                self._waking = True
+                self._work.release()
+        finally:
+            try:
+                if room:
+                    room.release()
+            except RuntimeError:
+                pass  # it has been released, and who is woken will pass that on
+            finally:
+                try:
+                    if quiet:
+                        quiet.release()
+                except RuntimeError:
+                    pass
+        self._recount_locked()
         return dropped
+
+    def _without_locked(
+        self, routes: Collection[_Route]
+    ) -> tuple[list[_Accepted], deque[_Call], dict[_Route, deque[_Accepted]], dict[_Accepted, int]]:
+        """What has not started of these routes, and what would be left without that."""
+        self._recount_locked()
+        dropped = [accepted for accepted, route in self._ready if route in routes]
+        ready = deque(call for call in self._ready if call[1] not in routes)
+        running = set(self._running.values())
+        mailboxes = self._mailboxes.copy()
+        for route in routes:
+            if route in mailboxes:
+                first, *behind = mailboxes.pop(route)
+                dropped += behind
+                if (first, route) in running:
+                    mailboxes[route] = deque([first])
+        unstarted = {accepted: accepted.unstarted for accepted in dropped}
+        for accepted in dropped:
+            unstarted[accepted] -= 1
+        return dropped, ready, mailboxes, unstarted
+
+    def _recount_locked(self) -> None:
+        for accepted, unstarted in self._recounted.items():
+            accepted.unstarted = unstarted
+        self._recounted = {}
 
     def publish(self, event: Event, timeout: float | None = None) -> None:
         """Accept `event`: one call for each subscription to its topic, and to `ANY`.
@@ -247,46 +324,69 @@ class EventBus:
         """
         if not isinstance(event, Event):
             raise TypeError(f"event must be an Event, got {event!r}: use Event.create")
-        timeout = check_timeout(timeout)
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         context = copy_context()
         with self._lock:
-            routes = self._routes_locked(event)
-            if routes and self._backlog >= self._max_queue:
-                routes = self._await_room_locked(event, timeout)
-            self._published += 1
-            if not routes:
+            if self._accept_locked(event, context):
                 return
-            accepted = _Accepted(self._published, event, context, len(routes))
-            self._backlog += 1
-            self._pending += len(routes)
-            for route in routes:
-                if route.busy:
-                    route.mailbox.append(accepted)
-                    continue
-                route.busy = route.ordered
-                self._ready.append((accepted, route))
-                if self._sleeping:
-                    self._sleeping -= 1
-                    self._work.notify()
+            inside = threading.get_ident() in self._running
+        full = f"{self._name} holds {self._max_queue} events: raise max_queue, "
+        if timeout is None and inside:
+            raise BusFull(full + "or pass a timeout, as a handler may be waiting for itself")
+        if not self._wait(self._room, partial(self._accept_locked, event, context), timeout):
+            raise BusFull(full + f"or publish later, as {timeout} s made no room")
 
-    def _routes_locked(self, event: Event) -> tuple[_Route, ...]:
+    def _accept_locked(self, event: Event, context: Context) -> bool:
+        """Accept the event, unless the bus is full."""
         if self._state != _RUNNING:
             raise BusStopped(f"{self._name} is {self._state}: publish between start and stop")
-        return self._routes.get(event.event_type, ()) + self._routes.get(ANY, ())
+        routes = self._routes.get(event.event_type, ()) + self._routes.get(ANY, ())
+        if not routes:
+            self._published += 1
+            return True
+        if self._backlog >= self._max_queue:
+            return False
+        count = len(routes)
+        accepted = _Accepted(self._published + 1, event, context, count)
+        calls = [(accepted, route) for route in routes]
+        # Where all wait for calls that run, the workers who end those find them.
+        wake = self._sleeping and not self._waking and not {*routes} <= self._mailboxes.keys()
+        self._published += 1
+        self._pending += count
+        self._backlog += 1
+        self._ready += calls
+        if wake:
+            self._waking = True
+            self._work.release()
+        return True
 
-    def _await_room_locked(self, event: Event, timeout: float | None) -> tuple[_Route, ...]:
-        def settled() -> bool:
-            return not self._routes_locked(event) or self._backlog < self._max_queue
-
-        full = f"{self._name} holds {self._max_queue} events: raise max_queue, "
-        if timeout is None and threading.get_ident() in self._running:
-            raise BusFull(full + "or pass a timeout, as a handler may be waiting for itself")
+    def _wait(self, bell: _Bell, reached: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until `reached`, which has the lock, says so; False if it did not in time."""
+        end = monotonic() + (timeout or 0.0)
+        last: threading.Lock | None = None  # where this thread waited
+        late = False
         try:
-            if not self._room.wait_for(settled, timeout):
-                raise BusFull(full + f"or publish later, as {timeout} s made no room")
-            return self._routes_locked(event)
+            while True:
+                spare = _locked()
+                with self._lock:
+                    if reached():
+                        return True
+                    lock = bell.lock = bell.lock or spare
+                if late:
+                    return False
+                if last and last is not lock:  # it was replaced: all are to look
+                    with suppress(RuntimeError):
+                        last.release()
+                last = lock
+                left = -1 if timeout is None else min(timeout, max(0.0, end - monotonic()))
+                late = not lock.acquire(timeout=left)
         finally:
-            self._room.notify()  # one waiter is told of new room; it tells the next
+            try:
+                if last:
+                    last.release()  # its wake-up may have been ours, and is for all
+            except RuntimeError:
+                pass
 
     def start(self) -> None:
         """Start the workers; on a running bus, do nothing.
@@ -294,21 +394,49 @@ class EventBus:
         Raises RuntimeError if the bus is stopping, or the system has no thread left; it
         stays stopped then. Cost: a thread for each worker not left from before.
         """
+        wanted, errors, done = [True], list[BaseException](), _thread.allocate_lock()
+        done.acquire()
+
+        def hire() -> None:
+            try:
+                self._hire(wanted)
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                done.release()
+
+        if threading.get_ident() != threading.main_thread().ident:
+            self._hire(wanted)
+            return
+        # A signal handler that raises in Thread.start would leave a thread that only half is.
+        try:
+            _thread.start_new_thread(hire, ())
+            done.acquire()
+        except BaseException:
+            del wanted[:]
+            with self._lock:  # it is done, or will do nothing
+                raise
+        if errors:
+            raise errors.pop()
+
+    def _hire(self, wanted: list[bool]) -> None:
         with self._lock:
             if self._state == _STOPPING:
                 raise RuntimeError(f"{self._name} is stopping: start it once stop() returned")
-            while len(self._workers) < self._max_workers:
+            if self._state == _RUNNING or not wanted:
+                return
+            hired = self._workers.copy()
+            while len(hired) < self._max_workers:
                 number = self._threads_made = self._threads_made + 1
                 name = f"{self._name}-{number}"
                 worker = threading.Thread(
                     target=self._work_loop, args=(number,), name=name, daemon=True
                 )
-                worker.start()  # it comes as far as our lock
-                self._workers[number] = worker
-            self._inside.clear()
-            self._given_up.clear()
-            self._ended.clear()
-            self._state = _RUNNING
+                worker.start()  # it comes as far as our lock, and ends if it was not hired
+                hired[number] = worker
+            inside, given_up, ended = set[int](), set[int](), list[threading.Thread]()
+            self._workers, self._state = hired, _RUNNING
+            self._inside, self._given_up, self._ended = inside, given_up, ended
 
     def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
         """Refuse new events, let the accepted ones be handled, and end the workers.
@@ -331,48 +459,52 @@ class EventBus:
             ValueError: If `timeout` is negative.
         """
         timeout = check_timeout(timeout)
-        me, this = threading.get_ident(), object()
-        taken: list[_Accepted] = []
-        finished = False
+        me, this = threading.get_ident(), _Stop()
+        line, taken = self._taken_back, list[_Accepted]()
+        stuck: list[_Call] = []
         try:
             with self._lock:
                 if me in self._running:
                     if self._state == _STOPPED:
                         return []
                     self._inside.add(me)
-                self._state = _STOPPING
-                self._stops.add(this)
-                known = set(self._given_up)
-                self._sleeping = 0
-                for condition in (self._work, self._room, self._quiet):
-                    condition.notify_all()
-                if not drain:
-                    self._take_back_locked()
-                left: list[tuple[_Accepted, _Route]] = []
-                if not self._quiet.wait_for(lambda: self._drained(me, known), timeout):
-                    excused = self._inside if me in self._inside else set()
-                    stuck = self._running.keys() - excused
-                    self._given_up |= stuck
-                    left = [self._running[thread] for thread in stuck]
-                self._take_back_locked()
-                self._quiet.wait_for(lambda: len(self._workers) == len(self._running))
-                ended = list(self._ended)
-            for worker in ended:
-                worker.join()
-            finished = True
-        finally:
+                known = self._given_up.copy()
+                self._stops = [stop for stop in self._stops if not stop.left] + [this]
+                self._change_locked(_STOPPING, () if drain else self._all_routes())
+            self._wait(self._quiet, lambda: self._drained(me, known), timeout)
             with self._lock:
-                self._stops.discard(this)
-                if finished:
-                    taken, self._taken_back = self._taken_back, []
-                    if not self._stops:
-                        self._state = _STOPPED
-                        self._quiet.notify_all()
-        for accepted, route in left:
-            topic = accepted.event.event_type
-            _logger.warning("%s stopped, but %r runs on (%r)", self._name, route.handler, topic)
-        events = {accepted.number: accepted.event for accepted in taken}
-        return [events[number] for number in sorted(events)]
+                if not self._drained(me, known):
+                    excused = self._inside if me in self._inside else set[int]()
+                    left = self._running.keys() - excused
+                    stuck = [self._running[thread] for thread in left]
+                    self._given_up |= left
+                self._change_locked(_STOPPING, self._all_routes())
+            self._wait(self._quiet, lambda: len(self._workers) == len(self._running), None)
+            with self._lock:
+                ended = self._ended.copy()
+            try:
+                for worker in ended:
+                    worker.join()
+            except BaseException:
+                self._ended = []  # a join cut short twice does not end again before Python 3.13
+                raise
+            with self._lock:
+                this.left = True
+                last = all(stop.left for stop in self._stops)
+                self._change_locked(_STOPPED if last else self._state, ())
+                count = len(line)
+                taken = line[:]
+                del line[:count]
+            for accepted, route in stuck:
+                topic = accepted.event.event_type
+                _logger.warning("%s stopped, but %r runs on (%r)", self._name, route.handler, topic)
+            events = {accepted.number: accepted.event for accepted in taken}
+            return [events[number] for number in sorted(events)]
+        except BaseException:
+            line += taken  # for the next stop
+            raise
+        finally:
+            this.left = True
 
     def _drained(self, me: int, known: set[int]) -> bool:
         if me not in self._inside:
@@ -381,9 +513,6 @@ class EventBus:
         inside = len(self._inside)
         busy = len(self._running) > inside
         return not busy and (not self._ready or len(self._workers) == inside)
-
-    def _take_back_locked(self) -> None:
-        self._taken_back += self._drop_locked(self._all_routes())
 
     def wait_idle(self, timeout: float | None = None) -> None:
         """Wait until no call waits or runs, those of the handlers' own events included.
@@ -405,12 +534,12 @@ class EventBus:
                 raise RuntimeError(f"{self._name} is not idle while its handler waits for that")
             seen = self._idle_moments
 
-            def was_idle() -> bool:
-                idle = not self._pending or self._idle_moments != seen
-                return idle or self._state == _STOPPED
+        def was_idle() -> bool:
+            idle = not self._pending or self._idle_moments != seen
+            return idle or self._state == _STOPPED
 
-            if not self._quiet.wait_for(was_idle, timeout):
-                raise TimeoutError(f"{self._name}: {self._pending} calls left after {timeout} s")
+        if not self._wait(self._quiet, was_idle, timeout):
+            raise TimeoutError(f"{self._name}: {self._pending} calls left after {timeout} s")
 
     @property
     def stats(self) -> BusStats:
@@ -433,16 +562,19 @@ class EventBus:
         self.stop()
 
     def _work_loop(self, number: int) -> None:
+        with self._lock:
+            if number not in self._workers:
+                return  # `start` failed
         me = threading.get_ident()
-        call: tuple[_Accepted, _Route] | None = None
+        call: _Call | None = None
         succeeded = False
         while True:
             # Ending one call and starting the next in one step halves the lock's traffic.
-            # Not `with`, which costs more: no KeyboardInterrupt comes between in a worker.
+            # Not `with`, which costs more: no signal handler raises in a worker.
             self._lock.acquire()
             try:
                 if call is not None:
-                    self._end_locked(me, call[1], succeeded)
+                    self._end_locked(me, call, succeeded)
                 following = self._next_locked(me) if self._ready else None
             finally:
                 self._lock.release()
@@ -451,49 +583,78 @@ class EventBus:
                 return
             succeeded = call[0].context.copy().run(self._call, call[0].event, call[1].handler)
 
-    def _await_call(self, me: int, number: int) -> tuple[_Accepted, _Route] | None:
-        with self._lock:
-            while not self._ready:
-                if self._state != _RUNNING:
+    def _await_call(self, me: int, number: int) -> _Call | None:
+        woken = False
+        while True:
+            with self._lock:
+                if woken:
+                    self._sleeping -= 1
+                    self._waking = False
+                call = self._next_locked(me)
+                leaves = call is None and self._state != _RUNNING
+                if (leaves or self._ready) and self._sleeping and not self._waking:
+                    self._waking = True
+                    self._work.release()
+                if leaves:
                     if worker := self._workers.pop(number, None):
                         self._ended.append(worker)
-                    self._quiet.notify_all()
-                    return None
+                    self._tell_all_locked()
+                if leaves or call:
+                    return call
                 self._sleeping += 1
-                self._work.wait()
-            return self._next_locked(me)
+            self._work.acquire(timeout=-1)
+            woken = True
 
-    def _next_locked(self, me: int) -> tuple[_Accepted, _Route]:
-        call = self._running[me] = self._ready.popleft()
-        accepted = call[0]
-        accepted.unstarted -= 1
-        if not accepted.unstarted:
-            self._backlog -= 1
-            if self._backlog == self._max_queue - 1:
-                self._room.notify()
-        return call
+    def _next_locked(self, me: int) -> _Call | None:
+        if self._recounted:
+            self._recount_locked()
+        while self._ready:
+            call = accepted, route = self._ready.popleft()
+            if route.ordered:
+                line = self._mailboxes.get(route)
+                if line is None:
+                    self._mailboxes[route] = deque([accepted])
+                elif line[0] is not accepted:
+                    line.append(accepted)
+                    continue
+            self._running[me] = call
+            accepted.unstarted -= 1
+            if not accepted.unstarted:
+                self._backlog -= 1
+                if self._room.lock and self._backlog == self._max_queue - 1:
+                    with suppress(RuntimeError):
+                        self._room.lock.release()
+            return call
+        return None
 
-    def _end_locked(self, me: int, route: _Route, succeeded: bool) -> None:
+    def _end_locked(self, me: int, call: _Call, succeeded: bool) -> None:
         if self._running.pop(me, None) is None:
             return  # a child, forked by the handler: the call is the parent's
         if succeeded:
             self._delivered += 1
         else:
             self._failed += 1
-        if route.mailbox:
-            self._ready.append((route.mailbox.popleft(), route))  # behind what is ready
-        else:
-            route.busy = False
+        route = call[1]
+        if route.ordered:
+            line = self._mailboxes[route]
+            line.popleft()
+            if line:
+                self._ready.append((line[0], route))  # behind what is ready
+            else:
+                del self._mailboxes[route]
         self._pending -= 1
         if not self._pending or self._state != _RUNNING:
             self._inside.discard(me)
             self._given_up.discard(me)
-            self._progress_locked()
+            self._idle_moments += not self._pending
+            self._tell_all_locked()
 
-    def _progress_locked(self) -> None:
-        if not self._pending:
-            self._idle_moments += 1
-        self._quiet.notify_all()
+    def _tell_all_locked(self) -> None:
+        """Tell all who wait for quiet; of workers, as a caller may be interrupted."""
+        if lock := self._quiet.lock:
+            self._quiet.lock = None
+            with suppress(RuntimeError):
+                lock.release()
 
     def _call(self, event: Event, handler: Handler) -> bool:
         try:
@@ -510,6 +671,12 @@ class EventBus:
 
 def _log_failure(event: Event, handler: Handler, exception: BaseException) -> None:
     _logger.error("%r failed on a %r event", handler, event.event_type, exc_info=exception)
+
+
+def _locked() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire(timeout=0)
+    return lock
 
 
 _buses: WeakValueDictionary[int, EventBus] = WeakValueDictionary()

@@ -24,7 +24,8 @@ from tests.kit.twins import Twin, must_fail
 
 S = TypeVar("S")
 R = TypeVar("R")
-_TOOL = 4  # of sys.monitoring: neither a debugger's, coverage's, a profiler's nor an optimizer's
+_monitoring: Any = getattr(sys, "monitoring", None)  # from Python 3.12 on
+_TOOL = 4  # its number: neither a debugger's, coverage's, a profiler's nor an optimizer's
 _WAITS = {"acquire", "poll", "select", "sleep"}
 _MOST = 20_000  # points of one call
 # Seconds that `elsewhere` waits where a twin should hang. It can only let a twin's test fail.
@@ -82,6 +83,8 @@ def elsewhere(call: Callable[..., R], *arguments: Any) -> R:
         except BaseException as error:
             errors.append(error)
         finally:
+            # Before Python 3.13 the thread that current_thread() made up for it stays listed.
+            threading._active.pop(_thread.get_ident(), None)  # type: ignore[attr-defined]
             ended.release()
 
     _thread.start_new_thread(run, ())
@@ -104,7 +107,7 @@ class _Handler:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Hear of every point of every thread within the block."""
-        events = sys.monitoring.events
+        events = _monitoring.events
         callbacks: dict[int, Callable[..., None]] = {
             events.PY_START: self._entered,
             events.PY_RESUME: self._entered,
@@ -113,17 +116,17 @@ class _Handler:
             events.C_RAISE: self._passed,
         }
         hook, sys.unraisablehook = sys.unraisablehook, self._ignore
-        sys.monitoring.use_tool_id(_TOOL, "interrupts")
+        _monitoring.use_tool_id(_TOOL, "interrupts")
         try:
             for event, callback in callbacks.items():
-                sys.monitoring.register_callback(_TOOL, event, callback)
-            sys.monitoring.set_events(_TOOL, sum(callbacks))
+                _monitoring.register_callback(_TOOL, event, callback)
+            _monitoring.set_events(_TOOL, sum(callbacks))
             yield
         finally:
-            sys.monitoring.set_events(_TOOL, 0)
+            _monitoring.set_events(_TOOL, 0)
             for event in callbacks:
-                sys.monitoring.register_callback(_TOOL, event, None)
-            sys.monitoring.free_tool_id(_TOOL)
+                _monitoring.register_callback(_TOOL, event, None)
+            _monitoring.free_tool_id(_TOOL)
             sys.unraisablehook = hook
 
     def attempt(self, call: Callable[[S], object], state: S, *ahead: int) -> Ending:

@@ -8,8 +8,8 @@ import _thread
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Hashable
+from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import replace
 from types import ModuleType
@@ -479,6 +479,61 @@ class ForgetsTheRunning(_Bus):
             super().wait_idle(timeout)
 
 
+# Interrupts.
+
+
+class CountsBeforehand(_Bus):
+    """Counts an event and only then accepts it."""
+
+    begun = 0
+
+    def publish(self, event: Event, timeout: float | None = None) -> None:
+        self.begun += 1
+        super().publish(event, timeout)
+
+    @property
+    def stats(self) -> BusStats:
+        return replace(super().stats, published=self.begun)
+
+
+class CancelsOneByOne(_Bus):
+    """Cancels one after another what is to be cancelled together."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.made: list[tuple[Hashable, Handler, Subscription]] = []
+
+    def subscribe(self, event_type: Any, handler: Handler, **how: Any) -> Subscription:
+        made = super().subscribe(event_type, handler, **how)
+        self.made.append((event_type, handler, made))
+        return made
+
+    def unsubscribe(self, event_type: Hashable, handler: Handler) -> bool:
+        found = [made for topic, each, made in self.made if topic == event_type and each == handler]
+        return sum(made.cancel() for made in found) > 0
+
+
+class RunsBeforeItHasStarted(_Bus):
+    """Says that it runs before it has started."""
+
+    asked = False
+
+    def start(self) -> None:
+        self.asked = True
+        super().start()
+
+    @property
+    def is_running(self) -> bool:
+        return self.asked or super().is_running
+
+
+class LosesWhatItTook(_Bus):
+    """Loses what it took back, if it is interrupted."""
+
+    def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
+        return list(super().stop(timeout, drain=drain))
+
+
 # Wake-ups.
 
 
@@ -492,91 +547,69 @@ def own_subscriptions() -> Fault:
 
 
 class _Knowing(Over):
-    """A condition that knows in which public method who waits or notifies is; "" is a worker."""
+    """A lock that knows in which public method who waits or releases is; "" is a worker.
+
+    A wait is what has a timeout; all else excludes.
+    """
 
     here: Any  # of the thread: .method
 
-    def __init__(self, lock: Any = None) -> None:
-        super().__init__(threading.Condition(lock))
+    def __init__(self) -> None:
+        super().__init__(threading.Lock())
         self.waiting: list[str] = []
 
     def method(self) -> str:
         return getattr(self.here, "method", "")
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
+    def acquire(self, *arguments: Any, **options: Any) -> Any:
+        if "timeout" not in options:
+            return self.inner.acquire(*arguments, **options)
         method = self.method()
         self.waiting.append(method)
         try:
-            yield
+            return self.inner.acquire(*arguments, **options)
         finally:
             self.waiting.remove(method)
 
-    def wait(self, timeout: float | None = None) -> Any:
-        with self.listening():
-            return self.inner.wait(timeout)
 
-    def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
-        with self.listening():
-            return self.inner.wait_for(predicate, timeout)
+def _entering(here: Any, path: str) -> Fault:
+    method = path.rpartition(".")[2]
 
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            before, here.method = getattr(here, "method", ""), method
+            try:
+                return original(*arguments, **options)
+            finally:
+                here.method = before
 
-def _conditions(condition: type[_Knowing]) -> Fault:
-    """The module makes such conditions; they are told who enters which public method."""
-    here = condition.here = _thread._local()  # explorers replace threading.local
+        return call
 
-    def entering(method: str) -> Fault:
-        def make(original: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*arguments: Any, **options: Any) -> Any:
-                before, here.method = getattr(here, "method", ""), method
-                try:
-                    return original(*arguments, **options)
-                finally:
-                    here.method = before
-
-            return call
-
-        return override(f"EventBus.{method}", make)
-
-    def change(module: ModuleType) -> None:
-        rebind(module, Condition=condition)
-
-    return patch(change) + entering("publish") + entering("stop") + entering("wait_idle")
+    return override(path, make)
 
 
 def lost(by: str, to: str, *, first: int = 0) -> Fault:
     """The wake-ups that one public method gives do not reach those who wait in another.
 
-    "" is a worker between its calls. The first few of each condition get through.
+    "" is a worker between its calls. The first few at each lock get through.
     """
+    entered = _thread._local()  # explorers replace threading.local
 
-    class Condition(_Knowing):
+    class Lock(_Knowing):
+        here = entered
         through = first
 
-        def is_lost(self) -> bool:
-            if self.method() != by or to not in self.waiting:
-                return False
-            self.through -= 1
-            return self.through < 0
+        def release(self) -> None:
+            if self.method() == by and to in self.waiting:
+                self.through -= 1
+                if self.through < 0:
+                    return
+            self.inner.release()
 
-        def notify(self, n: int = 1) -> None:
-            if not self.is_lost():
-                self.inner.notify(n)
+    def change(module: ModuleType) -> None:
+        rebind(module, Lock=Lock)
 
-        def notify_all(self) -> None:
-            if not self.is_lost():
-                self.inner.notify_all()
-
-    return _conditions(Condition)
-
-
-def credulous(method: str) -> Fault:
-    """Who waits in this method takes any wake-up for what it waits for."""
-
-    class Condition(_Knowing):
-        def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
-            if self.method() != method:
-                return self.inner.wait_for(predicate, timeout)
-            return predicate() or self.inner.wait(timeout)
-
-    return _conditions(Condition)
+    fault = own_subscriptions() + patch(change)
+    for path in ("EventBus.publish", "EventBus.stop", "EventBus.wait_idle", "Subscription.cancel"):
+        fault += _entering(entered, path)
+    return fault

@@ -9,7 +9,8 @@ from typing import Any
 
 from reference_impl.buses.event import Event
 from tests.kit.fakes import Gate
-from tests.kit.primitives import Over, Waits, primitive, rebound, watched
+from tests.kit.primitives import Over, Waits, primitive, rebound
+from tests.kit.primitives import watched as kit_watched
 from tests.kit.proofs import Proof
 from tests.kit.twins import Twin
 
@@ -67,18 +68,25 @@ def logged() -> Iterator[list[logging.LogRecord]]:
 
 
 class Hooks:
-    """What happens at each wait on a condition, with its lock held; `waits` counts them.
+    """What happens at each wait of a watched bus; `waits` counts them.
 
-    `muted` drops wake-ups, `impatient` waits without patience, and notes in `cut` how long it
-    should have waited.
+    `muted` keeps wake-ups back until `unmute`, `impatient` waits without patience, and notes in
+    `cut` how long it should have waited.
     """
 
     def __init__(self, waits: Waits) -> None:
         self.before: Callable[[], object] = lambda: None
-        self.after: Callable[[Any], object] = lambda condition: None
+        self.after: Callable[[], object] = lambda: None
         self.cut: list[float] = []
         self.muted = self.impatient = False
+        self.kept: list[Any] = []
         self.waits, self.forget, self.await_waiting = waits, waits.forget, waits.await_waiting
+
+    def unmute(self) -> None:
+        """Give the wake-ups that were kept back."""
+        self.muted = False
+        while self.kept:
+            self.kept.pop().release()
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
@@ -92,38 +100,53 @@ class Hooks:
         self.before = before
 
 
+class _Lock(Over):
+    """A lock of a bus: one that is ever acquired with a timeout is where threads wait."""
+
+    def __init__(self, inner: Any, hooks: Hooks) -> None:
+        super().__init__(inner)
+        self._hooks = hooks
+        self._bell: Any = None
+
+    def acquire(self, *arguments: Any, timeout: float | None = None) -> bool:
+        if timeout is None:
+            return bool(self.inner.acquire(*arguments))
+        bell = self._bell = self._bell or threading.Lock()
+        if bell.acquire(blocking=False):
+            return True
+        hooks = self._hooks
+        hooks.before()
+        hooks.waits.begin(None if timeout < 0 else timeout)
+        if hooks.impatient and timeout > 0:
+            hooks.cut.append(timeout)
+            timeout = 0
+        woken = bool(bell.acquire(timeout=timeout))
+        hooks.after()
+        return woken
+
+    def release(self) -> None:
+        if self._bell is None:
+            self.inner.release()
+        elif self._hooks.muted:
+            self._hooks.kept.append(self._bell)
+        else:
+            self._bell.release()
+
+
 @contextmanager
 def hooked(m: ModuleType) -> Iterator[Hooks]:
-    """Watched, and with hooks at the conditions that the module makes within the block."""
-    with watched(m) as waits:
-        made, hooks = primitive(m, "Condition"), Hooks(waits)
-
-        class Condition(Over):
-            def __init__(self, lock: Any = None) -> None:
-                super().__init__(made(lock))
-
-            def wait(self, timeout: float | None = None) -> Any:
-                hooks.before()
-                woken = self.inner.wait(timeout)
-                hooks.after(self)
-                return woken
-
-            def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
-                if hooks.impatient and timeout:
-                    hooks.cut.append(timeout)
-                    timeout = 0
-                return threading.Condition.wait_for(self, predicate, timeout)  # type: ignore[arg-type]
-
-            def notify(self, n: int = 1) -> None:
-                if not hooks.muted:
-                    self.inner.notify(n)
-
-            def notify_all(self) -> None:
-                if not hooks.muted:
-                    self.inner.notify_all()
-
-        with rebound(m, Condition=Condition):
+    """Watched, and with hooks at the waits of the buses made within the block."""
+    with kit_watched(m) as waits:
+        made, hooks = primitive(m, "Lock"), Hooks(waits)
+        with rebound(m, Lock=lambda: _Lock(made(), hooks)):
             yield hooks
+
+
+@contextmanager
+def watched(m: ModuleType) -> Iterator[Waits]:
+    """Watch the waits and the locks of the buses that are made within the block."""
+    with hooked(m) as hooks:
+        yield hooks.waits
 
 
 @contextmanager

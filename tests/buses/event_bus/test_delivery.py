@@ -14,9 +14,8 @@ from reference_impl.buses import event_bus
 from reference_impl.buses.event import ANY, BusStopped, Event, Handler
 from tests.buses.event_bus import faults
 from tests.buses.event_bus.faults import arguments, wrong
-from tests.buses.event_bus.helpers import Proofs, logged, occupied, running
+from tests.buses.event_bus.helpers import Proofs, logged, occupied, running, watched
 from tests.kit.fakes import PATIENCE, Beside
-from tests.kit.primitives import watched
 from tests.kit.proofs import failing, holding
 from tests.kit.twins import Twin
 

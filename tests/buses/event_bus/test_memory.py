@@ -7,9 +7,9 @@ import weakref
 from reference_impl.buses import event_bus
 from reference_impl.buses.event import Event
 from reference_impl.buses.event_bus import EventBus
-from tests.buses.event_bus.helpers import running
+from tests.buses.event_bus.helpers import running, watched
 from tests.kit.fakes import PATIENCE
-from tests.kit.primitives import Waits, watched
+from tests.kit.primitives import Waits
 
 
 class Mortal:

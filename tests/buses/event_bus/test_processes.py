@@ -28,7 +28,7 @@ def test_the_exit_stops_each_bus_and_tells_what_is_left() -> None:
         gate.await_entered()
         hooks.impatient = True
         inside.exits()
-        assert hooks.cut[0] == 10.0
+        assert 9 < hooks.cut[0] <= 10
         assert not first.is_running
         assert not second.is_running
         gate.open()
@@ -87,8 +87,8 @@ def test_a_forked_child_has_a_stopped_bus_that_can_be_started() -> None:
         bus.publish(Event("gate"))
     bus.publish(Event("topic", "parent's"))
     inside.wait()
-    for lock in locks:
-        lock.acquire()  # as if another thread held it at the fork
+    held = [lock for lock in locks if lock.acquire(blocking=False)]  # as if by other threads
+    assert held
     child = os.fork()
     if not child:
         try:
@@ -102,7 +102,7 @@ def test_a_forked_child_has_a_stopped_bus_that_can_be_started() -> None:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
-    for lock in locks:
+    for lock in held:
         lock.release()
     assert os.waitpid(child, 0)[1] == 0
     gate.set()
@@ -150,9 +150,10 @@ def test_the_interpreter_does_not_wait_for_ever_for_a_stuck_handler() -> None:
     done = run_python(
         SETUP
         + """
-    wait_for = threading.Condition.wait_for
-    threading.Condition.wait_for = lambda self, ready, timeout=None: wait_for(
-        self, ready, timeout and 0.01)
+    from reference_impl.buses import event_bus
+    from tests.buses.event_bus.helpers import hooked
+    block = hooked(event_bus)
+    block.__enter__().impatient = True
     inside = threading.Event()
     bus = EventBus(1, name="stuck-bus")
     bus.subscribe("topic", lambda event: (inside.set(), threading.Event().wait()))
@@ -174,10 +175,11 @@ def test_a_signal_handler_hands_over_while_a_publisher_waits() -> None:
         + f"""
     import signal
     from reference_impl.buses import event_bus
-    from tests.kit.primitives import watched
+    from tests.buses.event_bus.helpers import watched
     gate, inside = threading.Event(), threading.Event()
-    with watched(event_bus) as waits:
-        bus = EventBus(1, max_queue=1)
+    watching = watched(event_bus)
+    waits = watching.__enter__()
+    bus = EventBus(1, max_queue=1)
     bus.subscribe("topic", lambda event: (inside.set(), gate.wait()))
     bus.start()
     bus.publish(Event("topic"))
@@ -199,5 +201,76 @@ def test_a_signal_handler_hands_over_while_a_publisher_waits() -> None:
     bus.publish(Event("topic"))
     assert bus.stop() == []
     assert bus.stats.delivered == 3, bus.stats
+    """
+    )
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
+def test_a_storm_of_signals_leaves_nothing_broken() -> None:
+    """Real ones, whose handler raises in whatever the main thread does with the bus."""
+    run_python(
+        SETUP
+        + """
+    import random, signal
+    from contextlib import suppress
+    from tests.kit.fakes import Beside
+
+    class Alarm(BaseException): ...
+
+    def raise_it(*_):
+        raise Alarm
+
+    signal.signal(signal.SIGALRM, raise_it)
+    seen, returned = [], []
+    bus = EventBus(2, max_queue=3, name="storm")
+    bus.subscribe("topic", seen.append)
+    bus.subscribe("topic", seen.append, ordered=True)
+
+    def use():
+        with suppress(RuntimeError):
+            bus.start()
+        for number in range(5):
+            with suppress(RuntimeError):
+                bus.publish(Event("topic"), 0.001)
+            bus.subscribe("other", print).cancel()
+        with suppress(TimeoutError):
+            bus.wait_idle(0.001)
+        bus.stats
+        returned.extend(bus.stop(None if random.random() < 0.5 else 0))
+
+    hits = 0
+    for seed in range(400):
+        random.seed(seed)
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3), 2e-4)
+                use()
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except Alarm:
+            hits += 1
+            with suppress(Alarm):
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        if seed % 20 == 0:
+            Beside(use).result()
+    assert hits > 20, hits
+
+    def settle():
+        returned.extend(bus.stop())
+        with bus:
+            bus.publish(Event("topic"))
+            bus.wait_idle()
+            names = [thread.name for thread in threading.enumerate()]
+            assert sum(name.startswith("storm-") for name in names) == 2, names
+
+    Beside(settle).result()
+    stats = bus.stats
+    assert stats.pending == stats.failed == 0, stats
+    assert stats.delivered == len(seen), (stats, len(seen))
+    assert 2 * stats.published == stats.delivered + stats.dropped, stats
+    left = [thread for thread in threading.enumerate() if thread.name.startswith("storm-")]
+    for thread in left:
+        thread.join(10)
+        assert not thread.is_alive(), left
     """
     )

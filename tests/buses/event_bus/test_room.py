@@ -9,10 +9,9 @@ from reference_impl.buses import event_bus
 from reference_impl.buses.event import BusFull, Event
 from tests.buses.event_bus import faults
 from tests.buses.event_bus.faults import arguments, wrong
-from tests.buses.event_bus.helpers import Proofs, occupied, running, workers
+from tests.buses.event_bus.helpers import Proofs, occupied, running, watched, workers
 from tests.contracts.bus_contract import numbered, payloads
 from tests.kit.fakes import PATIENCE, Beside
-from tests.kit.primitives import watched
 from tests.kit.proofs import failing, holding
 from tests.kit.twins import Twin
 
@@ -94,7 +93,7 @@ def check_an_interrupted_publisher_passes_the_room_on(m: ModuleType) -> None:
         second = Beside(bus.publish, Event("gate"), PATIENCE)
         hooks.await_waiting()
 
-        def interrupt(condition: object) -> None:
+        def interrupt() -> None:
             if threading.current_thread() is first:
                 raise KeyboardInterrupt
 
