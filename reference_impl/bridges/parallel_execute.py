@@ -230,7 +230,7 @@ class _Call(ABC, Generic[K, T]):
         if options.timeout is not None:
             self.deadline = time.monotonic() + min(options.timeout, threading.TIMEOUT_MAX)
         self.reported = 0  # calls of on_progress
-        # Guards all below, and what subclasses add, but for the end: see `run`. While it is
+        # Guards all below, and what subclasses add, except at the end: see `run`. While it is
         # free, each key drawn stands in books.unfinished or has its result, never both: who
         # takes it out of there settles it. No thread enters it twice.
         self.lock = threading.RLock()
@@ -462,7 +462,7 @@ class _InThreads(_Call[K, T]):
     def work_off(self) -> None:
         """Run operations while there are keys, in one of the call's threads."""
         outcome: Result[K, T] | BaseException | None = None
-        with self.lock:  # but for the operation
+        with self.lock:  # except during the operation
             self.coming -= 1
             while (taken := self.take_locked()) is not None:
                 index, key = taken
@@ -622,7 +622,7 @@ class _InPool(_InExecutor[K, T]):
     def feed(self) -> None:
         """Hand on what is ready, and cancel what is doomed, until the call ends."""
         try:
-            while self.refusal is not _ENDED:
+            while self.books is not self.no_books:
                 self.work.acquire()
                 self.hand_on()
             super().let_go()
