@@ -47,11 +47,12 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 # Longer than that, with what they have now. They grow by nothing but a mended fault: the three
 # that watch files did by those of 2026-11-28 (a directory that goes while it is open, entries
-# and leaving that were not refused, numbers and names that nobody can use).
+# and leaving that were not refused, numbers and names that nobody can use), the buses by those
+# of 2026-11-30 (whatever a signal handler's exception left half done).
 LONGER = {
     "bridges/file_watch": 370,
-    "buses/async_event_bus": 462,
-    "buses/event_bus": 353,
+    "buses/async_event_bus": 503,
+    "buses/event_bus": 484,
     "queues/async_converter_pool": 500,
     "queues/async_pending_queue": 552,
 }
