@@ -103,13 +103,17 @@ def types(session: nox.Session) -> None:
     install(session, "types")
     session.run("mypy")
     session.run("pyright")
+    session.run("python", "-m", "tests.recipes", "build/recipes")
+    session.run("mypy", "build/recipes")
+    session.run("pyright", "build/recipes")
 
 
 @nox.session(python=MATRIX)
 @timed
 def tests(session: nox.Session) -> None:
     """Unit, model, contract and doctests, and every fence of the documentation; quick."""
-    install(session, "docs")
+    # The recipes' frameworks need wheels that 3.13t has not.
+    install(session, "docs", *(() if session.python == "3.13t" else ("recipes",)))
     session.run("pytest", *PARALLEL, *UNITS, raw(session), *session.posargs)
 
 

@@ -429,7 +429,7 @@ def plans(effort: harness.Effort) -> list[harness.Plan]:
         point = f"{waiting:,} jobs waiting"
         ours = [CLAIM, WAIT]
         groups.append(
-            functools.partial(_group, "add + claim", point, ours, waiting=waiting, aim=2.0)
+            functools.partial(_group, "add + claim", point, ours, waiting=waiting, aim=1.9)
         )
     groups += [
         functools.partial(
@@ -449,6 +449,7 @@ def plans(effort: harness.Effort) -> list[harness.Plan]:
             "1 thread" if threads == 1 else f"{threads} threads",
             [COMPLETE],
             threads,
+            aim=4.0 if threads == 1 else None,
             note="The others have nothing to complete: they only put and get.",
         )
         for threads in (1, 8, 100)

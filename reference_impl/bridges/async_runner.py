@@ -1,6 +1,6 @@
 # async_runner.py: one event loop in a background thread, for callers in threads (AsyncRunner)
 # https://executable-guarantees.example/bridges/async_runner.html
-# Version 1.0.0 (2026-11-28); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """An event loop in a thread of its own, which runs coroutines for other threads.
@@ -24,22 +24,23 @@ Thread safety:
 Fork: in the child the runner is closed; its coroutines and futures stay the parent's, and no
 future settles in the child. Fork in a coroutine only to `exec` or `os._exit`.
 Interpreter exit: each runner is closed, for 10 seconds at most; then its daemon thread dies.
-Signal handlers and finalizers (`__del__`) must not call the runner or cancel its futures, as
-they may interrupt a holder of a lock. Its thread keeps a started runner alive: close it,
+Signal handlers may raise at any moment. Neither they nor finalizers (`__del__`) must call the
+runner or cancel its futures, as they may interrupt a holder of a lock. Its thread keeps a started runner alive: close it,
 dropping it is not enough. Nothing here relies on the GIL.
 """
 
+import _thread
 import asyncio
 import atexit
 import logging
 import os
 import threading
-from collections.abc import Collection, Coroutine
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Coroutine
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from inspect import iscoroutinefunction
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, SupportsIndex, TypeVar
 from weakref import WeakValueDictionary
 
 __all__ = ["AsyncRunner"]
@@ -53,24 +54,81 @@ _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 
 
+def _is_main_thread() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
+
+
+def _beside() -> Callable[[Callable[..., object], tuple[Any, ...]], object]:
+    """What calls a function where no signal handler runs.
+
+    In the main thread that is one call into C, which starts a thread: interrupted, it has
+    taken effect. In other threads no handler runs.
+    """
+    if _is_main_thread():
+        return _thread.start_new_thread
+    return lambda function, arguments: function(*arguments)
+
+
+def _join(thread: threading.Thread, beside: Callable[..., object]) -> None:
+    wait = getattr(thread, "_wait_for_tstate_lock", None)
+    if wait is None:
+        thread.join()
+        return
+    # Before Python 3.13 an interrupted join can make others join forever. This is what it does,
+    # without an entry for the thread that calls it.
+    joined = threading.Lock()
+    joined.acquire()
+
+    def join() -> None:
+        wait()
+        joined.release()
+
+    try:
+        beside(join, ())
+    except RuntimeError:  # no thread is to be had
+        join()
+    joined.acquire()
+
+
 class _Submission(Future[_T]):
     """What `submit` returns, and the way of its coroutine to a task and back.
 
     It stays PENDING while the task runs, so that it can be cancelled all that time.
     """
 
-    def __init__(self, coro: Coroutine[Any, Any, _T], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, coro: Coroutine[Any, Any, _T]) -> None:
         super().__init__()
         # The three below are the loop's thread's.
         self.coro: Coroutine[Any, Any, _T] | None = coro
         self.task: asyncio.Task[_T] | None = None
         self.is_task_cancelled = False
-        self._loop = loop
+        self.loop: asyncio.AbstractEventLoop | None = None  # from when it is accepted
         # Never released: who gets it settles the future. The others come too late.
         self._right_to_settle = threading.Lock()
 
     def cancel(self) -> bool:
         """Settle at once, if nothing else has, and cancel the task."""
+        if not _is_main_thread():
+            return self._cancel()
+        # Beside, since an interrupt in between would leave waiters without an answer.
+        answer: list[bool] = []
+        ended = threading.Lock()
+        ended.acquire()
+
+        def cancel() -> None:
+            try:
+                answer.append(self._cancel())
+            finally:
+                ended.release()
+
+        try:
+            _thread.start_new_thread(cancel, ())
+        except RuntimeError:  # no thread is to be had
+            cancel()
+        ended.acquire()
+        return answer[0]
+
+    def _cancel(self) -> bool:
         if not self._right_to_settle.acquire(blocking=False):
             return super().cancel()  # too late, unless it was settled like this
         self.request_cancel()  # first, as what follows calls the future's callbacks
@@ -82,7 +140,8 @@ class _Submission(Future[_T]):
     def request_cancel(self) -> None:
         """Have the loop cancel the task, from any thread; the future settles with its end."""
         with suppress(RuntimeError):  # the loop is closed, and so the task has ended
-            self._loop.call_soon_threadsafe(self.cancel_task)
+            if self.loop is not None:
+                self.loop.call_soon_threadsafe(self.cancel_task)
 
     def cancel_task(self) -> None:
         """Once: a second cancellation would interrupt the clean-up that the first began."""
@@ -94,7 +153,7 @@ class _Submission(Future[_T]):
         """Pass on how the task ended."""
         self.task = None
         if task.cancelled():
-            self.cancel()
+            self._cancel()
         elif not self._right_to_settle.acquire(blocking=False):
             # Cancelled before. The task's exception, if any, is not taken: asyncio logs it.
             super().cancel()
@@ -110,6 +169,64 @@ class _Submission(Future[_T]):
         free = self._right_to_settle.acquire(blocking=False)
         if free and self.set_running_or_notify_cancel():
             self.set_exception(error)
+
+
+class _Outcome:
+    """How a submission has ended, for the one caller who waits for it.
+
+    The future's own condition is not for a thread that may be interrupted: its lock would be
+    lost, and the loop's thread wait for it.
+    """
+
+    def __init__(self, submission: _Submission[Any]) -> None:
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.is_there = self.is_cancelled = False
+        self._bell = threading.Lock()  # locked until it is there
+        self._bell.acquire()
+        self.wait = self._bell.acquire  # one call into C
+        submission.add_done_callback(self._take)
+
+    def _take(self, submission: Future[Any]) -> None:
+        """In the loop's thread."""
+        self.is_cancelled = submission.cancelled()
+        if not self.is_cancelled:
+            self.error = submission.exception()
+            if self.error is None:
+                self.value = submission.result()
+        self.is_there = True
+        self._bell.release()
+
+
+class _Launch:
+    """A runner's thread, on its way: made where no signal handler runs."""
+
+    def __init__(self, make: Callable[["_Launch"], None]) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.thread: threading.Thread | None = None
+        self._make = make
+        self._error: BaseException | None = None
+        self._made, go = threading.Lock(), threading.Lock()
+        self._made.acquire()
+        go.acquire()
+        self.go, self.await_go = go.release, go.acquire  # a call into C each
+
+    def begin(self) -> None:
+        _beside()(self._try_to_make, ())
+        self._made.acquire()
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None
+
+    def _try_to_make(self) -> None:
+        try:
+            self._make(self)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._made.release()
 
 
 class AsyncRunner:
@@ -138,7 +255,9 @@ class AsyncRunner:
         self._state = _NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._ended = threading.Event()  # set as the last that the thread does
+        self._has_ended = False  # true as the last that the thread does
+        self._end = threading.Lock()  # then free, and otherwise locked
+        self._end.acquire()
         self._here = threading.local()  # its `role` tells the loop's thread and its helpers
         # Accepted and not ended. Callers add while they hold the lock, the loop's thread removes.
         self._open: set[_Submission[Any]] = set()
@@ -159,22 +278,30 @@ class AsyncRunner:
                 return
             if self._state != _NEW:
                 raise RuntimeError(f"{self._name} is {self._state}: make another AsyncRunner")
-            loop = asyncio.new_event_loop()
+            launch = _Launch(self._make_thread)
             try:
-                loop.set_default_executor(
-                    ThreadPoolExecutor(
-                        thread_name_prefix=f"{self._name}-helper",
-                        initializer=lambda: setattr(self._here, "role", "helper"),
-                    )
+                launch.begin()
+                self._loop, self._thread, self._state = launch.loop, launch.thread, _RUNNING
+            finally:
+                launch.go()  # the thread runs the loop only if that was reached
+
+    def _make_thread(self, launch: "_Launch") -> None:
+        loop = asyncio.new_event_loop()
+        try:
+            loop.set_default_executor(
+                ThreadPoolExecutor(
+                    thread_name_prefix=f"{self._name}-helper",
+                    initializer=lambda: setattr(self._here, "role", "helper"),
                 )
-                thread = threading.Thread(
-                    target=self._run_loop, args=(loop,), name=self._name, daemon=True
-                )
-                thread.start()
-            except BaseException:
-                loop.close()
-                raise
-            self._loop, self._thread, self._state = loop, thread, _RUNNING
+            )
+            thread = threading.Thread(
+                target=self._run_loop, args=(loop, launch), name=self._name, daemon=True
+            )
+            thread.start()
+        except BaseException:
+            loop.close()
+            raise
+        launch.loop, launch.thread = loop, thread
 
     def submit(self, coro: Coroutine[Any, Any, _T]) -> Future[_T]:
         """Run `coro` on the loop, and return at once.
@@ -197,20 +324,49 @@ class AsyncRunner:
 
         Cost: a task, and a system call that wakes the loop.
         """
-        _check_coroutine(coro)
-        return self._submit(coro)
+        submission = None
+        try:
+            _check_coroutine(coro)
+            beside = _beside()
+            submission = _Submission(coro)
+            self._accept(submission)
+            return submission
+        except BaseException:
+            if submission is not None and submission.loop is not None:
+                try:
+                    beside(self._withdraw, (submission,))
+                except RuntimeError:  # no thread is to be had
+                    self._withdraw(submission)
+            else:
+                native: Any = coro
+                try:  # not by a call in Python, which could be interrupted once more
+                    if native.cr_frame is not None and not (
+                        native.cr_running or native.cr_suspended
+                    ):
+                        native.close()
+                except AttributeError:
+                    pass
+            raise
 
-    def _submit(self, coro: Coroutine[Any, Any, _T]) -> _Submission[_T]:
+    def _accept(self, submission: _Submission[Any]) -> None:
+        context = copy_context()
         with self._lock:
             if self._state == _RUNNING and self._loop is not None:
-                submission = _Submission(coro, self._loop)
+                submission.loop = self._loop
                 self._open.add(submission)
-                self._loop.call_soon_threadsafe(self._begin, submission, context=copy_context())
-                return submission
+                self._loop.call_soon_threadsafe(self._begin, submission, context=context)
+                return
             state = self._state
-        coro.close()
+        assert submission.coro is not None
+        submission.coro.close()
         advice = _ADVICE.get(state, "submit before close()")
         raise RuntimeError(f"{self._name} is {state}: {advice}")
+
+    def _withdraw(self, submission: _Submission[Any]) -> None:
+        """Its caller was interrupted: it ends, or never begins, whatever the loop has heard."""
+        assert submission.loop is not None
+        with suppress(RuntimeError):  # the loop is closed, and so the task has ended
+            submission.loop.call_soon_threadsafe(self._drop, submission)
 
     def run(self, coro: Coroutine[Any, Any, _T], timeout: float | None = None) -> _T:
         """Run `coro` on the loop, and wait for it.
@@ -234,30 +390,53 @@ class AsyncRunner:
 
         Cost: that of `submit`, and two switches of threads.
         """
-        _check_coroutine(coro)
+        submission = outcome = None
+        is_late = False
         try:
-            timeout = _check_timeout(timeout)
-            self._check_thread()
-        except BaseException:
-            coro.close()
-            raise
-        submission = self._submit(coro)
-        try:
+            _check_coroutine(coro)
+            beside = _beside()
             try:
-                return submission.result(timeout)
-            except TimeoutError:
-                submission.request_cancel()  # of no effect if it has ended, with its own error
+                limit = _check_timeout(timeout)
+                self._check_thread()
             except BaseException:
-                if not submission.done():
-                    submission.request_cancel()
-                    wait([submission])
+                coro.close()
                 raise
-            try:
-                return submission.result()
-            except CancelledError:
-                raise TimeoutError(f"{self._name}: cancelled after {timeout} s") from None
+            submission = _Submission(coro)
+            outcome = _Outcome(submission)
+            self._accept(submission)
+            if not outcome.wait(timeout=-1 if limit is None else limit):
+                is_late = True
+                submission.request_cancel()  # of no effect if it has ended
+                outcome.wait()
+        except BaseException:
+            if submission is None or submission.loop is None:
+                native: Any = coro
+                try:  # not by a call in Python, which could be interrupted once more
+                    if native.cr_frame is not None and not (
+                        native.cr_running or native.cr_suspended
+                    ):
+                        native.close()
+                except AttributeError:
+                    pass
+            else:
+                try:
+                    beside(self._withdraw, (submission,))
+                except RuntimeError:  # no thread is to be had
+                    self._withdraw(submission)
+                if outcome is not None and not outcome.is_there:
+                    outcome.wait()
+            raise
+        del submission  # which holds the error, whose traceback holds this frame
+        try:
+            if outcome.is_cancelled and is_late:
+                raise TimeoutError(f"{self._name}: cancelled after {limit} s")
+            if outcome.is_cancelled:
+                raise CancelledError
+            if outcome.error is not None:
+                raise outcome.error
+            return outcome.value  # type: ignore[no-any-return]
         finally:
-            del submission  # which holds the error, whose traceback holds this frame
+            del outcome
 
     def _check_thread(self) -> None:
         if getattr(self._here, "role", None) == "loop":
@@ -285,31 +464,72 @@ class AsyncRunner:
 
         Cost: grows with the tasks on the loop; and the time that their clean-up takes.
         """
-        timeout = _check_timeout(timeout)
-        with self._lock:
-            if self._state in {_NEW, _RUNNING}:
-                self._state = _CLOSED
-            loop, thread = self._loop, self._thread
-        if loop is None or thread is None:
-            return
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(self._start_winding_down)
-        if hasattr(self._here, "role"):
-            return  # the loop would wait for itself, or for a helper that waits for it
-        # Not join(timeout): interrupted, it takes the thread for ended (Python 3.11 and 3.12).
-        if not self._ended.wait(timeout):
-            raise TimeoutError(
-                f"{self._name} has not ended after {timeout} s, with {len(self._open)} coroutines "
-                "left: it goes on, call close() again to wait"
-            )
-        thread.join()
+        limit = _check_timeout(timeout)
+        beside = _beside()
+        try:
+            with self._lock:
+                if self._state in {_NEW, _RUNNING}:
+                    self._state = _CLOSED
+            if self._thread is None:
+                return
+            self._request_end()
+            if hasattr(self._here, "role"):
+                return  # the loop would wait for itself, or for a helper that waits for it
+            try:
+                self._end.acquire(timeout=-1 if limit is None else limit)
+            finally:
+                if self._has_ended:  # for the next one who waits
+                    try:
+                        self._end.release()
+                    except RuntimeError:
+                        pass
+            if self._has_ended:
+                _join(self._thread, beside)
+                return
+        except BaseException:
+            if self._state == _CLOSED:
+                try:
+                    beside(self._request_end, ())
+                except RuntimeError:  # no thread is to be had
+                    self._request_end()
+            raise
+        raise TimeoutError(
+            f"{self._name} has not ended after {timeout} s, with {len(self._open)} coroutines "
+            "left: it goes on, call close() again to wait"
+        )
+
+    def _request_end(self) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._start_winding_down)
 
     def __enter__(self) -> Self:
-        self.start()
+        before, beside = self._state, _beside()
+        try:
+            self.start()
+        except BaseException:
+            if before == _NEW and self._state == _RUNNING:  # nobody else would close it
+                try:
+                    beside(self._close_unentered, ())
+                except RuntimeError:  # no thread is to be had
+                    self._close_unentered()
+            raise
         return self
+
+    def _close_unentered(self) -> None:
+        with self._lock:
+            self._state = _CLOSED
+        self._request_end()
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse copy.copy, copy.deepcopy and pickle."""
+        raise TypeError(
+            f"{type(self).__name__} cannot be copied or pickled: "
+            "share this one between threads, and make another in each process"
+        )
 
     def _abandon(self) -> None:
         """Leave it to the parent: the child of a fork has no thread for it."""
@@ -324,7 +544,11 @@ class AsyncRunner:
 
     # What follows runs in the loop's thread.
 
-    def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _run_loop(self, loop: asyncio.AbstractEventLoop, launch: "_Launch") -> None:
+        launch.await_go()
+        if self._loop is not loop:  # start() was interrupted
+            loop.close()
+            return
         self._here.role = "loop"
         try:
             while not self._wound_down:  # not even where a callback has stopped the loop
@@ -338,12 +562,17 @@ class AsyncRunner:
             with self._lock:
                 self._state = _CLOSED
             with ExitStack() as last:
-                last.callback(self._ended.set)
+                last.callback(self._tell_the_end)
                 last.callback(loop.close)
                 for submission in self._open.copy():
                     last.callback(submission.cancel)
                     if submission.coro is not None:
                         last.callback(submission.coro.close)
+
+    def _tell_the_end(self) -> None:
+        self._has_ended = True
+        with suppress(RuntimeError):  # one whose time was up has seen it just now
+            self._end.release()
 
     def _report(self, error: BaseException) -> None:
         ended = [s.task for s in self._open.copy() if s.task is not None and s.task.done()]
@@ -352,7 +581,8 @@ class AsyncRunner:
 
     def _begin(self, submission: _Submission[Any]) -> None:
         coro, submission.coro = submission.coro, None
-        assert coro is not None
+        if coro is None:  # it was withdrawn
+            return
         if submission.cancelled():
             self._open.discard(submission)
             coro.close()
@@ -364,11 +594,20 @@ class AsyncRunner:
             coro.close()
             submission.fail(error)
             return
-        submission.task.add_done_callback(lambda task: self._end(submission, task))
+        submission.task.add_done_callback(lambda task: self._end_of(submission, task))
 
-    def _end(self, submission: _Submission[Any], task: asyncio.Task[Any]) -> None:
+    def _end_of(self, submission: _Submission[Any], task: asyncio.Task[Any]) -> None:
         self._open.discard(submission)
         submission.settle(task)
+
+    def _drop(self, submission: _Submission[Any]) -> None:
+        if submission.coro is None:
+            submission.cancel_task()
+        else:
+            self._open.discard(submission)
+            submission.coro.close()
+            submission.coro = None
+            submission.cancel()
 
     def _start_winding_down(self) -> None:
         if self._is_winding_down:

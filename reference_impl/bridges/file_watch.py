@@ -1,6 +1,6 @@
 # file_watch.py: the files that appear in a directory, as an async iterator (DirectoryWatch)
 # https://executable-guarantees.example/bridges/file_watch.html
-# Version 1.0.0 (2026-11-28); Python 3.11 to 3.14, with or without the GIL; needs watchdog 7
+# Version 1.0.1 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; needs watchdog 7
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """From watchdog's threads to an event loop: no file missed, no wake-up lost, nothing left over."""
@@ -21,7 +21,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self, SupportsIndex
 
 from watchdog import events
 from watchdog.observers import Observer
@@ -125,6 +125,10 @@ class DirectoryWatch:
         self._inbox: _Inbox | None = None
         self._keeper: threading.Thread | None = None
         self._bell, self._calls = asyncio.Event(), 0  # it wakes all who wait, on the loop only
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse copy.copy, copy.deepcopy and pickle."""
+        raise TypeError(f"{type(self).__name__} cannot be copied or pickled: make another one")
 
     async def __aenter__(self) -> Self:
         """Start the observer; from here on no file is missed.

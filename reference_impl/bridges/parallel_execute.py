@@ -1,6 +1,6 @@
 # parallel_execute.py: one operation on many keys at once, a result for each (parallel_execute)
 # https://executable-guarantees.example/bridges/parallel_execute.html
-# Version 1.0.0 (2026-11-28); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """Run one blocking operation on many keys, in threads or in any executor.
@@ -25,10 +25,12 @@ Thread safety:
 Fork: nothing outlives a call, so fork before or after. A child forked by an operation has
 none of the call's threads. Interpreter exit: threads that a call has left behind are daemons
 and die; an executor that was given is waited for. Signal handlers and finalizers (`__del__`)
-may call, but they hold up what they interrupt; from Python 3.12 no thread starts once the
-interpreter ends. Nothing here relies on the GIL.
+may call, but they hold up what they interrupt; what a handler raises in the caller's thread,
+at any point and again, ends the call and leaves no thread that waits. From Python 3.12 no
+thread starts once the interpreter ends. Nothing here relies on the GIL.
 """
 
+import _thread
 import concurrent.futures
 import threading
 import time
@@ -38,7 +40,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import FrozenInstanceError, dataclass, field
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar, cast
@@ -49,9 +51,10 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 _NOT_BEGUN: Any = object()
+_ENDED = partial(CancelledError, "not started, since the call ended")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Success(Generic[K, T]):
     """What came of a key whose operation returned; immutable.
 
@@ -70,7 +73,7 @@ class Success(Generic[K, T]):
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Failure(Generic[K]):
     """What came of a key whose operation raised, or did not run to its end; immutable.
 
@@ -182,7 +185,10 @@ def parallel_execute(
     options = _Options(max_workers, timeout, fail_fast, on_progress, total)
     if executor is None:
         return _InThreads(operation, options).run(drawn)
-    return _InExecutor(operation, options, executor).run(drawn)
+    # Only threads of this interpreter can be given a context, and the call itself.
+    interpreters = getattr(concurrent.futures, "InterpreterPoolExecutor", ())
+    here = isinstance(executor, ThreadPoolExecutor) and not isinstance(executor, interpreters)
+    return (_InPool if here else _InExecutor)(operation, options, executor).run(drawn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +200,23 @@ class _Options:
     total: int | None
 
 
+@dataclass(slots=True)
+class _Books(Generic[K, T]):
+    """What a call keeps of other people's objects: all that it drops when it ends."""
+
+    results: list[Result[K, T] | None] = field(default_factory=list)
+    unfinished: dict[int, K] = field(default_factory=dict)  # by the place in results
+    ready: deque[int] = field(default_factory=deque)  # of unfinished, not yet handed on
+    fatal: BaseException | None = None  # for the caller to raise
+
+
 class _Call(ABC, Generic[K, T]):
-    """One call: what its caller and the threads that run its operations share."""
+    """One call: what its caller and the threads that run its operations share.
+
+    A signal handler may raise in the caller's thread at each call of a function and in each
+    wait, and again in what cleans up. So the caller waits for bells: locks that one call into
+    C releases, and the call ends by assignments, which nothing can interrupt: see `run`.
+    """
 
     def __init__(
         self, operation: Callable[[K], T], options: _Options, *, limit: int, resume: int
@@ -209,20 +230,24 @@ class _Call(ABC, Generic[K, T]):
         if options.timeout is not None:
             self.deadline = time.monotonic() + min(options.timeout, threading.TIMEOUT_MAX)
         self.reported = 0  # calls of on_progress
-        # Guards all below, and what subclasses add. While it is free, each key drawn stands in
-        # unfinished or has its result, never both: who takes it out of there settles it.
-        # Never entered twice; an RLock since Ctrl-C cannot end a wait without giving it back.
+        # Guards all below, and what subclasses add, but for the end: see `run`. While it is
+        # free, each key drawn stands in books.unfinished or has its result, never both: who
+        # takes it out of there settles it. No thread enters it twice.
         self.lock = threading.RLock()
-        self.news = threading.Condition(self.lock)  # wakes the caller: see settle_locked
-        self.results: list[Result[K, T] | None] = []
-        self.unfinished: dict[int, K] = {}  # by the place in results
-        self.ready: deque[int] = deque()  # those of unfinished that are not yet handed on
+        self.books = _Books[K, T]()
+        self.no_books = _Books[K, T]()  # what `books` is from the end on
         self.urgent = options.on_progress is not None  # the caller attends to each outcome
         self.stuck = False  # an operation was given up
         self.completed = 0  # operations that ended
         self.wanted = -1  # the caller waits until no more than this are unfinished
         self.refusal: Callable[[], Exception] | None = None  # why nothing is begun any more
-        self.fatal: BaseException | None = None  # for the caller to raise
+        # The bells, locked until they ring. Whoever waits for one looks at the books again.
+        self.news = threading.Lock()  # wakes the caller: see settle_locked
+        self.work = threading.Lock()  # wakes a thread: a key is ready, or none will be
+        self.news.acquire()
+        self.work.acquire()
+        self.threads: list[threading.Thread] = []  # those of the call, started
+        self.starter = threading.Lock()  # held while start_threads is at work
 
     def run(self, keys: Iterator[K]) -> list[Result[K, T]]:
         """Do all that the caller's thread does."""
@@ -230,33 +255,40 @@ class _Call(ABC, Generic[K, T]):
             for key in keys:
                 self.draw(key)
             self.wait(0)
+            results = self.books.results
         finally:
-            with self.lock:
-                self.refuse_locked(CancelledError, "not started, since the call ended")
-                # What still runs keeps the call, which must keep neither results nor keys.
-                results, self.results = self.results, []
-                unfinished, self.unfinished = self.unfinished, {}
-                fatal, self.fatal = self.fatal, None
-                self.stuck = self.stuck or bool(unfinished)
-            # Not under the lock; and an error keeps this frame, which must not keep the error.
-            del unfinished, fatal
-            self.leave()
+            # The end: from here on nothing is begun, and what still runs, and keeps the call,
+            # keeps neither results nor keys. A signal handler may raise as `release` returns,
+            # not before; the thread that it wakes wakes the next.
+            books, self.books = self.books, self.no_books
+            self.refusal = _ENDED
+            try:
+                self.work.release()
+            except RuntimeError:
+                pass  # it has rung, and nobody has come yet
+            finally:
+                # Not under the lock; and `fatal` keeps this frame, which must not keep it.
+                del books
+                self.let_go()
+        self.join()
         return cast("list[Result[K, T]]", results)
 
     def draw(self, key: K) -> None:
         with self.lock:
-            index = len(self.results)
+            books = self.books
+            index = len(books.results)
             if self.refusal is None and self.seconds_left() == 0:
                 self.give_up_locked()
             if self.refusal is None:
-                self.results.append(None)
-                self.unfinished[index] = key
-                self.ready.append(index)
+                books.results.append(None)
+                books.unfinished[index] = key
+                books.ready.append(index)
                 self.begin_locked()
             else:
-                self.results.append(Failure(key, self.refusal()))
-            full = len(self.unfinished) >= self.limit
+                books.results.append(Failure(key, self.refusal()))
+            full = len(books.unfinished) >= self.limit
             urgent = self.urgent
+            del books  # an error that it keeps may keep this frame
         if urgent:
             self.attend()
         if full:
@@ -267,12 +299,16 @@ class _Call(ABC, Generic[K, T]):
         unfinished = wanted + 1
         while unfinished > wanted:
             with self.lock:
-                self.wanted = wanted
-                self.news.wait_for(self.has_news_locked, self.seconds_left())
-                self.wanted = -1
-                if self.seconds_left() == 0:
+                seconds = self.seconds_left()
+                if seconds == 0:
                     self.give_up_locked()
-                unfinished = len(self.unfinished)
+                unfinished = len(self.books.unfinished)
+                self.wanted = wanted
+                idle = not self.has_news_locked()
+                if not idle:
+                    self.wanted = -1
+            if idle:
+                self.news.acquire(True, -1 if seconds is None else seconds)
             self.attend()
 
     def seconds_left(self) -> float | None:
@@ -283,16 +319,16 @@ class _Call(ABC, Generic[K, T]):
     def has_news_locked(self) -> bool:
         """Whether the caller has something to attend to, or what it waits for."""
         return (
-            len(self.unfinished) <= self.wanted
-            or self.fatal is not None
+            len(self.books.unfinished) <= self.wanted
+            or self.books.fatal is not None
             or (self.options.on_progress is not None and self.completed > self.reported)
         )
 
     def attend(self) -> None:
         """Raise what ends the call, and tell of progress; without the lock."""
         with self.lock:
-            if self.fatal is not None:
-                raise self.fatal
+            if self.books.fatal is not None:
+                raise self.books.fatal
             completed = self.completed
         if self.options.on_progress is not None:
             while self.reported < completed:
@@ -302,46 +338,88 @@ class _Call(ABC, Generic[K, T]):
     def settle_locked(
         self, index: int, outcome: Result[K, T] | BaseException, *, begun: bool = True
     ) -> None:
-        """Keep what came of an operation, unless the call has given it up."""
-        if index not in self.unfinished:
+        """Keep what came of an operation, unless the call has given it up, or has ended."""
+        books = self.books
+        if index not in books.unfinished:
             return
-        del self.unfinished[index]
+        del books.unfinished[index]
         self.completed += begun
         if isinstance(outcome, BaseException):
-            self.fatal = outcome if self.fatal is None else self.fatal
-            self.urgent = True
-            self.refuse_locked(CancelledError, "not started, since the call failed")
+            self.fail_locked(outcome)
         else:
-            self.results[index] = outcome
+            books.results[index] = outcome
             if outcome.is_failure and self.options.fail_fast:
                 self.refuse_locked(CancelledError, "not started, since another key failed")
-        if self.urgent or len(self.unfinished) <= self.wanted:
-            self.news.notify()
+        if self.urgent or len(books.unfinished) <= self.wanted:
+            _ring(self.news)
+
+    def fail_locked(self, error: BaseException) -> None:
+        """Have the caller end the call, and raise the first such error."""
+        if self.books.fatal is None:
+            self.books.fatal = error
+        self.urgent = True
+        self.refuse_locked(CancelledError, "not started, since the call failed")
 
     def refuse_locked(self, error: type[Exception], why: str) -> None:
         """Begin no more operations: the keys that wait, and those to come, fail with `error`."""
+        books = self.books
         if self.refusal is None:
             self.refusal = partial(error, why)
-        for index in self.ready:
-            self.results[index] = Failure(self.unfinished.pop(index), self.refusal())
-        self.ready.clear()
+        for index in books.ready:
+            books.results[index] = Failure(books.unfinished.pop(index), self.refusal())
+        books.ready.clear()
 
     def give_up_locked(self) -> None:
         """At the deadline: settle all that is unfinished."""
         timeout = self.options.timeout
         self.refuse_locked(TimeoutError, f"not started within {timeout} s")
-        for index, key in self.unfinished.items():
-            self.results[index] = Failure(key, TimeoutError(f"not finished within {timeout} s"))
+        books = self.books
+        for index, key in books.unfinished.items():
+            books.results[index] = Failure(key, TimeoutError(f"not finished within {timeout} s"))
             self.stuck = True
-        self.unfinished.clear()
+        books.unfinished.clear()
 
     @abstractmethod
     def begin_locked(self) -> None:
         """Have the key begun that was made ready last."""
 
-    @abstractmethod
-    def leave(self) -> None:
-        """Let go of who ran the operations, when nothing is begun any more."""
+    def let_go(self) -> None:
+        """See to it that nothing is begun any more, whatever the way out."""
+
+    def want_thread_locked(self) -> None:
+        """Have `start_threads` run, in a thread of the system's: one call into C starts that.
+
+        An exception that a signal handler raises within `Thread.start` would leave a lock of
+        the new thread taken, and that waiting for it forever.
+        """
+        if self.starter.acquire(False):
+            _thread.start_new_thread(self.start_threads, ())
+
+    def start_threads(self) -> None:
+        """Start the threads that are lacking."""
+        with self.lock:  # except while one starts: it may have done all by then
+            while (thread := self.next_thread_locked()) is not None:
+                self.lock.release()
+                try:
+                    thread.start()
+                except Exception as error:  # the system has none left
+                    self.lock.acquire()
+                    self.fail_locked(error)
+                    _ring(self.news)
+                    break
+                self.lock.acquire()
+                self.threads.append(thread)
+            self.starter.release()
+
+    def next_thread_locked(self) -> threading.Thread | None:
+        """The next thread to start, if one is lacking."""
+        return None
+
+    def join(self) -> None:
+        """Wait for the call's threads, when all keys have their results."""
+        self.starter.acquire()  # then all are started that will be
+        for thread in () if self.stuck else self.threads:
+            thread.join()
 
 
 class _InThreads(_Call[K, T]):
@@ -351,38 +429,45 @@ class _InThreads(_Call[K, T]):
         limit = 4 * options.max_workers + 32
         # Resumed at half, the caller comes before the threads run out of keys.
         super().__init__(operation, options, limit=limit, resume=limit // 2)
-        self.work = threading.Condition(self.lock)  # a key is ready, or none will be
-        self.threads: list[threading.Thread] = []
+        self.coming = 0  # threads that were started and have not come to our lock
         # While the lock is free: if a key is ready and a thread sleeps, one is waking, and will
         # wake the next. To wake all at once takes longer than short operations do.
-        self.sleeping = 0  # threads that wait and were not notified
-        self.waking = False  # one was notified and has not come yet
+        self.sleeping = 0  # threads that wait and were not woken
+        self.waking = False  # one was woken and has not come yet
 
     def begin_locked(self) -> None:
         if self.sleeping and not self.waking:
             self.wake_locked()
-        count = len(self.threads)
-        if count < self.options.max_workers and len(self.ready) > self.sleeping + self.waking:
-            name = f"parallel_execute-{count + 1}"
-            thread = threading.Thread(target=self.work_off, name=name, daemon=True)
-            thread.start()  # it comes as far as our lock
-            self.threads.append(thread)
+        if self.lacks_threads_locked():
+            self.want_thread_locked()
+
+    def lacks_threads_locked(self) -> bool:
+        """Whether more keys are ready than there are threads on their way to them."""
+        if len(self.threads) >= self.options.max_workers:
+            return False
+        return len(self.books.ready) > self.sleeping + self.waking + self.coming
+
+    def next_thread_locked(self) -> threading.Thread | None:
+        if not self.lacks_threads_locked():
+            return None
+        self.coming += 1
+        name = f"parallel_execute-{len(self.threads) + 1}"
+        return threading.Thread(target=self.work_off, name=name, daemon=True)
 
     def wake_locked(self) -> None:
         self.sleeping -= 1
         self.waking = True
-        self.work.notify()
+        _ring(self.work)
 
     def work_off(self) -> None:
         """Run operations while there are keys, in one of the call's threads."""
         outcome: Result[K, T] | BaseException | None = None
         with self.lock:  # but for the operation
-            while self.ready or self.await_key_locked():
-                index = self.ready.popleft()
-                if self.sleeping and self.ready and not self.waking:
-                    self.wake_locked()
-                key = self.unfinished[index]
+            self.coming -= 1
+            while (taken := self.take_locked()) is not None:
+                index, key = taken
                 self.lock.release()
+                outcome = taken = None  # the operation may take long, and keep this frame
                 try:
                     outcome = Success(key, self.context.copy().run(self.operation, key))
                 except Exception as error:
@@ -391,23 +476,29 @@ class _InThreads(_Call[K, T]):
                     outcome = error
                 self.lock.acquire()
                 self.settle_locked(index, outcome)
+        _ring(self.work)  # who leaves wakes the next
         del outcome  # an error keeps this frame, which must not keep the error
 
-    def await_key_locked(self) -> bool:
-        """Sleep until a key is ready, or until there will be none: False."""
-        while not self.ready and self.refusal is None:
+    def take_locked(self) -> tuple[int, K] | None:
+        """Sleep until a key is ready, and take it; None if there will be none."""
+        while True:
+            books = self.books
+            if books.ready:
+                index = books.ready.popleft()
+                if self.sleeping and books.ready and not self.waking:
+                    self.wake_locked()
+                return index, books.unfinished[index]
+            if self.refusal is not None:
+                return None
             self.sleeping += 1
-            self.work.wait()
+            self.lock.release()
+            self.work.acquire()
+            self.lock.acquire()
             self.waking = False
-        return bool(self.ready)
 
     def refuse_locked(self, error: type[Exception], why: str) -> None:
         super().refuse_locked(error, why)
-        self.work.notify_all()
-
-    def leave(self) -> None:
-        for thread in () if self.stuck else self.threads:
-            thread.join()
+        _ring(self.work)
 
 
 class _InExecutor(_Call[K, T]):
@@ -421,32 +512,27 @@ class _InExecutor(_Call[K, T]):
         self.executor = executor
         self.futures: dict[int, Future[T]] = {}  # not done, by the place in results
         self.doomed: list[Future[T]] = []  # for the caller to cancel
-        # Only threads of this interpreter can be given a context, and the call itself.
-        interpreters = getattr(concurrent.futures, "InterpreterPoolExecutor", ())
-        here = isinstance(executor, ThreadPoolExecutor) and not isinstance(executor, interpreters)
-        self.function: Callable[[K], T] = self.run_in_thread if here else operation
-
-    def run_in_thread(self, key: K) -> T:
-        """What a ThreadPoolExecutor is given: the operation in the caller's context."""
-        with self.lock:
-            refused = self.refusal is not None
-        return _NOT_BEGUN if refused else self.context.copy().run(self.operation, key)
+        self.function = operation
 
     def begin_locked(self) -> None:
         """Leave it to `attend`: an executor is foreign code."""
 
     def has_news_locked(self) -> bool:
-        return bool(self.ready or self.doomed) or super().has_news_locked()
+        return bool(self.books.ready or self.doomed) or super().has_news_locked()
 
     def attend(self) -> None:
+        self.hand_on()
+        super().attend()
+
+    def hand_on(self) -> None:
         with self.lock:
-            indexes = list(self.ready)
-            self.ready.clear()
-            jobs = [(index, self.unfinished[index]) for index in indexes]
+            books = self.books
+            jobs = [(index, books.unfinished[index]) for index in books.ready]
+            books.ready.clear()
+            del books  # an error that it keeps may keep this frame
         for index, key in jobs:
             self.submit(index, key)
         self.cancel()
-        super().attend()
 
     def submit(self, index: int, key: K) -> None:
         try:
@@ -495,8 +581,77 @@ class _InExecutor(_Call[K, T]):
         for future in doomed:
             future.cancel()
 
-    def leave(self) -> None:
+    def let_go(self) -> None:
+        with self.lock:
+            self.doomed += self.futures.values()
+            self.futures.clear()
         self.cancel()
+
+
+class _InPool(_InExecutor[K, T]):
+    """A call whose operations run in a ThreadPoolExecutor; a thread of its own hands them on.
+
+    The pool's `submit` and its futures take locks by Python code. An exception of a signal
+    handler would leave one of them taken, and threads of the pool waiting for it forever.
+    """
+
+    def __init__(self, operation: Callable[[K], T], options: _Options, executor: Executor) -> None:
+        super().__init__(operation, options, executor)
+        self.function = self.run_in_thread
+        self.daemon = threading.current_thread().daemon  # what the pool's threads inherit
+        self.fed = False
+
+    def run_in_thread(self, key: K) -> T:
+        """What the pool is given: the operation in the caller's context."""
+        with self.lock:
+            refused = self.refusal is not None
+        return _NOT_BEGUN if refused else self.context.copy().run(self.operation, key)
+
+    def begin_locked(self) -> None:
+        if not self.fed:
+            self.want_thread_locked()
+        _ring(self.work)
+
+    def next_thread_locked(self) -> threading.Thread | None:
+        if self.fed:
+            return None
+        self.fed = True
+        name = "parallel_execute-submit"
+        return threading.Thread(target=self.feed, name=name, daemon=self.daemon)
+
+    def feed(self) -> None:
+        """Hand on what is ready, and cancel what is doomed, until the call ends."""
+        try:
+            while self.refusal is not _ENDED:
+                self.work.acquire()
+                self.hand_on()
+            super().let_go()
+        except BaseException as error:  # the pool's `submit` raised it
+            with self.lock:
+                self.fail_locked(error)
+                _ring(self.news)
+
+    def refuse_locked(self, error: type[Exception], why: str) -> None:
+        super().refuse_locked(error, why)
+        _ring(self.work)
+
+    def has_news_locked(self) -> bool:
+        return _Call.has_news_locked(self)
+
+    def attend(self) -> None:
+        _Call.attend(self)
+
+    def let_go(self) -> None:
+        """Leave it to the thread that hands on."""
+
+
+def _ring(bell: threading.Lock) -> None:
+    """Let a thread pass that waits for the bell, or the next one that will."""
+    try:  # not `suppress`: that is Python code, which a signal handler may interrupt
+        if bell.locked():  # else it has rung, and nobody has come yet
+            bell.release()
+    except RuntimeError:
+        pass  # another thread was quicker
 
 
 def _check_workers(max_workers: int) -> None:

@@ -1,6 +1,6 @@
 # run_sync.py: call a coroutine from plain code, also where an event loop is running (run_sync)
 # https://executable-guarantees.example/bridges/run_sync.html
-# Version 1.0.0 (2026-11-28); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """Run a coroutine to its end from plain code and return its result, at any depth.
@@ -13,11 +13,13 @@ Contexts:
     *Fork*: idle loops and threads are closed before it, and the child makes its own. A child
     that is forked *inside* a coroutine should leave by `os._exit`: it shares that loop's
     descriptors with its parent. *Interpreter exit*: an `atexit` hook closes what is idle; later
-    calls work while threads can be started. *Signal handlers* may raise (Ctrl-C), but must not
-    call `run_sync`; neither must *`__del__`* of objects that the cyclic collector finds.
+    calls work while threads can be started. *Signal handlers* may raise (Ctrl-C) at any moment,
+    but must not call `run_sync`; neither must *`__del__`* of objects that the cyclic collector
+    finds.
     *Free-threaded build*: the same promises; nothing rests on the GIL.
 """
 
+import _thread
 import asyncio
 import atexit
 import contextlib
@@ -25,19 +27,23 @@ import inspect
 import operator
 import os
 import queue
+import signal
 import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from functools import partial
-from typing import Any, Generic, TypeVar
+from types import CoroutineType
+from typing import Any, Generic, Protocol, TypeVar
 
 __all__ = ["run_sync"]
 
 T = TypeVar("T")
+Closable = TypeVar("Closable", bound="_Closable")
 
 _KEPT = 8  # idle loops, and as many idle threads
+_LAST_TURNS = 20  # of a loop that an interrupt has hit in its own code
 
 # What a coroutine may set on its loop. A loop without one of these attributes is never kept.
 _settings = operator.attrgetter(
@@ -49,6 +55,10 @@ _settings = operator.attrgetter(
     "_task_factory",
     "slow_callback_duration",
 )
+
+
+# The function in C behind Python's: no handler runs before it has taken effect.
+_set_signal = getattr(signal.signal, "__wrapped__", signal.signal)
 
 
 def run_sync(coro: Coroutine[Any, Any, T], *, timeout: float | None = None) -> T:
@@ -103,11 +113,15 @@ def run_sync(coro: Coroutine[Any, Any, T], *, timeout: float | None = None) -> T
         limit = _check_timeout(timeout)
         if _loop_is_running():
             return _run_elsewhere(_Job(coro, limit))
-        return _run(partial(_bounded, coro, limit), copy_context())
+        return _run(lambda: _bounded(coro, limit), copy_context())
     except BaseException:
         # It has not begun if it was refused, or no loop or thread was to be had.
-        if inspect.iscoroutine(coro) and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
-            coro.close()
+        native: Any = coro
+        try:  # not by a call in Python, which could be interrupted once more
+            if native.cr_frame is not None and not (native.cr_running or native.cr_suspended):
+                native.close()
+        except AttributeError:
+            pass
         raise
 
 
@@ -153,29 +167,102 @@ async def _within(coro: Coroutine[Any, Any, T], limit: float) -> T:
         if scope.expired() and isinstance(error.__cause__, asyncio.CancelledError):
             error.args = (f"cancelled after {limit} s",)  # it comes without a word
         raise
+    except BaseException:
+        with contextlib.suppress(RuntimeError):  # an interrupt of this frame has not reached it
+            coro.close()
+        raise
 
 
-class _Shelf(Generic[T]):
-    """Idle things, 8 at most; the last one put is the first one taken."""
+def _undisturbed(work: Callable[[], object]) -> None:
+    """Do it where no signal handler runs: to its end, also if an interrupt ends the wait for it."""
+    if not _is_main_thread():
+        work()
+        return
+    errors: list[BaseException] = []
+    ended = threading.Lock()
+    ended.acquire()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ended.release()
+
+    try:
+        _thread.start_new_thread(run, ())
+    except RuntimeError:  # no thread is to be had
+        run()
+    ended.acquire()
+    if errors:
+        raise errors.pop()
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class _Shelf(Generic[Closable]):
+    """Idle things, 8 at most; the last one put is the first one taken.
+
+    A thread has one thing at a time, which is noted: where an interrupt has cut off a call, the
+    next one of that thread closes what the first had.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards both below, for a step; nothing is closed under it
-        self._things: list[T] = []  # none while _closed is not 0
+        self._lock = threading.Lock()  # guards the three below; nothing is closed under it
+        self._things: list[Closable] = []
         self._closed = 0  # how many have closed it: forks under way, and the exit
+        self._taken: dict[int, Closable] = {}  # by thread; only that thread takes it out again
 
-    def take(self) -> T | None:
+    def get(self, make: Callable[[], Closable]) -> Closable:
+        """Take one, or make one."""
+        me = threading.get_ident()
+        if me in self._taken:
+            self.discard()
+        while (thing := self.take()) is None:
+            if not _is_main_thread():
+                thing = self._taken[me] = make()
+                return thing
+            _undisturbed(lambda: self._add(make()))
+        return thing
+
+    def take(self) -> Closable | None:
+        me = threading.get_ident()
         with self._lock:
-            return self._things.pop() if self._things else None
+            if not self._things:
+                return None
+            # No handler runs between these two, since neither is a call.
+            thing = self._taken[me] = self._things[-1]
+            del self._things[-1]
+            return thing
 
-    def put(self, thing: T) -> bool:
-        """Keep it for another call; False if the caller has to close it."""
+    def _add(self, thing: Closable) -> None:
+        with self._lock:
+            self._things += [thing]
+
+    def put(self, thing: Closable) -> bool:
+        """Keep it for another call; False if the caller has to discard it."""
+        me = threading.get_ident()
         with self._lock:
             if self._closed or len(self._things) >= _KEPT:
                 return False
-            self._things.append(thing)
-            return True
+            self._things += [thing]
+            if me in self._taken:
+                del self._taken[me]
+        return True
 
-    def close(self) -> list[T]:
+    def has_given(self, thing: Closable) -> bool:
+        return self._taken.get(threading.get_ident()) is thing
+
+    def discard(self) -> None:
+        """Close what this thread has."""
+        me = threading.get_ident()
+        self._taken[me].close()
+        del self._taken[me]
+
+    def close(self) -> list[Closable]:
         """Return what stood here, and keep nothing until as many `reopen`s."""
         with self._lock:
             self._closed += 1
@@ -195,6 +282,10 @@ class _Loop:
         self.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self.loop = self.runner.get_loop()
         self._pid = os.getpid()
+        self._closing = threading.Lock()
+        self._attributes: dict[str, Any] = getattr(self.loop, "__dict__", {})
+        with contextlib.suppress(AttributeError):
+            self.loop.call_exception_handler = _reporting(self.loop)  # type: ignore[method-assign]
         self._when_new = self._traces()
 
     def _traces(self) -> object:
@@ -210,26 +301,145 @@ class _Loop:
     def is_as_new(self) -> bool:
         return self._traces() == self._when_new
 
+    def run(self, coro: Coroutine[Any, Any, T], context: Context) -> T:
+        return self._guarded(lambda: self.runner.run(coro, context=context))
+
+    def wind_down(self, error: BaseException | None = None) -> None:
+        """Cancel and await what is left on it, as `asyncio.run` does.
+
+        Not where the error that ended the run may have lost a step of a task: a wait for that
+        would never end.
+        """
+        try:
+            if error is None or _can_go_on(error):
+                self._guarded(self._close_runner)
+                return
+        except BaseException:
+            self._guarded(self._give_up)
+            raise
+        self._guarded(self._give_up)
+
+    def _close_runner(self) -> None:
+        self._attributes["close"] = lambda: None  # the loop is closed later, undisturbed
+        self.runner.close()
+
+    def _give_up(self) -> None:
+        """Cancel what is left, give it some turns, and close what has not ended."""
+
+        def tasks() -> "set[asyncio.Task[Any]]":
+            return asyncio.all_tasks(self.loop)
+
+        for task in tasks():
+            task.cancel()
+        for _ in range(_LAST_TURNS):
+            if not tasks():
+                break
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+        for task in tasks():
+            coro: Any = task.get_coro()
+            with contextlib.suppress(RuntimeError):  # its clean-up waits for something
+                coro.close()
+        self._attributes["call_exception_handler"] = lambda context: None  # of what was lost
+
+    def _guarded(self, work: Callable[[], T]) -> T:
+        """Have it run the loop; whatever cuts that off, this thread is as it was before."""
+        hooks = sys.get_asyncgen_hooks()
+        ours = _is_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        try:
+            return work()
+        except BaseException:
+            # What asyncio does itself, as long as it is not interrupted. A call into C each, and
+            # first of all, so that a further interrupt comes when it has taken effect.
+            if "_thread_id" in self._attributes:
+                self._attributes["_thread_id"] = None
+            try:
+                asyncio._set_running_loop(None)  # noqa: SLF001
+            finally:
+                try:
+                    sys.set_asyncgen_hooks(*hooks)
+                finally:
+                    if ours:
+                        left = _set_signal(signal.SIGINT, signal.default_int_handler)
+                        runners = getattr(left, "func", None) == self.runner._on_sigint
+                        if left is not None and not runners:
+                            _set_signal(signal.SIGINT, left)
+            raise
+
     def close(self) -> None:
-        """Cancel and await what is left on it, as `asyncio.run` does, then close it."""
         if os.getpid() == self._pid:
-            self.runner.close()
+            _undisturbed(self.close_here)
         else:  # closing it here would unregister the parent's descriptors from their shared epoll
             _abandoned.append(self)
+
+    def close_here(self) -> None:
+        with self._closing:
+            self._attributes.pop("close", None)
+            self.loop.close()
+
+
+def _is_main_thread() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
+
+
+def _reporting(loop: asyncio.AbstractEventLoop) -> Callable[[dict[str, Any]], None]:
+    """Raise what a signal handler has raised in a callback, instead of logging it as asyncio."""
+    report = loop.call_exception_handler
+
+    def report_or_raise(context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        theirs = (Exception, asyncio.CancelledError, GeneratorExit)
+        if "handle" in context and isinstance(error, BaseException):
+            if not isinstance(error, theirs):
+                raise error
+        report(context)
+
+    return report_or_raise
+
+
+def _can_go_on(error: BaseException) -> bool:
+    """Whether it was raised where no step of a task can have been lost.
+
+    That is in a coroutine, in the loop's sleep, and where its turns are over or have not begun.
+    """
+    last = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        code, module = frame.f_code, frame.f_globals.get("__name__", "")
+        if code.co_flags & inspect.CO_COROUTINE:
+            return True
+        if module == "selectors" and code.co_name == "select":
+            return True
+        if module.startswith("asyncio."):
+            last = code.co_qualname
+    return last in {None, "Runner.run", "BaseEventLoop.run_until_complete"}
 
 
 def _run(start: Callable[[], Coroutine[Any, Any, T]], context: Context) -> T:
     """Run what `start` makes on a loop of its own, in this thread, which runs none."""
     loops = _loops  # in a child forked by the coroutine, the shelf that keeps nothing
     # A new one is made in an empty context, as it keeps that of its making.
-    loop = loops.take() or Context().run(_Loop)
+    loop = loops.get(lambda: Context().run(_Loop))
+    coro: Any = start()
     try:
-        result = loop.runner.run(start(), context=context)
-    except BaseException:
-        loop.close()  # the frames of the traceback hold it
+        result = loop.run(coro, context)
+        if loop.is_as_new() and loops.put(loop):
+            return result
+        loop.wind_down()
+    except BaseException as error:
+        try:
+            if loops.has_given(loop):  # otherwise it is another call's by now
+                try:
+                    loop.wind_down(error)
+                finally:
+                    loops.discard()  # the frames of the traceback hold it
+        finally:
+            try:
+                if coro.cr_frame is not None and not (coro.cr_running or coro.cr_suspended):
+                    coro.close()
+            except AttributeError:
+                pass
         raise
-    if not (loop.is_as_new() and loops.put(loop)):
-        loop.close()
+    loops.discard()
     return result
 
 
@@ -300,6 +510,7 @@ class _Helper:
     def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._replies: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._job: _Job[Any] | None = None  # whose caller has it
         # A daemon: an idle one must not hold up the exit, and a busy one has a caller who waits.
         self._thread = threading.Thread(target=self._work, name="run_sync", daemon=True)
         try:
@@ -308,30 +519,43 @@ class _Helper:
             raise RuntimeError(
                 f"run_sync needs another thread: {error}; nest fewer calls, or await"
             ) from error
-        except BaseException:
-            self._inbox.put(None)  # it may be there, and nobody else knows it
-            raise
 
     def do(self, job: _Job[Any]) -> None:
         """Have the job done; however this is interrupted, it does not run on unseen."""
+        self._job = job
         try:
             self._inbox.put(job)
             self._wait_for(job)
         except BaseException:
             waiting = True
             while waiting:
-                with contextlib.suppress(BaseException):  # a further one cancels the clean-up
+                try:  # a further one cancels the clean-up
                     waiting = job.interrupt()
                     if waiting:
                         self._wait_for(job)
-            self.stop()
+                except BaseException:
+                    pass
+            self._job = None
             raise
+        self._job = None
 
     def _wait_for(self, job: _Job[Any]) -> None:
         while not job.over:  # a reply can be an interrupted wait's, or have been lost by one
             self._replies.get()
 
-    def stop(self) -> None:
+    def close(self) -> None:
+        if self._job is not None:
+            self._job.interrupt()
+        self._inbox.put(None)
+        wait = getattr(self._thread, "_wait_for_tstate_lock", None)
+        if wait is None:
+            self._thread.join()
+        else:
+            # Before Python 3.13 an interrupted join can make others join forever. This is what
+            # it does, without an entry for the thread that calls it.
+            _undisturbed(wait)
+
+    def close_here(self) -> None:
         self._inbox.put(None)
         self._thread.join()
 
@@ -343,10 +567,15 @@ class _Helper:
 
 
 def _run_elsewhere(job: _Job[T]) -> T:
-    helper = _helpers.take() or _Helper()
-    helper.do(job)
-    if not _helpers.put(helper):
-        helper.stop()
+    helpers = _helpers
+    helper = helpers.get(_Helper)
+    try:
+        helper.do(job)
+    except BaseException:
+        helpers.discard()
+        raise
+    if not helpers.put(helper):
+        helpers.discard()
     return job.result()
 
 
@@ -358,9 +587,9 @@ _abandoned: list[_Loop] = []
 def _close_idle() -> None:
     helpers, loops = _helpers.close(), _loops.close()
     for helper in helpers:
-        helper.stop()
+        helper.close_here()
     for loop in loops:
-        loop.loop.close()
+        loop.close_here()
 
 
 def _reopen() -> None:

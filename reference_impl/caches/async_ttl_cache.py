@@ -1,67 +1,84 @@
 # async_ttl_cache.py: an LRU cache with expiry for the tasks of one event loop (AsyncTTLCache)
 # https://executable-guarantees.example/caches/async_ttl_cache.html
-# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """A cache for the tasks of an event loop: bounded, exact expiry, exact LRU, one load per key."""
 
 import asyncio
-import heapq
 import inspect
+import logging
 import math
+import sys
 import time
+import weakref
 from asyncio import Future, Task, get_running_loop
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from contextvars import Context, ContextVar
-from typing import Any, Generic, Self, TypeVar, overload
+from contextvars import Context
+from functools import partial
+from types import FunctionType
+from typing import Generic, NoReturn, Self, SupportsIndex, TypeVar, overload
 
-from .ttl_cache import CacheStats
+from .ttl_cache import (
+    _ABSENT,
+    _FOREVER,
+    _PEEK,
+    _SLICE,
+    CacheStats,
+    EvictReason,
+    _check_call,
+    _check_hashable,
+    _Load,
+    _loading,
+    _notify,
+    _own_loads,
+    _refuse_circle,
+    _release,
+    _seconds,
+    _size,
+    _Store,
+    _waits_for_caller,
+)
 
-__all__ = ["AsyncTTLCache", "CacheStats"]
+__all__ = ["AsyncTTLCache", "CacheStats", "EvictReason"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
 
-_Line = OrderedDict[K, float]  # the keys of one time to live, with their deadlines
-_Entry = tuple[V, float, _Line[K]]  # value, deadline, its line
-_Loader = Callable[[], Awaitable[V]]
-_ABSENT: Any = object()
-_SLICE = 256  # so many expired entries are removed before other tasks are let in
+_GENERATES = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_log = logging.getLogger(__name__)
 
 
-class _Load(Generic[V]):
+class _TaskLoad(_Load, Generic[K, V]):
     """A load in progress; its task is here until it ends, and then in the waiters' futures."""
 
-    def __init__(self) -> None:
-        self.task: Task[V] | None = None
-        self.waiters: dict[Future[Task[V]], None] = {}  # first come, first served
-        self.awaits: dict[object, _Load[Any]] = {}  # whose end this one waits for, in any cache
-        self.landed = False
-        self.lost = False  # it landed with nothing that concerns those who joined
-
-
-# The load, of any cache, that the running code is part of.
-_loading: ContextVar[_Load[Any] | None] = ContextVar("loading", default=None)
+    def __init__(
+        self, key: K, loader: Callable[[], Awaitable[V]], ttl: float, stale: float
+    ) -> None:
+        super().__init__()
+        self.key, self.loader, self.ttl, self.stale = key, loader, ttl, stale
+        self.task: Task[None] | None = None
+        self.waiters: dict[Future[Task[None]], None] = {}  # first come, first served
+        self.refreshes = False  # a stale value: it needs nobody who waits
 
 
 class AsyncTTLCache(Generic[K, V]):
     """A bounded mapping whose entries expire; the least recently used one makes room.
 
-    What TTLCache is for threads this is for tasks: the same methods, as coroutines, but for
+    What TTLCache is for threads this is for tasks: the same methods, as coroutines, except
     `size`, `stats`, `len` and `in`. `async with` adds a clean-up in the background, which frees
     the memory of expired entries; they cannot be seen either way.
 
     Args:
-        default_ttl: seconds that an entry lives, above zero; `math.inf` is for ever. If in
-            doubt, how old an answer may be.
-        max_size: how many entries it holds at most, from 1; None is for no bound. If in doubt,
-            what the memory allows: the bound costs no time.
+        default_ttl: as for TTLCache.
+        max_size: as for TTLCache.
         clock: returns seconds; it must not use the cache. When it steps back, new entries
             count from the latest reading at which one was stored.
         cleanup_interval: seconds from one clean-up in the background to the next, at least. If
             in doubt, 60.
+        on_evict: as for TTLCache, a plain function; it is called in the step that removed the
+            entry, in the task that did so or by the clean-up.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -73,13 +90,18 @@ class AsyncTTLCache(Generic[K, V]):
         `set` and `delete` never suspend, so no cancellation falls inside. What a call drops is
         released before it returns.
 
-    Contexts:
-        *Fork*: a child forked while the loop runs is refused; make a new cache there.
-        *Interpreter exit*: there is nothing to close. *Signal handlers* must not use the cache,
-        but for those of `loop.add_signal_handler`; one that raises in mid-call can spoil it, as
-        the second Ctrl-C under `asyncio.run` can (the first is a cancellation). *`__del__`* of
-        what a call drops may use the plain methods; not so where the cyclic collector runs it,
-        as that can be in mid-call. *Free-threaded builds*: no difference.
+    Fork:
+        A child forked while the loop runs is refused; make a new cache there.
+
+    Exit:
+        There is nothing to close.
+
+    Signals:
+        A handler must not use the cache, except one of `loop.add_signal_handler`. One that raises
+        in mid-call, as the second Ctrl-C under `asyncio.run` does (the first is a cancellation),
+        leaves the cache consistent; whether the loop can go on is for asyncio to say. `__del__`
+        of what a call drops may use the plain methods; not so where the cyclic collector runs
+        it, as that can be in mid-call. Free-threaded builds make no difference.
 
     Examples:
         >>> async def main() -> None:
@@ -99,26 +121,23 @@ class AsyncTTLCache(Generic[K, V]):
         *,
         clock: Callable[[], float] = time.monotonic,
         cleanup_interval: float = 60.0,
+        on_evict: Callable[[K, V, EvictReason], object] | None = None,
     ) -> None:
-        if not callable(clock):
-            raise TypeError(f"clock must be a function that returns seconds, not {clock!r}")
+        _check_call("clock", clock, "a function that returns seconds")
+        if on_evict is not None:
+            _check_call("on_evict", on_evict, "a plain function of key, value and reason")
         self._default_ttl = _seconds("default_ttl", default_ttl)
-        self._max_size = _size("max_size", max_size)
         self._interval = _seconds("cleanup_interval", cleanup_interval)
         self._clock = clock
-        # No lock: tasks take turns only where one awaits, and there all of this is in order. Each
-        # entry stands in its line; a line is sorted by deadline, and has one record in the heap,
-        # no later than its first entry.
-        self._entries: OrderedDict[K, _Entry[V, K]] = OrderedDict()  # least recently used first
-        self._lines: dict[float, _Line[K]] = {}  # by time to live
-        self._heap: list[tuple[float, float]] = []  # (deadline, time to live)
-        self._latest = -math.inf  # reading of the clock, so that lines stay sorted
-        self._hits = self._misses = self._evictions = self._expirations = 0
-        self._loaded = self._failed = 0
+        self._on_evict = on_evict
+        # No lock: tasks take turns only where one awaits, and there all of this is in order.
+        listens = on_evict is not None
+        self._store: _Store[K, V] = _Store(_size("max_size", max_size), clock, listens=listens)
         self._loop: asyncio.AbstractEventLoop | None = None  # to which the rest belongs
-        self._loads: dict[K, _Load[V]] = {}  # without those that were outdated or abandoned
-        self._flying: set[_Load[V]] = set()  # with those: the loop itself holds tasks weakly
+        self._loads: dict[K, _TaskLoad[K, V]] = {}  # without those outdated or abandoned
+        self._flying: set[_TaskLoad[K, V]] = set()  # with those: the loop holds tasks weakly
         self._timer: asyncio.TimerHandle | None = None  # of the next clean-up
+        self._timer_due = math.inf  # the deadline that it was set for
         self._entered = 0  # `async with` blocks
 
     @overload
@@ -135,31 +154,36 @@ class AsyncTTLCache(Generic[K, V]):
         Cost: constant.
         """
         if get_running_loop() is not self._loop:
-            self._bind()
+            self._bind(key)
+        store = self._store
         try:
-            entry = self._entries.get(key)
+            entry = store.entries.get(key)
         except TypeError:
             _check_hashable(key)
             raise
-        if entry is not None and entry[1] > self._clock():
-            self._entries.move_to_end(key)
-            self._hits += 1
-            return entry[0]
-        self._misses += 1
-        if entry is not None:
-            self._remove(key, expired=True)
+        if entry is not None and entry.deadline > store.clock():
+            order = store.order
+            newer = entry.newer
+            if newer is not order:  # one by one, this is quicker than in pairs
+                older = entry.older
+                newest = order.older
+                entry.newer = order
+                entry.older = newest
+                order.older = entry
+                newest.newer = entry
+                older.newer = newer
+                newer.older = older
+            store.hits += 1.0
+            return entry.value
+        if default is not _PEEK:
+            store.misses += 1
+            if entry is not None:
+                store.delete(key, "expired")
+                self._tell()
         return default
 
     async def set(self, key: K, value: V, ttl: float | None = None) -> None:
-        """Store `value` under `key`, as the most recently used entry.
-
-        A full cache drops an expired entry or, if there is none, the least recently used one.
-        A load of `key` that is under way will not be stored.
-
-        Args:
-            key: anything hashable.
-            value: anything.
-            ttl: seconds that it lives, above zero; None is for `default_ttl`.
+        """Store `value` under `key`, as `TTLCache.set` does.
 
         Raises:
             TypeError: `key` is not hashable, or `ttl` is not a number.
@@ -168,8 +192,7 @@ class AsyncTTLCache(Generic[K, V]):
         Cost: constant; logarithmic in the number of different `ttl` in use (amortised).
         """
         seconds = self._default_ttl if ttl is None else _seconds("ttl", ttl)
-        self._bind()
-        _check_hashable(key)
+        self._bind(key)
         self._put(key, value, seconds)
 
     get_async, set_async = get, set  # noqa: A003
@@ -182,17 +205,17 @@ class AsyncTTLCache(Generic[K, V]):
 
         Cost: constant.
         """
-        live = key in self
+        self._bind(key)
         self._loads.pop(key, None)
-        if key in self._entries:
-            self._remove(key, expired=not live)
+        live = self._store.delete(key)
+        self._tell()
         return live
 
     async def clear(self) -> None:
         """Remove every entry; loads that are under way will not be stored. Cost: linear."""
         await self.cleanup_expired()
-        _dropped = self._entries  # until the return: their finalizers may use the cache
-        self._entries, self._lines, self._heap, self._loads = OrderedDict(), {}, [], {}
+        self._loads = {}
+        _release(self._store.clear(), self._on_evict)
 
     async def cleanup_expired(self) -> int:
         """Remove the expired entries; return how many this call removed.
@@ -204,87 +227,88 @@ class AsyncTTLCache(Generic[K, V]):
         Cost: constant for each entry removed.
         """
         self._bind()
-        removed = 0
-        while expired := len(self._expire(self._clock(), _SLICE)):
-            removed += expired
-            if expired == _SLICE:
-                await asyncio.sleep(0)
+        removed = self._expire()
+        while self._store.is_due():
+            await asyncio.sleep(0)
+            removed += self._expire()
         return removed
 
     async def get_or_load(
-        self, key: K, loader: Callable[[], Awaitable[V]], ttl: float | None = None
+        self,
+        key: K,
+        loader: Callable[[], Awaitable[V]],
+        ttl: float | None = None,
+        *,
+        stale: float = 0.0,
     ) -> V:
         """Return the value of `key`; if there is none, load and store it, once for all who ask.
 
-        The loader of the first who asks runs as a task, in that caller's context. All who ask
-        meanwhile get its result or its exception, the very same object. A failure is not stored.
-        A caller who is cancelled leaves the load to the others; when the last one leaves, it is
-        cancelled too, and who asks next loads anew. An exception that is no `Exception` (such as
-        a CancelledError of the loader's own) is for the first caller alone, and one of the others
-        loads again. After a `set`, `delete` or `clear`, a load that was under way still answers
-        those who asked before, but is not stored.
+        As `TTLCache.get_or_load`, except that the loader of the first who asks runs as a task,
+        in that caller's context, and so does the refresh of a stale value, which nobody need
+        wait for; leaving `async with` ends it. A caller who is cancelled leaves the load to the
+        others; when the last one leaves, it is cancelled too, and the next to ask loads again.
+        An exception that is no `Exception` (such as a CancelledError of the loader's own) is for
+        the first caller alone, and one of the others loads again.
 
         Args:
             key: anything hashable.
             loader: an async function without arguments; it may use the cache, except to load
                 `key`. One that blocks holds up the loop: pass `lambda: asyncio.to_thread(loader)`.
             ttl: seconds that the value lives once loaded, above zero; None is for `default_ttl`.
+            stale: seconds past its life during which a value will do, from 0.
 
         Raises:
             RuntimeError: the load would wait for itself: its loader asks for `key`, directly or
                 by way of other loads, other caches, or tasks that run in its context.
-            TypeError: `key` is not hashable, `loader` no async function, or `ttl` not a number.
-            ValueError: `ttl` is not above zero.
+            TypeError: `key` is not hashable, `loader` no async function, or `ttl` or `stale` not
+                a number.
+            ValueError: `ttl` is not above zero, or `stale` is below.
             BaseException: what the loader raised.
 
         Cost: that of `get`, if there is a value.
         """
-        if not callable(loader):
-            raise TypeError(f"loader must be an async function, not {loader!r}")
+        if type(loader) is not FunctionType or loader.__code__.co_flags & _GENERATES:
+            _check_call("loader", loader, "an async function", _GENERATES)
         seconds = self._default_ttl if ttl is None else _seconds("ttl", ttl)
-        found: V = await self.get(key, _ABSENT)
-        while found is _ABSENT:
-            found = await self._load_or_join(key, loader, seconds)
+        if stale != 0.0 or stale is False:
+            stale = _seconds("stale", stale, least="from zero")
+        found: V = await self.get(key, _PEEK if stale else _ABSENT)
+        counts = found is _PEEK  # it has not been counted yet
+        while found is _ABSENT or counts:
+            found = await self._load_or_join(_TaskLoad(key, loader, seconds, stale), counts)
+            counts = False
         return found
 
     async def keys(self) -> list[K]:
         """Return the live keys of one instant, least recently used first. Cost: linear."""
         await self.cleanup_expired()
-        return list(self._entries)
+        return [entry.key for entry in self._store.by_use()]
 
     async def items(self) -> list[tuple[K, V]]:
         """Return the live keys and values of one instant, as `keys` does. Cost: linear."""
         await self.cleanup_expired()
-        return [(key, entry[0]) for key, entry in self._entries.items()]
+        return [(entry.key, entry.value) for entry in self._store.by_use()]
 
     @property
     def stats(self) -> CacheStats:
         """The counts of one instant; an abandoned load is a failure. Cost: constant."""
         self._bind()
-        return CacheStats(
-            self._hits,
-            self._misses,
-            self._evictions,
-            self._expirations,
-            self._loaded,
-            self._failed,
-        )
+        return self._store.counts()
 
     @property
     def size(self) -> int:
         """The number of live entries. Cost: constant (amortised: it removes expired ones)."""
         self._bind()
-        self._expire(self._clock(), math.inf)
-        return len(self._entries)
+        while self._store.is_due():
+            self._expire()
+        return self._store.count - self._store.stale_count
 
     def __len__(self) -> int:
         return self.size
 
     def __contains__(self, key: K) -> bool:
-        self._bind()
-        _check_hashable(key)
-        entry = self._entries.get(key)
-        return entry is not None and entry[1] > self._clock()
+        self._bind(key)
+        return self._store.live(key)
 
     async def __aenter__(self) -> Self:
         """Start the clean-up, which sleeps while nothing can expire."""
@@ -294,7 +318,7 @@ class AsyncTTLCache(Generic[K, V]):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End the clean-up, and wait for the end of abandoned loads, which are cancelled already.
+        """End the clean-up, refreshes, and abandoned loads, and wait for the end of these two.
 
         Loads that callers still await go on, and the cache remains usable.
         """
@@ -302,16 +326,26 @@ class AsyncTTLCache(Generic[K, V]):
         self._entered = max(0, self._entered - 1)  # 0 already if another loop had the cache
         if not self._entered:
             self._disarm()
-        here, flying = _loading.get(), self._flying
+            for load in self._flying.difference(_own_loads()):
+                load.refreshes = False
+                self._abandon(load)
         while ending := [
             load.task
-            for load in flying
-            if load.task and not load.waiters and not _leads_to(load, here)
+            for load in self._flying
+            if load.task and not load.waiters and not load.refreshes and not _waits_for_caller(load)
         ]:
             await asyncio.wait(ending)
 
-    def _bind(self) -> None:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse copy.copy, copy.deepcopy and pickle."""
+        raise TypeError(
+            f"{type(self).__name__} cannot be copied or pickled: make a new one, and set in it "
+            "what items() returns"
+        )
+
+    def _bind(self, key: object = None) -> None:
         """Take the cache over from a loop that does not run any more, or refuse."""
+        _check_hashable(key)
         try:
             loop = get_running_loop()
         except RuntimeError:  # a plain method, outside of any loop
@@ -328,181 +362,142 @@ class AsyncTTLCache(Generic[K, V]):
             self._disarm()
             self._loop, self._loads, self._flying, self._entered = loop, {}, set(), 0
 
-    async def _load_or_join(self, key: K, loader: _Loader[V], ttl: float) -> V:
-        """Load, or wait for who does; `_ABSENT` if that load was lost."""
-        if key in self:  # stored since the look-up
-            return self._entries[key][0]
-        load, outer = self._loads.get(key), _loading.get()
-        mine, awaits = load is None, outer.awaits if outer else {}
-        if load is None:
-            load = self._loads[key] = _Load()
-        elif _leads_to(load, outer):
-            raise RuntimeError(
-                f"the load of {key!r} would wait for itself: its loader asks for that key, "
-                "directly or by way of other loads; let it do without"
-            )
-        turn: Future[Task[V]] = get_running_loop().create_future()
-        load.waiters[turn] = None
-        awaits[turn] = load
+    async def _load_or_join(self, mine: _TaskLoad[K, V], counts: bool) -> V:
+        """Return what may be returned, load, or wait for who does; `_ABSENT` if that gave up."""
+        key, store, own = mine.key, self._store, _own_loads()
+        turn: Future[Task[None]] = get_running_loop().create_future()
+        found, live = store.find(key, mine.stale)
+        load = self._loads.get(key)
+        # All that can be interrupted is behind, except that a key's own code may raise here.
+        if not live and (load is None or load.ended):
+            self._loads[key] = load = mine
+        if counts:
+            store.hits += found is not _ABSENT
+            store.misses += found is _ABSENT
+        if load is None or (load is not mine and found is not _ABSENT):
+            if load is not None and not live:
+                load.refreshes = True  # it goes on though all who wait for it should leave
+            return found  # a live one was stored since the look-up, or somebody refreshes it
+        mine.refreshes = found is not _ABSENT
+        if not mine.refreshes:
+            load.joined[turn], load.waiters[turn] = own, None
         try:
-            if mine:  # all else is in place, as an eager task takes its first step at once
-                load.task = asyncio.create_task(_run(load, loader))
-                self._flying.add(load)
-                load.task.add_done_callback(lambda task: self._land(key, load, ttl, task))
+            if load is mine:
+                self._start(mine)
+            else:  # announced first, searched second, as threads may be doing the same now
+                _refuse_circle(load, key)
+            if mine.refreshes:
+                return found
             await turn
-            return _ABSENT if load.lost and not mine else turn.result().result()
+            if load is mine and load.value is _ABSENT and load.error is None:
+                turn.result().result()  # what is no Exception
+            result: V = load.result()
+            return result
         finally:
-            del awaits[turn]
-            del load.waiters[turn]
-            if not load.waiters:
-                self._abandon(key, load)
-            del turn  # an error keeps this frame, which must not keep the error
+            if load is mine and mine.task is None:  # it was not started, or has landed
+                mine.ended = True
+            if turn in load.waiters:
+                del load.waiters[turn], load.joined[turn]
+            self._abandon(load)
+            del turn, load, mine  # an error keeps this frame, which must not keep the error
 
-    def _abandon(self, key: K, load: _Load[V]) -> None:
-        """Cancel a load for which nobody waits, unless its task has ended: then it lands anyway."""
-        if load.task and load.task.done():
+    def _start(self, load: _TaskLoad[K, V]) -> None:
+        """Begin; all else is in place, as an eager task takes its first step at once."""
+        self._flying.add(load)
+        task = asyncio.create_task(_run(load))
+        task.add_done_callback(partial(self._land, load))
+        load.task = task  # last: without it, the caller takes it for not started
+
+    def _abandon(self, load: _TaskLoad[K, V]) -> None:
+        """Cancel a load that nobody waits for, unless its task has ended: then it lands anyway."""
+        if load.waiters or load.refreshes or (load.task and load.task.done()):
             return
-        if self._loads.get(key) is load:
-            del self._loads[key]
+        if load.task is None:
+            self._flying.discard(load)
+        if self._loads.get(load.key) is load:
+            del self._loads[load.key]
         if load.task and not load.task.cancelling():
             load.task.cancel()
 
-    def _land(self, key: K, load: _Load[V], ttl: float, task: Task[V]) -> None:
+    def _land(self, load: _TaskLoad[K, V], task: Task[None]) -> None:
         """Settle a load whose task has ended; it may have been cancelled before its first step."""
-        load.landed, load.task = True, None
-        load.lost = task.cancelled() or not isinstance(task.exception(), Exception | None)
+        load.ended, load.task = True, None
         self._flying.discard(load)
         for turn in load.waiters:
             if not turn.done():  # by cancellation
                 turn.set_result(task)
-        good = not load.lost and not task.exception()
-        self._loaded += good
-        self._failed += not good
-        if self._loads.get(key) is load:  # not outdated
-            del self._loads[key]
-            if good:
-                self._put(key, task.result(), ttl)
+        if not task.cancelled():
+            task.exception()  # is known
+        loaded = load.value is not _ABSENT
+        self._store.loads += loaded
+        self._store.load_failures += not loaded
+        if load.refreshes and load.error is not None:
+            _log.warning("the refresh of key %r failed", load.key, exc_info=load.error)
+        if self._loads.get(load.key) is load:  # not outdated
+            del self._loads[load.key]
+            if loaded:
+                self._put(load.key, load.value, load.ttl, load.stale)
 
-    def _remove(self, key: K, *, expired: bool) -> _Entry[V, K]:
-        entry = self._entries.pop(key)
-        del entry[2][key]
-        self._expirations += expired
-        return entry
-
-    def _put(self, key: K, value: V, ttl: float) -> None:
-        old = self._entries.get(key)  # kept to the end, as `dropped`: a finalizer may use the cache
-        now = self._latest = max(self._latest, self._clock())
-        if old is not None:
-            self._remove(key, expired=old[1] <= now)
-        line = self._lines.get(ttl)
-        if line is None:
-            line = self._open_line(ttl, now + ttl)
-        line[key] = now + ttl
-        self._entries[key] = (value, now + ttl, line)
-        self._loads.pop(key, None)
-        dropped = self._expire(now, 2)  # two for one: a backlog shrinks
-        if len(self._entries) > self._max_size:
-            dropped.append(self._remove(next(iter(self._entries)), expired=False))
-            self._evictions += 1
-
-    def _open_line(self, ttl: float, deadline: float) -> _Line[K]:
-        if len(self._heap) > 2 * len(self._entries) + 64:  # most lines stand empty: drop those
-            self._lines = {seconds: line for seconds, line in self._lines.items() if line}
-            self._heap = [record for record in self._heap if record[1] in self._lines]
-            heapq.heapify(self._heap)
-        heapq.heappush(self._heap, (deadline, ttl))
-        line: _Line[K] = OrderedDict()
-        self._lines[ttl] = line
-        if self._heap[0][1] == ttl:  # nothing expires before this
+    def _put(self, key: K, value: V, ttl: float, stale: float = 0.0) -> None:
+        if self._loads:
+            self._loads.pop(key, None)
+        _dropped = self._store.put(key, value, ttl, stale)  # kept to the end
+        if self._entered and self._store.heap[0][0] < self._timer_due:
             self._arm(self._interval)
-        return line
+        self._tell()
 
-    def _expire(self, now: float, limit: float) -> list[_Entry[V, K]]:
-        """Remove and return up to `limit` expired entries, in the order of their deadlines."""
-        expired: list[_Entry[V, K]] = []
-        while len(expired) < limit and self._heap and self._heap[0][0] <= now:
-            ttl = self._heap[0][1]
-            line = self._lines[ttl]
-            if not line:
-                heapq.heappop(self._heap)
-                del self._lines[ttl]
-                continue
-            key, deadline = next(iter(line.items()))
-            if deadline > now:  # the record was that of an entry now gone
-                heapq.heapreplace(self._heap, (deadline, ttl))
-            else:
-                expired.append(self._remove(key, expired=True))
-        return expired
+    def _expire(self) -> int:
+        removed = self._store.expire(self._clock(), _SLICE)
+        self._tell()
+        return removed
+
+    def _tell(self) -> None:
+        """Tell of what has left, and release it."""
+        if self._store.left:
+            left, self._store.left = self._store.left, []
+            _notify(self._on_evict, left)
 
     def _arm(self, pause: float) -> None:
         """Set the clean-up's timer to `pause` seconds from now, or later if nothing expires then.
 
         A timer that is set to an earlier time stays.
         """
-        due = self._heap[0][0] if self._heap else math.inf
-        if due == math.inf or not self._entered:
+        heap = self._store.heap
+        if not self._entered or not heap or heap[0][0] >= _FOREVER:
             return
         if self._clock is time.monotonic:  # the pace of any other clock is unknown
-            pause = max(pause, due - self._clock())
+            pause = max(pause, heap[0][0] - self._clock())
         loop = get_running_loop()
         when = loop.time() + pause
         if self._timer is None or when < self._timer.when():
             self._disarm()
             # A context of its own: it must not keep that of the task that happens to set it.
             self._timer = loop.call_at(when, self._tidy, context=Context())
+            self._timer_due = heap[0][0]
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer, self._timer_due = None, math.inf
 
     def _tidy(self) -> None:
-        self._timer = None
-        more = len(self._expire(self._clock(), _SLICE)) == _SLICE
-        self._arm(0.0 if more else self._interval)
+        self._disarm()
+        self._expire()
+        self._arm(0.0 if self._store.is_due() else self._interval)
 
 
-async def _run(load: _Load[V], loader: _Loader[V]) -> V:
-    _loading.set(load)
-    if not inspect.isawaitable(coming := loader()):
-        raise TypeError(f"loader must be an async function, but it returned {coming!r}")
-    return await coming
-
-
-def _leads_to(load: _Load[Any], goal: _Load[Any] | None) -> bool:
-    """Whether `load` is `goal`, or waits for it, itself or by way of others."""
-    seen, todo = set[_Load[Any]](), [load]
-    while todo:
-        step = todo.pop()
-        if step.landed or step in seen:
-            continue
-        if step is goal:
-            return True
-        seen.add(step)
-        todo.extend(step.awaits.values())
-    return False
-
-
-def _check_hashable(key: object) -> None:
+async def _run(load: _TaskLoad[K, V]) -> None:
+    handled = sys.exception()  # by the caller, if this task is an eager one
+    _loading.set((weakref.ref(load),))
     try:
-        hash(key)
-    except TypeError as error:
-        raise TypeError(f"key must be hashable, such as a str or a tuple, not {key!r}") from error
-
-
-def _seconds(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not value > 0:
-        raise ValueError(f"{name} must be above zero, not {value!r}; math.inf is for ever")
-    return float(value) if value < 1e300 else math.inf  # not every int fits a float
-
-
-def _size(name: str, value: int | None) -> float:
-    if value is None:
-        return math.inf
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int or None, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value!r}; None is for no bound")
-    return value
+        if load.ended:  # an interrupt came before its caller knew of this task
+            return
+        coming: object = load.loader()
+        if not inspect.isawaitable(coming):
+            what = f"loader must be an async function, but it returned {coming!r}"
+            raise TypeError(what)  # noqa: TRY301 - it is the loader's failure
+        load.value = await coming
+    except Exception as error:
+        load.fail(error, handled)
+    finally:
+        del load, handled

@@ -1,6 +1,6 @@
 # sharded_cache.py: several TTLCaches behind one interface, each with a lock (ShardedCache)
 # https://executable-guarantees.example/caches/sharded_cache.html
-# Version 1.0.0 (2026-11-23); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """A TTLCache in shards: threads wait for each other only where their keys share a shard."""
@@ -8,9 +8,10 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar, overload
+from concurrent.futures import Executor
+from typing import Generic, NoReturn, SupportsIndex, TypeVar, overload
 
-from .ttl_cache import CacheStats, TTLCache
+from .ttl_cache import CacheStats, EvictReason, TTLCache
 
 __all__ = ["ShardedCache"]
 
@@ -29,7 +30,7 @@ class ShardedCache(Generic[K, V]):
     own affairs: a full shard drops an entry of its own though others have room, or hold an entry
     that is older or expired. What looks at all shards (`stats`, `size`, `len`, `keys`, `items`,
     `clear`, `cleanup_expired`) goes from one to the next; it sees each at one instant, but not
-    all at the same.
+    all at the same. An empty one is false, as an empty TTLCache is.
 
     Args:
         num_shards: how many shards, and so locks, from 1. If in doubt, take a TTLCache: sharding
@@ -39,6 +40,8 @@ class ShardedCache(Generic[K, V]):
             shards' shares add up to it and differ by one at most. None is for no bound.
         clock: returns seconds. It is read under a shard's lock, so by several threads at the same
             time, and must not use the cache.
+        on_evict: as for TTLCache; several threads may be in it at the same time.
+        executor: as for TTLCache, and for all shards together.
 
     Raises:
         TypeError: an argument is of the wrong type.
@@ -51,9 +54,14 @@ class ShardedCache(Generic[K, V]):
         a lock no code of the caller's runs but the clock and the keys' `__eq__` and `__hash__`,
         which must not use the cache.
 
-    Contexts:
-        *Fork*, *interpreter exit*, *signal handlers*, *`__del__`* and the *free-threaded build*:
-        as TTLCache says, of every shard. A call that looks at all shards, when a signal handler
+    Fork:
+        As TTLCache says, of every shard.
+
+    Exit:
+        There is nothing to close.
+
+    Signals:
+        As TTLCache says, of every shard. A call that looks at all shards, when a signal handler
         raises in it, has done some of them and not the others.
 
     Examples:
@@ -72,13 +80,18 @@ class ShardedCache(Generic[K, V]):
         default_ttl: float = 3600.0,
         max_size: int | None = 1000,
         clock: Callable[[], float] = time.monotonic,
+        on_evict: Callable[[K, V, EvictReason], object] | None = None,
+        executor: Executor | None = None,
     ) -> None:
         _check_int("num_shards", num_shards, "an int")
         if num_shards < 1:
             raise ValueError(f"num_shards must be at least 1, not {num_shards!r}")
         sizes = _shares(max_size, num_shards)
         # Never changes, and the shards have locks of their own: so none is needed here.
-        self._shards = tuple(TTLCache[K, V](default_ttl, size, clock=clock) for size in sizes)
+        self._shards = tuple(
+            TTLCache[K, V](default_ttl, size, clock=clock, on_evict=on_evict, executor=executor)
+            for size in sizes
+        )
 
     @overload
     def get(self, key: K) -> V | None: ...
@@ -138,7 +151,9 @@ class ShardedCache(Generic[K, V]):
         """
         return sum(shard.cleanup_expired() for shard in self._shards)
 
-    def get_or_load(self, key: K, loader: Callable[[], V], ttl: float | None = None) -> V:
+    def get_or_load(
+        self, key: K, loader: Callable[[], V], ttl: float | None = None, *, stale: float = 0.0
+    ) -> V:
         """Return the value of `key`; if there is none, load and store it, once for all who ask.
 
         As `TTLCache.get_or_load` does; that a load would wait for itself is noticed across the
@@ -148,17 +163,19 @@ class ShardedCache(Generic[K, V]):
             key: anything hashable.
             loader: a function without arguments; it may use the cache, except to load `key`.
             ttl: seconds that the value lives once loaded, above zero; None is for `default_ttl`.
+            stale: seconds past its life during which a value will do, from 0.
 
         Raises:
             RuntimeError: the load would wait for itself: its loader asks for `key`, directly or
                 by way of other loads, other caches, or threads that run in its context.
-            TypeError: `key` is not hashable, `loader` not callable, or `ttl` not a number.
-            ValueError: `ttl` is not above zero.
+            TypeError: `key` is not hashable, `loader` is a coroutine or generator function or
+                cannot be called, or `ttl` or `stale` is not a number.
+            ValueError: `ttl` is not above zero, or `stale` is below.
             BaseException: what the loader raised.
 
         Cost: that of `get`, if there is a value.
         """
-        return self._shard(key).get_or_load(key, loader, ttl)
+        return self._shard(key).get_or_load(key, loader, ttl, stale=stale)
 
     def keys(self) -> list[K]:
         """Return the live keys, shard by shard; in each, the least recently used first.
@@ -199,6 +216,13 @@ class ShardedCache(Generic[K, V]):
 
     def __contains__(self, key: K) -> bool:
         return key in self._shard(key)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse copy.copy, copy.deepcopy and pickle."""
+        raise TypeError(
+            f"{type(self).__name__} cannot be copied or pickled: make a new one, and set in it "
+            "what items() returns"
+        )
 
     def _shard(self, key: K) -> TTLCache[K, V]:
         # Equal keys have equal hashes, and so have the pairs. The hash of an int is the int: by

@@ -1,6 +1,6 @@
 # async_converter_pool.py: files of watched directories converted off the loop (AsyncConverterPool)
 # https://executable-guarantees.example/queues/async_converter_pool.html
-# Version 1.0.0 (2026-11-28); Python 3.11 to 3.14, with or without the GIL; needs watchdog
+# Version 1.0.1 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; needs watchdog
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """Converters of the files that appear in directories, with priorities and so many at once.
@@ -57,7 +57,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import Generic, NamedTuple, NoReturn, Self, SupportsIndex, TypeVar
 
 from ..bridges.file_watch import DirectoryWatch
 
@@ -117,7 +117,7 @@ class Converter(Generic[T]):
         _check_type("error_dir", self.error_dir, str, os.PathLike, type(None))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class ConverterPoolStats:
     """What a pool has done since it was made, and what it does now."""
 
@@ -227,6 +227,10 @@ class AsyncConverterPool(Generic[T]):
         self._turns = itertools.count(1)
         self._converted = self._failed = self._abandoned = 0
         self._lost: list[str] = []
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse copy.copy, copy.deepcopy and pickle."""
+        raise TypeError(f"{type(self).__name__} cannot be copied or pickled: make another one")
 
     async def run(self) -> None:
         """Convert the files that are there and those that come, until `stop`.

@@ -1,6 +1,6 @@
 # async_pending_queue.py: a durable upload queue in a directory, for asyncio (AsyncPendingQueue)
 # https://executable-guarantees.example/queues/async_pending_queue.html
-# Version 1.0.0 (2026-11-28); Python 3.11 to 3.14, with or without the GIL; needs watchdog
+# Version 1.0.1 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; needs watchdog
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """An upload queue whose items are the files of one directory, so that a crash loses none.
@@ -59,7 +59,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self, SupportsIndex
 
 from ..bridges.file_watch import DirectoryWatch
 
@@ -111,7 +111,7 @@ def exponential_backoff(
     return jitter() * min(longest, _check_seconds("base", base) * 2.0 ** min(attempt - 1, 1000))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class PendingStats:
     """What a queue has done since it was made, and what it does now."""
 
@@ -199,6 +199,10 @@ class AsyncPendingQueue:
         self._timer: asyncio.TimerHandle | None = None
         self._failures: dict[str, int] = {}  # since the start, of those that will be tried again
         self._room: asyncio.Future[None] | None = None
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse copy.copy, copy.deepcopy and pickle."""
+        raise TypeError(f"{type(self).__name__} cannot be copied or pickled: make another one")
 
     async def submit(self, name: str, data: bytes) -> Path:
         """Write `data` to disk, and only then let it appear as `NAME.queued`.

@@ -25,7 +25,9 @@ class Cache(Protocol):
     def delete(self, key: Any) -> bool: ...
     def clear(self) -> None: ...
     def cleanup_expired(self) -> int: ...
-    def get_or_load(self, key: Any, loader: Callable[[], Any], ttl: float | None = None) -> Any: ...
+    def get_or_load(
+        self, key: Any, loader: Callable[[], Any], ttl: float | None = None, **options: Any
+    ) -> Any: ...
     def keys(self) -> list[Any]: ...
     def items(self) -> list[tuple[Any, Any]]: ...
     @property
@@ -418,6 +420,97 @@ class NoneCases(CacheCases):
         assert cache.keys() == [None]
 
 
+LEAVES: dict[str, Callable[[Cache], object]] = {
+    "replaced": lambda cache: cache.set("key", 2),
+    "deleted": lambda cache: cache.delete("key"),
+    "cleared": lambda cache: cache.clear(),
+    "evicted": lambda cache: cache.set("other", 2),
+}
+
+
+class LeavingCases(CacheCases):
+    """`on_evict` is told of each entry that leaves, once, and why."""
+
+    def telling(self, **arguments: Any) -> tuple[Cache, Clock, list[tuple[Any, Any, str]]]:
+        """A cache, its clock, and what its `on_evict` has been told."""
+        told = list[tuple[Any, Any, str]]()
+        cache, clock = self.timed(on_evict=lambda *left: told.append(left), **arguments)
+        return cache, clock, told
+
+    @pytest.mark.parametrize("reason", LEAVES)
+    def test_each_reason_is_told_once(self, reason: str) -> None:
+        cache, _, told = self.telling(max_size=1)
+        cache.set("key", 1)
+        assert told == []
+        LEAVES[reason](cache)
+        assert told == [("key", 1, reason)]
+
+    @pytest.mark.parametrize("remover", REMOVERS)
+    def test_an_expired_entry_has_expired_whoever_removes_it(self, remover: str) -> None:
+        cache, clock, told = self.telling()
+        cache.set("key", 1)
+        clock.tick(10.0)
+        REMOVERS[remover](cache)
+        assert told == [("key", 1, "expired")]
+
+    def test_a_load_that_is_not_stored_is_not_told(self) -> None:
+        cache, _, told = self.telling()
+        cache.get_or_load("key", lambda: cache.set("key", "set") or "loaded")  # type: ignore[func-returns-value]
+        assert (told, cache.items()) == ([], [("key", "set")])
+
+    def test_nothing_is_told_of_what_stays(self) -> None:
+        cache, _, told = self.telling()
+        cache.set("key", 1)
+        cache.get("key")
+        cache.get_or_load("key", lambda: 2)
+        assert ("key" in cache, "other" in cache, len(cache)) == (True, False, 1)
+        assert (cache.keys(), cache.items()) == (["key"], [("key", 1)])
+        assert (cache.delete("other"), cache.cleanup_expired()) == (False, 0)
+        with pytest.raises(ZeroDivisionError):
+            cache.get_or_load("other", lambda: 1 // 0)
+        with pytest.raises(ValueError, match="ttl"):
+            cache.set("key", 2, ttl=-1)
+        assert told == []
+
+    def test_each_of_many_is_told(self) -> None:
+        cache, clock, told = self.telling(max_size=None)
+        for number in range(1_000):
+            cache.set(number, -number, ttl=1.0 if number % 2 else None)
+        clock.tick(1.0)
+        assert cache.cleanup_expired() == len(told) == 500
+        cache.clear()
+        expired = [(number, -number, "expired") for number in range(1, 1_000, 2)]
+        cleared = [(number, -number, "cleared") for number in range(0, 1_000, 2)]
+        assert (sorted(told[:500]), sorted(told[500:])) == (expired, cleared)
+
+    def test_what_expired_before_a_clear_has_expired(self) -> None:
+        cache, clock, told = self.telling()
+        cache.set("dead", 1, ttl=1.0)
+        cache.set("alive", 2)
+        clock.tick(1.0)
+        cache.clear()
+        assert sorted(told) == [("alive", 2, "cleared"), ("dead", 1, "expired")]
+
+    def test_what_it_raises_is_logged_and_changes_nothing(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        failure, told = ValueError("nobody listens"), list[Any]()
+
+        def fail(key: Any, _value: Any, _reason: str) -> None:
+            told.append(key)
+            raise failure
+
+        cache = self.make(max_size=3, on_evict=fail)
+        for key in "abcd":
+            cache.set(key, key)
+        assert cache.delete("b") is True
+        assert cache.items() == [("c", "c"), ("d", "d")]
+        cache.clear()
+        assert sorted(told) == ["a", "b", "c", "d"]
+        errors = [record.exc_info[1] for record in caplog.records if record.exc_info]
+        assert errors == [failure] * 4
+
+
 BAD_SECONDS: list[tuple[object, type[Exception]]] = [
     (0, ValueError),
     (-5, ValueError),
@@ -426,6 +519,11 @@ BAD_SECONDS: list[tuple[object, type[Exception]]] = [
     (True, TypeError),
     ("60", TypeError),
     (Decimal(60), TypeError),
+]
+
+BAD_STALE = [
+    *(pair for pair in BAD_SECONDS if pair[0] != 0),
+    *((bad, TypeError) for bad in (False, None, "")),
 ]
 
 
@@ -468,6 +566,28 @@ class BadInputCases(CacheCases):
             cache.get_or_load("new", lambda: pytest.fail("loaded in spite of its ttl"), ttl=bad)
         assert cache.stats == before
         assert cache.items() == [("key", "kept")]
+
+    @pytest.mark.parametrize(("bad", "error"), BAD_STALE)
+    def test_a_bad_stale_changes_nothing(self, bad: Any, error: type[Exception]) -> None:
+        cache = self.make()
+        cache.set("key", "kept")
+        before = cache.stats
+        for key in ("key", "new"):
+            with pytest.raises(error, match=r"^stale must be") as caught:
+                cache.get_or_load(key, lambda: pytest.fail("loaded"), stale=bad)
+            assert repr(bad) in str(caught.value)
+        assert cache.stats == before
+        assert cache.items() == [("key", "kept")]
+
+    def test_an_on_evict_that_is_no_plain_function_is_refused(self) -> None:
+        async def later(*_: object) -> None: ...
+
+        def never(*_: object) -> Any:
+            yield
+
+        for bad in ("log", later, never):
+            with pytest.raises(TypeError, match=r"^on_evict must be"):
+                self.make(on_evict=bad)
 
     def test_a_loader_that_is_no_function_changes_nothing(self) -> None:
         cache = self.make()

@@ -47,14 +47,20 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 # Longer than that, with what they have now. They grow by nothing but a mended fault: the three
 # that watch files did by those of 2026-11-28 (a directory that goes while it is open, entries
-# and leaving that were not refused, numbers and names that nobody can use), the buses by those
-# of 2026-11-30 (whatever a signal handler's exception left half done).
+# and leaving that were not refused, numbers and names that nobody can use); all but those by
+# what holds since 2026-11-30 under a signal handler's exception at any point, and the caches and
+# the queue by stale values, on_evict, delays and waiting for room.
 LONGER = {
-    "bridges/file_watch": 370,
+    "bridges/async_runner": 477,
+    "bridges/file_watch": 372,
+    "bridges/parallel_execute": 447,
+    "bridges/run_sync": 405,
     "buses/async_event_bus": 503,
     "buses/event_bus": 484,
-    "queues/async_converter_pool": 500,
-    "queues/async_pending_queue": 552,
+    "caches/ttl_cache": 600,
+    "queues/async_converter_pool": 502,
+    "queues/async_pending_queue": 554,
+    "queues/memory_queue": 565,
 }
 
 every_component = pytest.mark.parametrize("component", components())

@@ -16,6 +16,7 @@ import reference_impl.caches.async_ttl_cache as ours
 from tests.caches.async_ttl_cache import faults
 from tests.caches.async_ttl_cache.helpers import COMPONENT, load_42, says, start_at_once
 from tests.kit.explore import Schedules
+from tests.kit.fakes import Clock
 from tests.kit.proofs import Proof, each_proof, each_twin
 from tests.kit.twins import Fault, Twin, build
 
@@ -254,6 +255,139 @@ async def leaving(m: ModuleType) -> None:
     await nothing_is_left(cache)
 
 
+class Stale:
+    """A cache whose value of "key", 1, is past its life, and the source that refreshes it."""
+
+    def __init__(self, cache: Any, clock: Clock) -> None:
+        self.cache, self.clock = cache, clock
+        self.version = 1
+        self.calls = self.cancelled = self.most = 0
+        self.running = set[int]()
+
+    @classmethod
+    async def made(cls, m: ModuleType) -> "Stale":
+        clock = Clock()
+        stale = cls(m.AsyncTTLCache(10.0, clock=clock), clock)
+        assert await stale.ask() == 1
+        clock.tick(10.0)
+        stale.version, stale.calls = 2, 0
+        return stale
+
+    async def load(self) -> int:
+        """Count what becomes of a refresh, which reads the source first."""
+        self.calls += 1
+        number, seen = self.calls, self.version
+        self.running.add(number)
+        self.most = max(self.most, len(self.running))
+        try:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running.discard(number)
+        return seen
+
+    async def ask(self) -> int:
+        """What a caller does who takes a stale value."""
+        return int(await self.cache.get_or_load("key", self.load, stale=100.0))
+
+    async def ask_and_go_on(self) -> int:
+        got = await self.ask()
+        await asyncio.sleep(0)
+        return got
+
+    async def wait(self) -> int:
+        """What a caller does who does not."""
+        return int(await self.cache.get_or_load("key", self.load))
+
+
+def cancellable(*callers: Coroutine[Any, Any, Any]) -> "list[asyncio.Task[Any]]":
+    tasks = [asyncio.create_task(caller) for caller in callers]
+    for task in tasks:
+        detangle.inject_cancellation(task)
+    return tasks
+
+
+async def refresh_for_all(m: ModuleType) -> None:
+    """Whoever of those who take the stale value is cancelled, its refresh goes on."""
+    stale = await Stale.made(m)
+    ends = await settled(cancellable(*(stale.ask_and_go_on() for _ in range(3))))
+    assert set(ends) <= {"1", "2", "cancelled"}
+    assert stale.calls <= 1, "it was refreshed more than once"
+    assert not stale.cancelled, "a caller's cancellation ended the refresh"
+    if stale.calls:
+        assert await stale.cache.get("key") == 2, "the refresh was lost"
+    else:
+        assert ends == ["cancelled"] * 3, "nobody refreshed it"
+    await nothing_is_left(stale.cache)
+
+
+async def refresh_awaited(m: ModuleType) -> None:
+    """One takes the stale value, and two wait for its refresh, or load if they come first."""
+    stale = await Stale.made(m)
+    first = cancellable(stale.ask_and_go_on())
+    ends = await settled(first + cancellable(stale.wait(), stale.wait()))
+    assert ends[0] in {"1", "2", "cancelled"}
+    assert set(ends[1:]) <= {"2", "cancelled"}, "who takes no stale value got one"
+    assert stale.most <= 1 + stale.cancelled, "two loads of one key ran at once"
+    assert stale.cancelled <= ends[1:].count("cancelled")
+    if ends[0] == "1":
+        assert await stale.cache.get("key") == 2, "the refresh was lost"
+    await nothing_is_left(stale.cache)
+
+
+async def outdated_refresh(m: ModuleType, change: Callable[[Any], Awaitable[object]]) -> None:
+    """Whoever asks after version 3 is there gets neither the stale value nor version 2."""
+    stale, asked = await Stale.made(m), list[tuple[int, int]]()
+
+    async def caller() -> None:
+        before = stale.version
+        asked.append((before, await stale.ask()))
+
+    async def writer() -> None:
+        await asyncio.sleep(0)
+        stale.version = 3
+        await change(stale.cache)
+
+    tasks = cancellable(caller(), caller())
+    await settled([*tasks, asyncio.create_task(writer()), *cancellable(caller())])
+    assert all(got == 3 for before, got in asked if before == 3), f"an old value came: {asked}"
+    assert await stale.cache.get("key", 3) == 3, "the refresh undid it"
+    await nothing_is_left(stale.cache)
+
+
+async def a_set_during_the_refresh(m: ModuleType) -> None:
+    await outdated_refresh(m, lambda cache: cache.set("key", 3))
+
+
+async def a_delete_during_the_refresh(m: ModuleType) -> None:
+    await outdated_refresh(m, lambda cache: cache.delete("key"))
+
+
+async def a_clear_during_the_refresh(m: ModuleType) -> None:
+    await outdated_refresh(m, lambda cache: cache.clear())
+
+
+async def leaving_while_it_refreshes(m: ModuleType) -> None:
+    """A block that is left, or whose task is cancelled, ends what is under way."""
+    stale = await Stale.made(m)
+
+    async def block() -> None:
+        async with stale.cache:
+            await asyncio.sleep(0)
+            before = set(stale.running)
+        assert not before & stale.running, "a refresh was left to itself"
+
+    blocks = [asyncio.create_task(block())]
+    ends = await settled(cancellable(stale.ask_and_go_on(), stale.ask_and_go_on()) + blocks)
+    assert ends[2] == "None", blocks[0].exception()
+    assert set(ends[:2]) <= {"1", "2", "cancelled"}
+    assert not stale.running
+    await nothing_is_left(stale.cache)
+
+
 async def history(m: ModuleType) -> None:
     """Every operation at any time is one step."""
     cache = m.AsyncTTLCache(10.0, 3, clock=lambda: 0.0)
@@ -308,6 +442,14 @@ LEAVING = [
     says("cancels all loads", faults.cancels_all_loads, CANCELLED),
     says("never ends the clean-up", faults.never_ends_the_clean_up, "the clean-up goes on"),
 ]
+REFRESHES = [
+    says("lets each who asks refresh", faults.refreshes_for_each, "refreshed more than once"),
+    says("refreshes in the caller's task", faults.ends_with_who_noticed, "ended the refresh"),
+]
+FOR_WAITERS = [says("lets a waiter end a refresh", faults.ends_with_who_waits, CANCELLED)]
+UNDOES = [says("stores each refresh", faults.stores_each_refresh, "the refresh undid it")]
+KEEPS = [says("gives what was deleted", faults.deletes_only_what_is_there, "== 3")]
+LEFT = [says("leaves a refresh to itself", faults.shields_each_load, "left to itself")]
 LATER = [Twin("sets in a later step", faults.sets_later, "NotLinearizable")]
 SUSPENDING = [says("suspends in get", faults.suspends_in_get, "an addition was lost")]
 PICTURE = "Who awaits the task itself takes it along when cancelled"
@@ -320,6 +462,12 @@ PROOFS = [
     Proof("AC-1", a_clear_during_the_load, [CLEARS], preemptions=3),
     Proof("AC-2", loads_that_wait_for_each_other, CIRCLES, preemptions=2),
     Proof("AC-4", leaving, LEAVING, preemptions=3),
+    Proof("AC-6", refresh_for_all, REFRESHES, preemptions=4),
+    Proof("AC-6", refresh_awaited, FOR_WAITERS, preemptions=3),
+    Proof("AC-6", a_set_during_the_refresh, UNDOES, preemptions=3),
+    Proof("AC-6", a_delete_during_the_refresh, UNDOES + KEEPS, preemptions=3),
+    Proof("AC-6", a_clear_during_the_refresh, preemptions=3),
+    Proof("AC-6", leaving_while_it_refreshes, LEFT, preemptions=3),
     Proof(
         "AC-1",
         history,

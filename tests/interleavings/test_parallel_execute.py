@@ -5,10 +5,12 @@ search must find the fault. The call's own threads run as they are; in place of 
 there is a model of one, a thread for each call.
 """
 
+import _thread
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Executor, Future
-from functools import partial
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial, wraps
 from threading import get_ident
 from types import ModuleType
 from typing import Any
@@ -17,8 +19,8 @@ import pytest
 
 from reference_impl.bridges import parallel_execute
 from tests.bridges.parallel_execute import faults
-from tests.bridges.parallel_execute.helpers import clocked, outcomes
-from tests.kit.primitives import rebind, rebound, silent, unlocked
+from tests.bridges.parallel_execute.helpers import clocked, outcomes, started_at_once
+from tests.kit.primitives import Over, rebind, rebound
 from tests.kit.profile import budget
 from tests.kit.proofs import Proof, caught, explored
 from tests.kit.twins import Fault, Twin, patch
@@ -43,6 +45,21 @@ class Threads(Executor):
         return future
 
 
+class Modelled:
+    """Stands for the current thread, of which the threading module knows nothing here."""
+
+    daemon = True
+
+
+class Pool(ThreadPoolExecutor):
+    """The same, as the kind of executor that a thread of the call hands its keys to."""
+
+    def __init__(self) -> None:
+        """It has no threads."""
+
+    submit = Threads.submit
+
+
 def settle() -> None:
     """Return when all others wait, or have ended: only then does the explorer's time pass."""
     threading.Event().wait(1)
@@ -63,12 +80,11 @@ class Deadline:
     def __init__(self, m: ModuleType) -> None:
         self._m = m
         self._struck = False
-        self._locks = dict[int, list[Any]]()  # the conditions of each lock
-        self._waiting = list[Any]()  # conditions in which somebody waits for so long at most
+        self._waiting = list[Any]()  # locks for which somebody waits for so long at most
 
     def __call__(self, call: Callable[[], Any]) -> Any:
         """Make the call, which has a timeout of a second."""
-        with clocked(self._m) as self._clock, rebound(self._m, Condition=self._condition):
+        with clocked(self._m) as self._clock, rebound(self._m, Lock=self._lock):
             return call()
 
     def keys(self, *keys: int) -> Iterator[int]:
@@ -76,30 +92,38 @@ class Deadline:
         self.thread = interleave_test.spawn(self._strike, name="timer")
         yield from keys
 
-    def _condition(self, lock: Any = None) -> Any:
-        made = threading.Condition(lock)
-        wait = made.wait
+    def _lock(self) -> Any:
+        made = threading.Lock()
+        acquire = made.acquire
 
-        def wait_until_struck(timeout: float | None = None) -> bool:
-            if timeout is None:
-                return bool(wait())
+        def acquire_until_struck(blocking: bool = True, timeout: float = -1) -> bool:
+            if timeout == -1:
+                return acquire(blocking)
             if not self._struck:
                 self._waiting.append(made)
-                wait()
+                acquire()
                 self._waiting.remove(made)
             return not self._struck
 
-        made.wait = wait_until_struck  # type: ignore[method-assign]
-        self._locks.setdefault(id(lock), []).append(made)
+        made.acquire = acquire_until_struck  # type: ignore[method-assign]
         return made
 
     def _strike(self) -> None:
-        for conditions in self._locks.values():
-            with conditions[0]:
-                self._struck, self._clock.now = True, 1.0
-                for condition in conditions:
-                    if condition in self._waiting:
-                        condition.notify_all()
+        self._struck, self._clock.now = True, 1.0
+        for lock in self._waiting:
+            with suppress(RuntimeError):  # it was released, and its waiter is on the way
+                lock.release()
+
+
+def at_once(model: Callable[..., None]) -> Callable[..., None]:
+    """The model where each thread is started as its key comes: one thread less to explore."""
+
+    @wraps(model)
+    def run(m: ModuleType) -> None:
+        with started_at_once(m):
+            model(m)
+
+    return run
 
 
 # The models. Each takes the module, and is one run: it builds its state and asserts.
@@ -179,6 +203,11 @@ def failure_and_pool(m: ModuleType) -> None:
     first_failure_and_the_others(m, ("good", "bad"), Threads())
 
 
+def failure_and_thread_pool(m: ModuleType) -> None:
+    with rebound(m, current_thread=Modelled):
+        first_failure_and_the_others(m, ("good", "bad"), Pool())
+
+
 def nothing_starts_after_a_failure(m: ModuleType) -> None:
     """A key that is claimed after the failure was noted would run: none is."""
     noted: list[int] = []
@@ -218,6 +247,24 @@ def deadline_and_completion(
 
 def deadline_and_pool(m: ModuleType) -> None:
     deadline_and_completion(m, (1,), Threads())
+
+
+def deadline_and_thread_pool(m: ModuleType) -> None:
+    with rebound(m, current_thread=Modelled):
+        deadline_and_completion(m, (1,), Pool())
+
+
+def threads_are_started_by_a_thread(m: ModuleType) -> None:
+    """A key comes while the threads for those before it are being started."""
+
+    def start(function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        threading.Thread(target=function, args=arguments, name="starter").start()
+
+    undo = rebind(m, _thread, start_new_thread=start)
+    try:
+        assert outcomes(m.parallel_execute(iter(range(2)), meeting(2), 2)) == [None] * 2
+    finally:
+        undo()
 
 
 def a_stuck_operation_and_the_deadline(m: ModuleType) -> None:
@@ -286,46 +333,75 @@ def progress_and_a_waiting_operation(m: ModuleType) -> None:
     assert told == [1, 2]
 
 
+class Astray(Over):
+    """A lock whose release goes astray where `is_lost` says so of a lock with such waiters."""
+
+    def __init__(self, is_lost: Callable[[set[int]], bool]) -> None:
+        super().__init__(threading.Lock())
+        self._is_lost, self._waited = is_lost, set[int]()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if self.inner.acquire(False):
+            return True
+        if blocking:
+            self._waited.add(get_ident())
+        return blocking and bool(self.inner.acquire(True, timeout))
+
+    def release(self) -> None:
+        if not self._is_lost(self._waited):
+            self.inner.release()
+
+
 def wakes_workers(times: int) -> Fault:
-    """Of the keys that should each wake a worker, only so many do."""
-
-    def condition(lock: Any = None) -> Any:
-        made, caller, waited, left = threading.Condition(lock), get_ident(), set[int](), [times]
-        wait, notify = made.wait, made.notify
-
-        def noted_wait(timeout: float | None = None) -> bool:
-            waited.add(get_ident())
-            return bool(wait(timeout))
-
-        def rare_notify(n: int = 1) -> None:
-            if waited and caller not in waited:
-                left[0] -= 1
-            if left[0] >= 0:
-                notify(n)
-
-        made.wait, made.notify = noted_wait, rare_notify  # type: ignore[method-assign]
-        return made
+    """Of the wake-ups of workers, only so many reach one; the caller's all do."""
 
     def change(m: ModuleType) -> None:
-        rebind(m, Condition=condition)
+        def lock() -> Astray:
+            caller, left = get_ident(), [times]
+
+            def is_lost(waited: set[int]) -> bool:
+                if waited and caller not in waited:
+                    left[0] -= 1
+                return left[0] < 0
+
+            return Astray(is_lost)
+
+        rebind(m, Lock=lock)
 
     return patch(change)
 
 
-def never_wakes_all(m: ModuleType) -> None:
-    """Who sleeps when the end comes is not told of it."""
+def wakes_nobody(m: ModuleType) -> None:
+    """Whoever waits for a lock that is no mutex waits forever."""
+    rebind(m, Lock=lambda: Astray(bool))
 
-    def condition(lock: Any = None) -> Any:
-        made = threading.Condition(lock)
-        made.notify_all = lambda: None  # type: ignore[method-assign]
-        return made
 
-    rebind(m, Condition=condition)
+def excludes_nobody(m: ModuleType) -> None:
+    """The mutex lets everybody in."""
+    rebind(m, RLock=Open)
+
+
+class Open:
+    """A lock that is always free."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        """There is nothing to do."""
+
+    def __enter__(self) -> None:
+        """There is nothing to do."""
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to do."""
 
 
 by_line = partial(Proof, granularity="line")
 LOCKLESS = Twin(
-    "locks nothing", unlocked(), ("deadlock", "IndexError", "KeyError", "AssertionError: == [0, ")
+    "locks nothing",
+    patch(excludes_nobody),
+    ("deadlock", "IndexError", "KeyError", "AssertionError: == [0, "),
 )
 ONE_WAKE_UP = Twin("wakes the first worker only", wakes_workers(1), "deadlock")
 NO_WAKE_UP = Twin("wakes no worker", wakes_workers(0), "deadlock")
@@ -336,13 +412,13 @@ LATE = Twin(
     "lets late results in", faults.lets_late_results_in, "AssertionError: results == before"
 )
 WAITS = Twin("waits for stuck operations", faults.waits_for_all_operations, "deadlock")
-SILENT = Twin("wakes nobody", silent(), "deadlock")
+SILENT = Twin("wakes nobody", patch(wakes_nobody), "deadlock")
 GREEDY = Twin(
     "draws all keys at once",
     faults.draws_all_at_once,
     "AssertionError: len(drawn) - len(ended) <= 2",
 )
-SLEEPS_ON = Twin("lets idle workers sleep on", patch(never_wakes_all), "deadlock")
+SLEEPS_ON = Twin("lets idle workers sleep on", wakes_workers(0), "deadlock")
 KEEPS_EXITS = Twin(
     "keeps an exit to itself", faults.keeps_exits_to_itself, "Failed: DID NOT RAISE SystemExit"
 )
@@ -351,18 +427,23 @@ WITHOUT_LOCK = "Without the lock, a worker goes to sleep just after the last wak
 CANCELLED = "An operation that runs at the first failure is reported as cancelled"
 CHANGED = "An operation ends after the deadline, and its result changes the list"
 PROOFS = [
-    by_line("PE-1", keys_are_pulled, [LOCKLESS], diagram=WITHOUT_LOCK),
-    by_line("PE-3", sleepers_are_woken, [ONE_WAKE_UP, NO_WAKE_UP]),
-    by_line("PE-3", a_sleeper_and_a_new_worker, [ONE_WORKER]),
-    by_line("PE-5", first_failure_and_the_others, [CANCELS], diagram=CANCELLED),
+    by_line("PE-1", at_once(keys_are_pulled), [LOCKLESS], diagram=WITHOUT_LOCK),
+    by_line(
+        "PE-3", at_once(sleepers_are_woken), [ONE_WAKE_UP, NO_WAKE_UP], preemptions=budget(0, 1)
+    ),
+    by_line("PE-3", at_once(a_sleeper_and_a_new_worker), [ONE_WORKER]),
+    by_line("PE-5", at_once(first_failure_and_the_others), [CANCELS], diagram=CANCELLED),
     by_line("PE-5", failure_and_pool, [CANCELS]),
-    Proof("PE-5", nothing_starts_after_a_failure, [GOES_ON]),
-    by_line("PE-4", deadline_and_completion, [LATE], diagram=CHANGED),
+    by_line("PE-5", at_once(failure_and_thread_pool), preemptions=budget(0, 1)),
+    Proof("PE-5", at_once(nothing_starts_after_a_failure), [GOES_ON]),
+    by_line("PE-4", at_once(deadline_and_completion), [LATE], diagram=CHANGED),
     by_line("PE-4", deadline_and_pool, [LATE]),
-    by_line("PE-4", a_stuck_operation_and_the_deadline, [WAITS]),
-    by_line("PE-3", a_full_window, [SILENT, GREEDY]),
-    by_line("PE-6", an_exit_among_others, [SLEEPS_ON, KEEPS_EXITS]),
-    by_line("PE-6", progress_and_a_waiting_operation, [TELLS_LATE]),
+    by_line("PE-4", at_once(deadline_and_thread_pool), preemptions=budget(0, 1)),
+    by_line("PE-3", threads_are_started_by_a_thread, [ONE_WORKER]),
+    by_line("PE-4", at_once(a_stuck_operation_and_the_deadline), [WAITS]),
+    by_line("PE-3", at_once(a_full_window), [SILENT, GREEDY]),
+    by_line("PE-6", at_once(an_exit_among_others), [SLEEPS_ON, KEEPS_EXITS]),
+    by_line("PE-6", at_once(progress_and_a_waiting_operation), [TELLS_LATE]),
 ]
 
 test_every_schedule = explored(PROOFS, parallel_execute)

@@ -102,6 +102,7 @@ MODEL = SimpleNamespace(
     new_event_loop=None,
     get_running_loop=get_running_loop,
     current_task=get_running_loop,
+    _set_running_loop=lambda loop: None,
     CancelledError=asyncio.CancelledError,
 )
 
@@ -425,7 +426,12 @@ def no_running_loop() -> NoReturn:
 
 def untouched(**_: object) -> SimpleNamespace:
     """A runner that gives back what it should run, to be awaited here."""
-    loop = SimpleNamespace(close=lambda: None)
+
+    class Loop:
+        def close(self) -> None:
+            pass
+
+    loop = Loop()
     return SimpleNamespace(
         run=lambda coro, *, context: coro, get_loop=lambda: loop, close=lambda: None
     )

@@ -198,7 +198,7 @@ PROOFS = [
         "SC-4",
         check_one_shard_is_linearizable,
         *in_shards(("has no lock", unlocked())),
-        ("KeyError", "NotLinearizable: history"),
+        ("KeyError", "AttributeError: has no attribute", "NotLinearizable: history"),
         diagram="One shard and no lock: sharding does not replace it",
     ),
     proves(

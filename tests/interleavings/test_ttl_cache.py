@@ -13,7 +13,7 @@ from reference_impl.caches import ttl_cache
 from tests.caches.ttl_cache import faults
 from tests.caches.ttl_cache.helpers import proves
 from tests.kit.explore import Interleavings
-from tests.kit.primitives import silent, unlocked
+from tests.kit.primitives import unlocked
 from tests.kit.profile import budget
 from tests.kit.proofs import Proof, caught, explored
 from tests.kit.twins import Twin, edit
@@ -81,6 +81,8 @@ CLIENTS: list[list[tuple[str, tuple[str, int | None] | None]]] = [
 
 def check_linearizable(m: ModuleType, clients: int) -> None:
     cache, history = cache_of(m, max_size=2), detangle.History()
+    cache.set("before", 0)
+    cache.delete("before")
     calls: dict[str, Callable[..., object]] = {
         "get": lambda key, _: cache.get(key),
         "set": cache.set,
@@ -240,6 +242,86 @@ def invalidation(how: str) -> Callable[[ModuleType], None]:
     return check
 
 
+# ---- what leaves -------------------------------------------------------------------------
+
+
+def check_told_once(m: ModuleType) -> None:
+    told = list[Any]()
+    cache = cache_of(m, on_evict=lambda *left: told.append(left))
+    cache.set("a", 1)
+    results = together(lambda: cache.delete("a"), lambda: cache.delete("a"))
+    assert sorted(results) == [False, True]
+    assert told == [("a", 1, "deleted")]
+
+
+def check_each_value_is_told_once(m: ModuleType) -> None:
+    """Of a value that one thread replaces while another makes room, and of those after it."""
+    told = list[Any]()
+    cache = cache_of(m, max_size=1, on_evict=lambda *left: told.append(left))
+    cache.set("a", 1)
+    together(lambda: cache.set("a", 2), lambda: cache.set("b", 3))
+    stays = cache.items()
+    assert sorted([value for _, value, _ in told] + [value for _, value in stays]) == [1, 2, 3]
+    assert {reason for *_, reason in told} <= {"evicted", "replaced"}
+
+
+def check_each_tells_of_its_own(m: ModuleType) -> None:
+    """One thread drops nothing while another does."""
+    told = list[Any]()
+    cache = cache_of(m, on_evict=lambda *left: told.append(left))
+    cache.set("a", 1)
+    together(lambda: cache.set("b", 2), lambda: cache.delete("a"))
+    assert told == [("a", 1, "deleted")]
+
+
+# ---- stale values ------------------------------------------------------------------------
+
+
+def stale_cache(m: ModuleType) -> Any:
+    """A cache whose "key" is stale."""
+    now = [0.0]
+    cache = m.TTLCache(10.0, clock=lambda: now[0])
+    cache.get_or_load("key", lambda: "old", stale=10.0)
+    now[0] = 15.0
+    return cache
+
+
+def check_one_refresh(m: ModuleType) -> None:
+    cache, calls = stale_cache(m), list[object]()
+
+    def load() -> str:
+        calls.append(None)
+        return "new"
+
+    results = together(*[lambda: cache.get_or_load("key", load, stale=10.0)] * 2)
+    assert len(calls) == 1
+    assert sorted(results) in (["new", "old"], ["new", "new"])
+    assert cache.get("key") == "new"
+
+
+def check_an_invalidation_beats_a_refresh(m: ModuleType) -> None:
+    cache, version = stale_cache(m), ["old"]
+
+    def change() -> None:
+        version[0] = "new"
+        cache.delete("key")
+
+    together(lambda: cache.get_or_load("key", lambda: version[0], stale=10.0), change)
+    assert cache.get("key", "new") == "new"
+    assert cache.get_or_load("key", lambda: "new", stale=10.0) == "new"
+
+
+def check_a_refresh_and_a_joiner(m: ModuleType) -> None:
+    """Who takes no stale value gets the refreshed one, or loads it where that was not begun."""
+    cache = stale_cache(m)
+    results = together(
+        lambda: cache.get_or_load("key", lambda: "new", stale=10.0),
+        lambda: cache.get_or_load("key", lambda: "new"),
+    )
+    assert results[0] in {"old", "new"}
+    assert results[1] == cache.get("key") == "new"
+
+
 INVALIDATIONS = {how: invalidation(how) for how in ("set", "delete", "clear")}
 PROOFS = [
     proves(
@@ -247,8 +329,8 @@ PROOFS = [
         check_two_clients_are_linearizable,
         "has no lock",
         unlocked(),
-        ("KeyError", "NotLinearizable: history"),
-        diagram="Two threads and no lock: a lost update",
+        ("KeyError", "AttributeError: has no attribute", "NotLinearizable: history"),
+        diagram="Two threads and no lock: one meets the other's half of an entry",
     ),
     proves(
         "TC-3",
@@ -271,11 +353,7 @@ PROOFS = [
             Twin(*faults.looks_then_loads(), "AssertionError: assert len(calls) == 1"),
             Twin(
                 "does not look again, under the lock, before it loads",
-                edit(
-                    "TTLCache._load_or_join",
-                    "if entry is not None and entry[1] > self._clock():\n    ...",
-                    "",
-                ),
+                edit("TTLCache._find_or_register_locked", "if live:\n    return found, None", ""),
                 "AssertionError: assert len(calls) == 1",
             ),
         ],
@@ -285,7 +363,7 @@ PROOFS = [
         "TC-6",
         check_a_failure_reaches_all_and_stays_with_none,
         "wakes nobody when a load ends",
-        silent("TTLCache.get_or_load"),
+        faults.deaf,
         "deadlock",
         diagram="A loader that raises, and a waiter whom nobody wakes",
     ),
@@ -325,21 +403,47 @@ PROOFS = [
         "TC-8",
         check_waits_that_cross_end,
         "looks for a circle before it says that it waits",
-        edit("_wait", "with load.lock:\n    load.joined.append(chain)", "")
-        + edit(
-            "_wait",
-            "load.landed.wait()",
-            "with load.lock:\n    load.joined.append(chain)\nload.landed.wait()",
-        )
-        + edit(
-            "_wait",
-            "load.joined.remove(chain)",
-            "load.joined = [each for each in load.joined if each is not chain]",
-        ),
+        edit("_wait", "load.joined[mine] = _own_loads()", "")
+        + edit("_wait", "load.wait()", "load.joined[mine] = _own_loads()\nload.wait()"),
         "deadlock",
         preemptions=budget(1, 2),
         granularity="line",
     ),
+    proves(
+        "TC-11",
+        check_told_once,
+        *faults.tells_what_it_saw(),
+        'AssertionError: assert told == [("a", 1, "deleted")]',
+        diagram="Two threads delete one entry, and both tell of it",
+    ),
+    proves("TC-11", check_each_value_is_told_once),
+    proves(
+        "TC-11",
+        check_each_tells_of_its_own,
+        "takes along the list that the next call fills",
+        edit(
+            "TTLCache.set",
+            "if store.left:\n    ...",
+            "left = store.left\nif left:\n    store.left = []",
+        ),
+        'AssertionError: assert told == [("a", 1, "deleted")]',
+        diagram="A set takes along a list, and tells what another thread puts in it",
+    ),
+    proves(
+        "TC-12",
+        check_one_refresh,
+        *faults.refreshes_each_time(),
+        "AssertionError: assert len(calls) == 1",
+        diagram="Two threads find a stale value, and both refresh it",
+    ),
+    proves(
+        "TC-12",
+        check_an_invalidation_beats_a_refresh,
+        *faults.stores_in_any_case(),
+        'AssertionError: assert cache.get("key", "new") == "new"',
+        diagram="A refresh undoes a delete",
+    ),
+    proves("TC-12", check_a_refresh_and_a_joiner, granularity="line"),
 ]
 
 test_every_schedule = explored(PROOFS, ttl_cache)

@@ -95,7 +95,7 @@ def whole_files() -> dict[str, str]:
     root = COMPONENTS.parent
     return {
         path.relative_to(root).as_posix(): path.read_bytes().decode("utf-8")
-        for folder in (COMPONENTS, root / "tests" / "scale")
+        for folder in (COMPONENTS, root / "tests" / "scale", root / "docs" / "guides" / "recipes")
         for path in folder.rglob("*.py")
     }
 

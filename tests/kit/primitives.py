@@ -7,10 +7,11 @@ waits be watched (`watched`), whatever the component calls them and wherever it 
 
 import _thread
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from tests.kit.twins import Fault, override, patch
@@ -254,16 +255,69 @@ class _Notifies(Over):
             self.inner.set()
 
 
+class _Plain:
+    """A plain lock, perhaps a bell: the function that makes a bell locks it, too.
+
+    Whoever waits for a bell acquires it once more, and to release it is to wake somebody up.
+    """
+
+    def __init__(self, inner: Any, maker: CodeType) -> None:
+        self.inner = inner  # what it is as long as it is no bell: a lock
+        self._maker: CodeType | None = maker
+        self.is_bell = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __enter__(self) -> Any:
+        return self.inner.__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        return self.inner.__exit__(*error)
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if self._maker is not None:
+            self.is_bell, self._maker = sys._getframe(1).f_code is self._maker, None
+            if self.is_bell:
+                self.inner = threading.Lock()
+        elif self.is_bell and blocking and self.inner.locked():
+            self.waiting(None if timeout == -1 else timeout)
+        return bool(self.inner.acquire(blocking, timeout))
+
+    def release(self) -> None:
+        if not self.is_bell or self.rings():
+            self.inner.release()
+
+    def waiting(self, timeout: float | None) -> None:
+        """Somebody is about to wait for this bell."""
+
+    def rings(self) -> bool:
+        """The bell is being released: does that wake anybody?"""
+        return True
+
+
 def _astray(most: int, methods: tuple[str, ...]) -> Fault:
     off = _Local()
 
     def is_off() -> bool:
         return not methods or getattr(off, "on", False)
 
+    class Plain(_Plain):
+        def rings(self) -> bool:
+            return bool(most) or not is_off()
+
+    def lock() -> Plain:
+        return Plain(threading.Lock(), sys._getframe(1).f_code)
+
+    def condition(lock: Any = None) -> _Notifies:
+        inner = lock.inner if isinstance(lock, _Plain) else lock
+        return _Notifies(threading.Condition(inner), is_off, most)
+
     def change(module: ModuleType) -> None:
         rebind(
             module,
-            Condition=lambda lock=None: _Notifies(threading.Condition(lock), is_off, most),
+            Lock=lock,
+            Condition=condition,
             Event=lambda: _Notifies(threading.Event(), is_off, most),
         )
 
@@ -274,7 +328,7 @@ def _astray(most: int, methods: tuple[str, ...]) -> Fault:
 
 
 def silent(*methods: str) -> Fault:
-    """While one of these methods runs, no condition is notified and no event set.
+    """While one of these methods runs, no condition is notified, no event set, no bell released.
 
     Without any, none ever is.
     """
@@ -282,7 +336,7 @@ def silent(*methods: str) -> Fault:
 
 
 def wakes_one(*methods: str) -> Fault:
-    """Where all who wait should be woken, one is."""
+    """Where all who wait should be woken, one is. (A bell never wakes more than one.)"""
     return _astray(1, methods)
 
 
@@ -290,7 +344,7 @@ def wakes_one(*methods: str) -> Fault:
 
 
 class Waits:
-    """Tells of each wait on a condition or event that a watched module made, and of its locks."""
+    """Tells of each wait on a condition, event or bell of a watched module, and of its locks."""
 
     def __init__(self) -> None:
         self.timeouts: list[float | None] = []
@@ -386,15 +440,24 @@ def watched(module: ModuleType) -> Iterator[Waits]:
     """Watch the waits and the locks of what this module makes within the block."""
     waits = Waits()
 
-    def lock() -> _Tracked:
-        return _Tracked(threading.Lock(), waits)
+    class Plain(_Plain):
+        def waiting(self, timeout: float | None) -> None:
+            waits.begin(timeout)
+
+        def rings(self) -> bool:
+            waits.notified += 1
+            return True
+
+    def lock() -> Plain:
+        return Plain(_Tracked(threading.Lock(), waits), sys._getframe(1).f_code)
 
     def rlock() -> _Tracked:
         return _Tracked(threading.RLock(), waits)
 
     class Condition(threading.Condition):
         def __init__(self, lock: Any = None) -> None:
-            super().__init__(rlock() if lock is None else lock)  # type: ignore[arg-type]
+            inner = lock.inner if isinstance(lock, _Plain) else lock
+            super().__init__(rlock() if inner is None else inner)  # type: ignore[arg-type]
 
         def wait(self, timeout: float | None = None) -> bool:
             waits.begin(timeout)

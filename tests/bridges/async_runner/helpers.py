@@ -7,7 +7,6 @@ import logging
 import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -17,7 +16,7 @@ from weakref import WeakKeyDictionary
 import pytest
 
 from tests.kit.fakes import PATIENCE
-from tests.kit.primitives import rebind
+from tests.kit.primitives import Over, rebind, rebound
 from tests.kit.proofs import Proof
 from tests.kit.twins import Fault, Twin, edit, override, patch
 
@@ -155,16 +154,22 @@ def descriptors() -> int:
 
 
 @contextmanager
-def in_future_results(before: Callable[[Any, float | None], None]) -> Iterator[None]:
-    """Who asks a `concurrent.futures.Future` for its result calls this first."""
-    result: Any = vars(Future)["result"]
+def in_waits(m: ModuleType, before: Callable[[float | None], None]) -> Iterator[None]:
+    """Who waits for what is begun within the block calls this first, with the time it has.
 
-    def watched(future: Any, timeout: float | None = None) -> Any:
-        before(future, timeout)
-        return result(future, timeout)
+    A TimeoutError of it is taken for the end of that time.
+    """
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Future, "result", watched)
+    class Watched(Over):
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+            if blocking and self.inner.locked():
+                try:
+                    before(None if timeout == -1 else timeout)
+                except TimeoutError:
+                    return False
+            return bool(self.inner.acquire(blocking, timeout))
+
+    with rebound(m, Lock=lambda: Watched(threading.Lock())):
         yield
 
 

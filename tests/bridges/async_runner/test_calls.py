@@ -20,7 +20,7 @@ from tests.bridges.async_runner.helpers import (
     fail,
     forever,
     forgetting,
-    in_future_results,
+    in_waits,
     logged,
     running,
     turn,
@@ -129,9 +129,8 @@ def check_run_refuses_its_own_thread(m: ModuleType) -> None:
     """Where a twin would hang, it is told."""
     inner = value()
 
-    def ask(future: Any, _: float | None) -> None:
+    def ask(_: float | None) -> None:
         if threading.current_thread().name == "bench":
-            future.cancel()
             raise AssertionError("this would be waited for without an end")
 
     runner = m.AsyncRunner(name="bench")
@@ -139,7 +138,7 @@ def check_run_refuses_its_own_thread(m: ModuleType) -> None:
     async def outer() -> None:
         runner.run(inner)
 
-    with runner, in_future_results(ask):
+    with runner, in_waits(m, ask):
         with pytest.raises(RuntimeError, match="wait for itself in bench's own thread: await"):
             runner.run(outer(), PATIENCE)
     assert was_closed(inner), "it was left open"
@@ -163,17 +162,17 @@ def test_run_is_legal_in_helpers_and_in_other_runners() -> None:
 
 
 @contextmanager
-def time_is_up_once(begun: threading.Event, over: threading.Event) -> Iterator[None]:
+def time_is_up_once(m: ModuleType, begun: threading.Event, over: threading.Event) -> Iterator[None]:
     """Whatever limit there is: it is reached once one has `begun`; a wait without one is told."""
 
-    def ask(_: Any, timeout: float | None) -> None:
+    def ask(timeout: float | None) -> None:
         if timeout is None:
             over.set()
         else:
             assert begun.wait(PATIENCE)
             raise TimeoutError
 
-    with in_future_results(ask):
+    with in_waits(m, ask):
         yield
 
 
@@ -194,7 +193,7 @@ def check_a_timeout_waits_for_the_clean_up(m: ModuleType) -> None:
     with running(m) as runner:
         try:
             with (
-                time_is_up_once(begun, over),
+                time_is_up_once(m, begun, over),
                 pytest.raises(TimeoutError, match=r"async-runner: cancelled after 0\.5 s"),
             ):
                 runner.run(job(), timeout=0.5)
@@ -217,9 +216,9 @@ def check_what_comes_in_spite_of_the_cancellation(m: ModuleType) -> None:
     error = LookupError()
     results, fails = Job(ends="a result"), Job(ends=error)
     with running(m) as runner:
-        with time_is_up_once(results.begun, threading.Event()):
+        with time_is_up_once(m, results.begun, threading.Event()):
             assert runner.run(results(), timeout=0) == "a result"
-        with time_is_up_once(fails.begun, threading.Event()):
+        with time_is_up_once(m, fails.begun, threading.Event()):
             with pytest.raises(LookupError) as caught:
                 runner.run(fails(), timeout=0)
     assert caught.value is error
@@ -241,13 +240,13 @@ def test_a_coroutines_own_timeout_error_is_passed_on() -> None:
 def test_a_timeout_that_comes_when_close_has_ended_the_coroutine_is_still_a_timeout() -> None:
     job = Job()
 
-    def ask(_: Any, timeout: float | None) -> None:
+    def ask(timeout: float | None) -> None:
         if timeout is not None:
             assert job.begun.wait(PATIENCE)
             runner.close(PATIENCE)
             raise TimeoutError
 
-    with AsyncRunner(name="bench") as runner, in_future_results(ask):
+    with AsyncRunner(name="bench") as runner, in_waits(async_runner, ask):
         with pytest.raises(TimeoutError, match=r"^bench: cancelled after 0\.5 s$"):
             runner.run(job(), timeout=0.5)
     assert job.clean == 1
@@ -257,27 +256,25 @@ class Interruption(BaseException):
     """What a signal handler raises."""
 
 
-def test_what_a_signal_handler_raises_in_run_cancels_and_waits(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_a_signal_handler_raises_in_run_cancels_and_waits() -> None:
     """It waits for the clean-up, which ends once `run` is seen to wait for it."""
     job = Job(gated=True)
+    waits = 0
 
-    def interrupt(*_: object) -> None:
-        assert job.begun.wait(PATIENCE)
-        raise Interruption
-
-    def wait(futures: Any) -> Any:
+    def interrupt(_: object) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 1:
+            assert job.begun.wait(PATIENCE)
+            raise Interruption
         assert job.cleaning.wait(PATIENCE), "it was not cancelled"
-        assert not any(future.done() for future in futures), "settled too early"
         job.open()
-        return concurrent.futures.wait(futures, PATIENCE)
 
-    monkeypatch.setattr(async_runner, "wait", wait)
     with running(async_runner) as runner:
         try:
-            with in_future_results(interrupt), pytest.raises(Interruption):
+            with in_waits(async_runner, interrupt), pytest.raises(Interruption):
                 runner.run(job())
+            assert waits == 2, "settled too early"
             assert job.clean == 1, "it was left running"
         finally:
             job.open()
@@ -350,7 +347,7 @@ def hasty(_: Any) -> Any:
         try:
             return future.result(timeout)
         except TimeoutError:
-            future.cancel()
+            Beside(future.cancel).result()
             raise TimeoutError(f"async-runner: cancelled after {timeout} s") from None
 
     return run

@@ -33,7 +33,7 @@ from tests.bridges.async_runner.helpers import (
     LEAVES_REFUSED_OPEN,
     LETS_THE_TASK_GO_ON,
     STARTS_AGAIN,
-    in_future_results,
+    in_waits,
     of_a_twin,
     turn,
     was_closed,
@@ -148,12 +148,12 @@ class RunnerMachine(RuleBasedStateMachine):
         """The time is up once the coroutine waits: by a real clock this would be a race."""
         work = Work(ignores)
 
-        def ask(_: Any, timeout: float | None) -> None:
+        def ask(timeout: float | None) -> None:
             if timeout == 0:
                 assert work.waits.wait(PATIENCE)
                 raise TimeoutError
 
-        with in_future_results(ask):
+        with in_waits(async_runner, ask):
             try:
                 assert self.runner.run(work(), timeout=0) == "in spite of it"
                 assert ignores

@@ -1,9 +1,12 @@
 """Use and misuse of DirectoryWatch: arguments, paths, loops, processes, systems without inotify."""
 
 import asyncio
+import copy
 import math
+import pickle
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,9 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"settle": True}, TypeError, "settle must be a number of seconds, not True"),
     ({"rescan_interval": 0}, ValueError, "rescan_interval must be above zero, not 0"),
     ({"rescan_interval": -5}, ValueError, "rescan_interval must be above zero, not -5"),
+    ({"settle": -(10**400)}, ValueError, "settle must be at least zero, not -1"),
+    ({"rescan_interval": math.nan}, ValueError, "rescan_interval must be above zero, not nan"),
+    ({"rescan_interval": True}, TypeError, "rescan_interval must be a number"),
     ({"rescan_interval": "1"}, TypeError, "rescan_interval must be a number"),
     ({"clock": 1.0}, TypeError, "clock must be a function .* not 1.0"),
 ]
@@ -47,6 +53,13 @@ def test_bad_arguments_are_refused(inbox: Path) -> None:
         arguments: dict[str, Any] = {"path": inbox} | options
         with pytest.raises(error, match=message):
             DirectoryWatch(**arguments)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_watch_is_not_copied(inbox: Path, copied: Callable[[Any], Any]) -> None:
+    refusal = "^DirectoryWatch cannot be copied or pickled: make another one$"
+    with pytest.raises(TypeError, match=refusal):
+        copied(DirectoryWatch(inbox))
 
 
 def test_any_number_of_seconds_will_do(inbox: Path) -> None:

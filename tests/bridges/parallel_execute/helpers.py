@@ -1,5 +1,6 @@
 """What the tests of parallel_execute share: gates, clocks, executors, views of its threads."""
 
+import _thread
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.kit.fakes import PATIENCE, Clock
-from tests.kit.primitives import rebound
+from tests.kit.primitives import Over, rebind, rebound
 from tests.kit.proofs import Proof, Test, each_twin
 from tests.kit.twins import Twin
 
@@ -64,14 +65,26 @@ def watch(m: ModuleType, *, workers: bool = False) -> Iterator[Asleep]:
     """Tells when the caller sleeps, or when the workers do."""
     caller, asleep = threading.get_ident(), Asleep()
 
-    class Watched(threading.Condition):
-        def wait(self, timeout: float | None = None) -> bool:
-            if (threading.get_ident() != caller) is workers:
-                asleep.begin(timeout)
-            return super().wait(timeout)
+    class Watched(Over):
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+            if self.inner.acquire(False):
+                return True
+            if blocking and (threading.get_ident() != caller) is workers:
+                asleep.begin(None if timeout == -1 else timeout)
+            return blocking and bool(self.inner.acquire(True, timeout))
 
-    with rebound(m, Condition=Watched):
+    with rebound(m, Lock=lambda: Watched(threading.Lock())):
         yield asleep
+
+
+@contextmanager
+def started_at_once(m: ModuleType) -> Iterator[None]:
+    """Threads are started in the caller's, as keys come, and not by another thread."""
+    undo = rebind(m, _thread, start_new_thread=lambda function, arguments: function(*arguments))
+    try:
+        yield
+    finally:
+        undo()
 
 
 class Inline(Executor):

@@ -172,15 +172,17 @@ def check_what_is_no_exception_ends_the_call(m: ModuleType) -> None:
 
 
 def check_an_exit_is_heard_of_at_the_next_key(m: ModuleType) -> None:
-    drawn = []
+    drawn, begun = [], Gate()
 
     def keys() -> Iterator[int]:
         for key in range(9):
             drawn.append(key)
             yield key
+            begun.pass_through()
             join_own_threads()  # it ends when it has told of the exit
 
     def leave(key: int) -> None:
+        begun.set()
         raise SystemExit
 
     with pytest.raises(SystemExit):
@@ -218,6 +220,7 @@ def check_no_error_is_released_under_the_lock(m: ModuleType) -> None:
         for names in (["one", "other"], ["only"]):
             with pytest.raises(OSError, match="ends here"):
                 m.parallel_execute(keys(*map(Exit, names)), leave, 2)
+            join_own_threads()
     assert held == dict.fromkeys(("one", "other", "only"), 0)
 
 

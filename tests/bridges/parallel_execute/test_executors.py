@@ -33,6 +33,7 @@ from tests.bridges.parallel_execute.helpers import (
     fail,
     failing,
     outcomes,
+    started_at_once,
     watch,
 )
 from tests.kit.proofs import Proof, holding
@@ -336,6 +337,8 @@ def test_what_others_cancel_is_a_failure() -> None:
     def keys() -> Iterator[int]:
         yield from range(3)
         begun.pass_through()
+        for _ in range(3):
+            assert given.acquire(timeout=Gate.patience)
         pool.shutdown(wait=False, cancel_futures=True)
         gate.set()
 
@@ -343,8 +346,14 @@ def test_what_others_cancel_is_a_failure() -> None:
         begun.set()
         gate.pass_through()
 
-    begun, told = Gate(), list[int]()
-    with ThreadPoolExecutor(1) as pool:
+    class Telling(ThreadPoolExecutor):
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = super().submit(fn, *args, **kwargs)
+            given.release()
+            return future
+
+    begun, given, told = Gate(), threading.Semaphore(0), list[int]()
+    with Telling(1) as pool:
         results = parallel_execute(
             keys(), operation, 4, on_progress=lambda now, _: told.append(now), executor=pool
         )
@@ -352,6 +361,26 @@ def test_what_others_cancel_is_a_failure() -> None:
     assert outcomes(results) == [None, CancelledError, CancelledError]
     assert str(results[1].error) == "cancelled by its executor"  # type: ignore[union-attr]
     assert told == [1], "what was cancelled has not ended"
+
+
+@pytest.mark.guarantee("PE-6")
+@pytest.mark.parametrize("kind", [ThreadPoolExecutor, Inline])
+def test_what_submit_raises_that_is_no_exception_ends_the_call(kind: type[Any]) -> None:
+    class Leaving(kind):  # type: ignore[misc]
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            raise SystemExit("no more")
+
+    drawn = itertools.count()
+    with Leaving() as pool, pytest.raises(SystemExit, match="no more"):
+        parallel_execute(drawn, str, 2, executor=pool)
+    assert next(drawn) <= 4
+
+
+@pytest.mark.guarantee("PE-8")
+def test_a_pool_that_is_handed_its_keys_by_one_thread_gives_all_results() -> None:
+    with started_at_once(module), ThreadPoolExecutor(3) as pool:
+        results = parallel_execute(range(100), str, 5, executor=pool)
+    assert outcomes(results) == [str(key) for key in range(100)]
 
 
 @pytest.mark.guarantee("PE-6")

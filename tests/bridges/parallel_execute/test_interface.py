@@ -8,9 +8,11 @@ import pickle
 import threading
 import tracemalloc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import FrozenInstanceError
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,9 +24,10 @@ from tests.bridges.parallel_execute.helpers import (
     join_own_threads,
     outcomes,
     own_threads,
+    started_at_once,
     watch,
 )
-from tests.kit.primitives import rebound
+from tests.kit.primitives import Over, rebound
 
 # The interface.
 
@@ -45,7 +48,8 @@ def test_ten_operations_at_once_by_default() -> None:
         counts.append(len(own_threads()))
         gate.set()
 
-    parallel_execute(keys(), lambda key: gate.pass_through())
+    with started_at_once(module):
+        parallel_execute(keys(), lambda key: gate.pass_through())
     assert counts == [10]
 
 
@@ -115,6 +119,17 @@ def test_a_call_inside_an_operation_has_threads_of_its_own() -> None:
         return outcomes(parallel_execute(range(key), nested, 2)) if key else []
 
     assert outcomes(parallel_execute([4, 4], nested, 1))[0][3][2] == [[], [[]]]
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_results_are_values(copied: Callable[[Any], Any]) -> None:
+    success, failure = parallel_execute(["1", "x"], int)
+    assert copied(success) == pickle.loads(pickle.dumps(success)) == success
+    for same in (copied(failure), pickle.loads(pickle.dumps(failure))):
+        assert same.key == "x"
+        assert type(same.error) is ValueError
+    assert weakref.ref(success)() is success
+    assert weakref.ref(failure)() is failure
 
 
 def test_an_endless_timeout_is_none() -> None:
@@ -202,26 +217,40 @@ def test_keys_that_cannot_be_iterated_are_named() -> None:
     assert outcomes(parallel_execute(old, str)) == ["5", "6"]
 
 
+@pytest.mark.parametrize("start", [nullcontext, started_at_once])
 def test_a_system_without_threads_is_an_error_that_leaves_none(
-    monkeypatch: pytest.MonkeyPatch,
+    start: Callable[[ModuleType], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, gate, ran = threading.Thread.start, Gate(), []
+    start_thread, gate, ran = threading.Thread.start, Gate(), []
 
     def refuse(thread: threading.Thread) -> None:
         if thread.name == "parallel_execute-3":
             raise RuntimeError("can't start new thread")
-        start(thread)
+        start_thread(thread)
 
     def operation(key: int) -> None:
         ran.append(key)
         gate.pass_through()
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(RuntimeError, match="start new thread"):
+    with start(module), pytest.raises(RuntimeError, match="start new thread"):
         parallel_execute(range(9), operation, 5)
     gate.set()
     join_own_threads()
     assert set(ran) <= {0, 1}
+
+
+def test_a_wake_up_that_comes_twice_is_harmless() -> None:
+    class Late(Over):
+        """Another thread was quicker than the one that asked."""
+
+        def locked(self) -> bool:
+            return True
+
+    with rebound(module, Lock=lambda: Late(threading.Lock())):
+        for _ in range(20):
+            results = parallel_execute(range(50), str, 3, on_progress=lambda *_: None)
+            assert outcomes(results) == [str(key) for key in range(50)]
 
 
 # What is left behind.

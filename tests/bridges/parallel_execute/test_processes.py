@@ -51,43 +51,46 @@ def test_ctrl_c_ends_the_call_and_then_the_process() -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
-@pytest.mark.skipif("sys.platform == 'win32'", reason="signals are sent to a thread")
+@pytest.mark.skipif("sys.platform == 'win32'", reason="there is no SIGALRM on Windows")
 @pytest.mark.guarantee("PE-6")
-def test_ctrl_c_while_the_caller_takes_its_lock_back_is_raised_when_it_has_it() -> None:
+def test_a_storm_of_alarms_leaves_no_thread() -> None:
+    """Each alarm raises wherever it strikes, some in what cleans up after the one before."""
     done = run_python("""
-        import signal, threading
-        from reference_impl.bridges import parallel_execute as module
-        from tests.kit.primitives import rebind
+        import _thread, signal, threading, time
+        from reference_impl.bridges.parallel_execute import parallel_execute
 
-        asleep, gate, never = threading.Event(), threading.Event(), threading.Event()
+        class Interrupt(BaseException):
+            pass
 
-        class Watched(threading.Condition):
-            def wait(self, timeout=None):
-                if threading.current_thread() is threading.main_thread():
-                    Watched.callers = self
-                    asleep.set()
-                return super().wait(timeout)
+        def strike(*_):
+            raise Interrupt
 
-        def interrupt():
-            asleep.wait()
-            with Watched.callers:  # free only once the caller sleeps
-                Watched.callers.notify()
-                for _ in range(50):  # some strike when it has woken up, and waits for the lock
-                    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-                    never.wait(0.001)
-                assert not raised
+        def keys():  # none comes after the operations have begun, so that threads sleep
+            yield from range(8)
+            time.sleep(60)
 
-        rebind(module, Condition=Watched)
-        raised = False
-        helper = threading.Thread(target=interrupt)
-        helper.start()
-        try:
-            module.parallel_execute([1], lambda key: gate.wait())
-        except KeyboardInterrupt:
-            raised = True
-        helper.join()
-        gate.set()
-        assert raised
+        def interrupted(seconds):
+            try:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, seconds, 0.00005)
+                    parallel_execute(keys(), str, 4)
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+        signal.signal(signal.SIGALRM, strike)
+        for n in range(400):
+            try:
+                interrupted(0.0001 + n * 0.000005)
+            except Interrupt:
+                pass
+            else:
+                raise SystemExit("not interrupted")
+        deadline = time.monotonic() + 60
+        while threading.active_count() > 1 or _thread._count() > 0:
+            assert time.monotonic() < deadline, threading.enumerate()
+            time.sleep(0.01)
     """)
     assert (done.stdout, done.stderr) == ("", "")
 

@@ -20,6 +20,7 @@ from tests.bridges.parallel_execute.helpers import (
     failing,
     outcomes,
     own_threads,
+    started_at_once,
     watch,
 )
 from tests.kit.proofs import Proof, holding
@@ -76,7 +77,8 @@ def check_no_more_threads_than_workers(m: ModuleType) -> None:
             counts.append(len(own_threads()))
         gate.set()
 
-    m.parallel_execute(keys(), lambda key: gate.pass_through(), 3)
+    with started_at_once(m):
+        m.parallel_execute(keys(), lambda key: gate.pass_through(), 3)
     assert counts == [1, 2, 3, 3, 3, 3, 3, 3, 3]
     assert not own_threads()
 

@@ -64,7 +64,7 @@ class Interrupts:
         self.jobs: list[Any] = []
         self._patch = pytest.MonkeyPatch()
         helper: Any = vars(m)["_Helper"]
-        wait_for, stop = helper._wait_for, helper.stop
+        wait_for, stop = helper._wait_for, helper.close
 
         def interrupted(helper: Any, job: Any) -> None:
             self.helpers.append(helper)
@@ -80,13 +80,13 @@ class Interrupts:
             stop(helper)
 
         self._patch.setattr(helper, "_wait_for", interrupted)
-        self._patch.setattr(helper, "stop", stopped)
+        self._patch.setattr(helper, "close", stopped)
 
     def __enter__(self) -> "Interrupts":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.helpers[0].stop()
+        self.helpers[0].close()
         self._patch.undo()
 
     @property

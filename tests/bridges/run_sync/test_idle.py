@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import itertools
 import threading
 import weakref
-from contextvars import ContextVar, copy_context
+from collections.abc import Callable
+from contextvars import Context, ContextVar, copy_context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,6 +68,22 @@ class Payload:
 payload_of: ContextVar[Payload] = ContextVar("payload_of")
 
 
+def in_this_thread(call: Callable[..., Any], way: Call) -> Any:
+    return copy_context().run(call, way)
+
+
+def in_another_thread(call: Callable[..., Any], way: Call) -> Any:
+    results: list[Any] = []
+
+    def run(context: Context) -> None:
+        results.append(context.run(call, way))
+
+    thread = threading.Thread(target=run, args=(copy_context(),))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
 def check_nothing_is_kept_alive(m: ModuleType) -> None:
     """No argument, no result, and no context, though the loop and thread are new."""
 
@@ -82,8 +100,8 @@ def check_nothing_is_kept_alive(m: ModuleType) -> None:
     gc.collect()
     gc.disable()
     try:
-        for way in WAYS:
-            references = copy_context().run(call, way)
+        for way, run in itertools.product(WAYS, (in_this_thread, in_another_thread)):
+            references = run(call, way)
             assert [reference() for reference in references] == [None, None], "kept alive"
             close_idle()
     finally:
@@ -98,8 +116,16 @@ def remembers(original: Call, coro: Any, timeout: float | None) -> Any:
     return remembered[0]
 
 
-NEW_LOOPS = edit("_run", "loops.take() or Context().run(_Loop)", "Context().run(_Loop)")
-NEW_THREADS = edit("_run_elsewhere", "_helpers.take() or _Helper()", "_Helper()")
+NEW_LOOPS = edit(
+    "_run",
+    "loop = loops.get(lambda: Context().run(_Loop))",
+    "loops._add(_Loop())\nloop = loops.get(lambda: Context().run(_Loop))",
+)
+NEW_THREADS = edit(
+    "_run_elsewhere",
+    "helper = helpers.get(_Helper)",
+    "helpers._add(_Helper())\nhelper = helpers.get(_Helper)",
+)
 PROOFS = [
     Proof(
         "RS-7",

@@ -1,15 +1,16 @@
 """What an asynchronous cache can get wrong, put into AsyncTTLCache from the outside."""
 
 import asyncio
+import functools
+import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
-from tests.caches.async_ttl_cache.helpers import step
+from tests.caches.async_ttl_cache.helpers import logged, step
 from tests.kit.twins import Fault, override, patch
 
 Loader = Callable[[], Awaitable[Any]]
@@ -33,9 +34,9 @@ def when_asked(fault: Callable[[Ask, Any, Any, Loader], Coroutine[Any, Any, Any]
 
     @in_place_of("get_or_load")
     def get_or_load(
-        original: Any, cache: Any, key: Any, loader: Loader, ttl: float | None = None
+        original: Any, cache: Any, key: Any, loader: Loader, ttl: float | None = None, **stale: Any
     ) -> object:
-        return fault(lambda loader: original(cache, key, loader, ttl), cache, key, loader)
+        return fault(lambda loader: original(cache, key, loader, ttl, **stale), cache, key, loader)
 
     return get_or_load
 
@@ -176,6 +177,29 @@ repeats_a_failure = _joining_a_failure(lambda ask, loader: ask(loader))
 
 
 @when_asked
+async def lengthens_the_traceback(ask: Ask, cache: Any, key: Any, loader: Loader) -> Any:
+    try:
+        return await ask(loader)
+    except OSError as error:
+        try:
+            raise error.with_traceback(notes(cache).get(key, error.__traceback__))
+        finally:
+            notes(cache)[key] = error.__traceback__
+
+
+@when_asked
+async def adds_what_is_handled(ask: Ask, _cache: Any, _key: Any, loader: Loader) -> Any:
+    handled = sys.exception()
+    try:
+        return await ask(loader)
+    except OSError as error:
+        while error.__context__ is not None:
+            error = error.__context__  # type: ignore[assignment]
+        error.__context__ = handled
+        raise
+
+
+@when_asked
 async def stores_whatever_has_happened(ask: Ask, cache: Any, key: Any, loader: Loader) -> Any:
     value = await ask(loader)
     await cache.set(key, value)
@@ -220,6 +244,104 @@ async def sees_only_its_own_key(ask: Ask, cache: Any, key: Any, loader: Loader) 
 loads_in_an_empty_context = when_asked(_in_an_empty_context)
 
 
+# A stale value, and its refresh.
+
+
+def _with_stale(change: Callable[[float], float]) -> Fault:
+    @in_place_of("get_or_load")
+    def get_or_load(original: Any, *arguments: Any, stale: float = 0.0) -> Any:
+        return original(*arguments, stale=change(stale))
+
+    return get_or_load
+
+
+waits_for_the_refresh = _with_stale(lambda _: 0.0)
+stale_for_twice_as_long = _with_stale(lambda stale: 2 * stale)
+
+
+@when_asked
+async def refreshes_for_each(ask: Ask, cache: Any, key: Any, loader: Loader) -> Any:
+    value = await ask(loader)
+    if key not in cache:
+        notes(cache)[object()] = asyncio.ensure_future(loader())
+    return value
+
+
+@when_asked
+async def ends_with_who_noticed(ask: Ask, _cache: Any, _key: Any, loader: Loader) -> Any:
+    me: Any = asyncio.current_task()
+
+    async def load() -> Any:
+        refresh: Any = asyncio.current_task()
+        me.add_done_callback(lambda me: me.cancelled() and refresh.cancel())
+        return await loader()
+
+    return await ask(load)
+
+
+@when_asked
+async def ends_with_who_waits(ask: Ask, cache: Any, key: Any, loader: Loader) -> Any:
+    async def load() -> Any:
+        notes(cache)[key] = asyncio.current_task()
+        return await loader()
+
+    try:
+        return await ask(load)
+    except BaseException:
+        if key in notes(cache):
+            notes(cache)[key].cancel()
+        raise
+
+
+@when_asked
+async def stores_each_refresh(ask: Ask, cache: Any, key: Any, loader: Loader) -> Any:
+    given = list[object]()
+
+    async def load() -> Any:
+        value = await loader()
+        if given:
+            asyncio.get_running_loop().call_later(0.0, step, cache.set(key, value))
+        return value
+
+    given.append(await ask(load))
+    return given[0]
+
+
+@when_asked
+async def shields_each_load(ask: Ask, cache: Any, _key: Any, loader: Loader) -> Any:
+    async def load() -> Any:
+        inner = notes(cache)[object()] = asyncio.ensure_future(loader())
+        return await asyncio.shield(inner)
+
+    return await ask(load)
+
+
+# What is told of the entries that leave.
+
+
+def telling(change: Callable[..., object]) -> Fault:
+    """`change(tell, key, value, reason)` is called in place of what was given as `on_evict`."""
+    return made_with(
+        lambda given: {"on_evict": functools.partial(change, given.get("on_evict", print))}
+    )
+
+
+def _cleared(tell: Callable[..., object], key: Any, value: Any, reason: str) -> object:
+    return tell(key, value, "cleared" if reason == "expired" else reason)
+
+
+tells_of_expired_as_cleared = telling(_cleared)
+
+
+@in_place_of("set")
+async def raises_what_it_raises(original: Any, cache: Any, *arguments: Any) -> None:
+    with logged() as errors:
+        await original(cache, *arguments)
+    for record in errors:
+        if record.exc_info and record.exc_info[1]:
+            raise record.exc_info[1]
+
+
 # What is kept too long.
 
 
@@ -249,6 +371,12 @@ keeps_a_context = patch(lambda module: setattr(module, "Context", copy_context))
 
 
 # Steps that are not whole, and locks.
+
+
+@in_place_of("set")
+async def deletes_before_it_sets(original: Any, cache: Any, key: Any, *rest: Any) -> None:
+    await cache.delete(key)
+    await original(cache, key, *rest)
 
 
 @in_place_of("set")
@@ -292,9 +420,13 @@ has_a_lock_for_threads = _with_a_lock(lambda: threading.RLock())
 # The mapping, and its loop.
 
 
-class _Unmoved(OrderedDict[Any, Any]):
-    def move_to_end(self, key: Any, last: bool = True) -> None:
-        pass
+@in_place_of("get")
+async def evicts_the_oldest_write(original: Any, cache: Any, key: Any, *default: Any) -> Any:
+    keys = await cache.keys()
+    found = await original(cache, key, *default)
+    for newer in keys[keys.index(key) + 1 :] if key in keys else ():
+        await original(cache, newer)
+    return found
 
 
 @in_place_of("get")
@@ -308,7 +440,12 @@ async def searches_to_delete(original: Any, cache: Any, key: Any) -> Any:
     return key in await cache.keys() and await original(cache, key)
 
 
-evicts_the_oldest_write = patch(lambda module: setattr(module, "OrderedDict", _Unmoved))
+@in_place_of("get")
+async def uses_it_first(original: Any, cache: Any, *arguments: Any) -> Any:
+    len(cache)
+    return await original(cache, *arguments)
+
+
 counts_no_expiration = override(
     "AsyncTTLCache.stats",
     lambda original: property(lambda cache: replace(original.fget(cache), expirations=0)),

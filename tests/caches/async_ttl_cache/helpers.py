@@ -4,6 +4,7 @@ import asyncio
 import functools
 import gc
 import inspect
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
@@ -124,6 +125,18 @@ def spy_on_timers() -> list[tuple[float, asyncio.TimerHandle]]:
 
     loop.call_at = spy  # type: ignore[method-assign, assignment]
     return timers
+
+
+@contextmanager
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """What is logged in the block, by whomever."""
+    records, root, handler = list[logging.LogRecord](), logging.getLogger(), logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign, assignment]
+    root.addHandler(handler)
+    try:
+        yield records
+    finally:
+        root.removeHandler(handler)
 
 
 @contextmanager

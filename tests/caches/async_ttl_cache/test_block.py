@@ -57,6 +57,7 @@ async def check_the_clean_up_sleeps_while_nothing_can_expire(m: ModuleType) -> N
     timers = spy_on_timers()
     async with m.AsyncTTLCache(math.inf) as cache:
         await cache.set("ever", 1)
+        await cache.set("too long for a float", 1, 10**400)
         await cache.set("as good as for ever", 1, 1e300)
         assert timers == []
         await cache.set("long", 2, 3600.0)
@@ -144,6 +145,14 @@ async def check_blocks_can_be_nested_and_entered_again(m: ModuleType) -> None:
             assert cache.stats.expirations == round_
 
 
+async def check_an_interval_may_be_longer_than_any_float(m: ModuleType) -> None:
+    timers = spy_on_timers()
+    async with m.AsyncTTLCache(1.0, cleanup_interval=10**400) as cache:
+        await cache.set("key", 1)
+        await cache.set("key", 1, 1e-9)
+    assert all(timer.cancelled() for _, timer in timers)
+
+
 class Value: ...
 
 
@@ -174,6 +183,7 @@ BLOCKS = [
     Proof("AC-4", check_the_clean_up_runs_until_the_block_is_left, [GOES_ON, SELDOM]),
     Proof("AC-4", check_the_clean_up_sleeps_while_nothing_can_expire, [RESTLESS]),
     Proof("AC-4", check_a_timer_that_is_early_enough_stays),
+    Proof("AC-4", check_an_interval_may_be_longer_than_any_float),
     Proof("AC-4", check_an_abandoned_load_that_leaves_does_not_wait_for_itself),
     Proof("AC-4", check_blocks_can_be_nested_and_entered_again),
     Proof("AC-4", check_the_clean_up_keeps_no_callers_context_alive, [KEEPS]),

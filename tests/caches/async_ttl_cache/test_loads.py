@@ -2,9 +2,12 @@
 
 import asyncio
 import contextvars
+import functools
 import gc
+import re
+import traceback
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -124,6 +127,42 @@ async def check_a_failure_reaches_all_who_wait_and_is_not_stored(m: ModuleType) 
     assert "key" not in cache
     assert (cache.stats.loads, cache.stats.load_failures) == (0, 1)
     assert await cache.get_or_load("key", load_42) == 42
+
+
+async def check_a_failure_is_told_to_each_as_to_the_first(m: ModuleType) -> None:
+    """As long for the hundredth as for the first, and without what another was handling."""
+    cache, gate = m.AsyncTTLCache(), asyncio.Event()
+    told, depths = list[str](), list[int]()
+
+    async def fail() -> None:
+        try:
+            await gate.wait()
+            raise KeyError("the loader's own trouble")
+        except KeyError:
+            raise OSError("no route")  # noqa: B904
+
+    async def caller(number: int) -> OSError:
+        try:
+            raise ValueError(f"the secret of caller {number}")
+        except ValueError:
+            try:
+                await cache.get_or_load("key", fail)
+            except OSError as error:
+                told.append("".join(traceback.format_exception(error)))
+                depths.append(len(list(traceback.walk_tb(error.__traceback__))))
+                return error
+        raise AssertionError("it did not fail")
+
+    callers = [asyncio.create_task(caller(number)) for number in range(100)]
+    await turns()
+    gate.set()
+    (failure,) = set(await asyncio.gather(*callers))
+    for number, text in enumerate(told):
+        assert "the loader's own trouble" in text
+        secrets = set(re.findall(r"the secret of caller \d+", text))
+        assert secrets <= {f"the secret of caller {number}"}, "another's secret"
+    assert "secret" not in "".join(traceback.format_exception(failure)), "a secret was left"
+    assert len(set(depths)) == 1, "it grew"
 
 
 async def check_the_loaders_own_cancellation_is_for_its_caller(m: ModuleType) -> None:
@@ -349,6 +388,8 @@ CLEARS = says("clears only what is there", faults.deletes_one_by_one, "== (1, 1)
 EMPTY = says("loads in an empty context", faults.loads_in_an_empty_context, 'seen == ["first"]')
 KEEPS_ERROR = says("keeps an error in a circle", faults.keeps_an_error, "== [None] * 3")
 KEEPS_LOADER = says("keeps each loader", faults.keeps_each_loader, "weights[1:] == weights[:1]")
+GROWS = says("adds each caller to the traceback", faults.lengthens_the_traceback, "it grew")
+SECRET = says("lets a caller's own error in", faults.adds_what_is_handled, "another's secret")
 LOADS = [
     Proof("AC-2", check_a_cancelled_caller_leaves_the_load_to_the_others, CALLERS),
     Proof("AC-2", check_when_the_last_caller_leaves_the_load_is_cancelled, [FOR_NOBODY]),
@@ -356,6 +397,7 @@ LOADS = [
     Proof("AC-2", check_who_waits_is_served_in_the_order_of_asking),
     Proof("AC-4", check_the_clean_up_of_a_cancelled_load_is_not_cut_short),
     Proof("AC-2", check_a_failure_reaches_all_who_wait_and_is_not_stored, [AGAIN]),
+    Proof("AC-2", check_a_failure_is_told_to_each_as_to_the_first, [GROWS, SECRET]),
     Proof("AC-2", check_the_loaders_own_cancellation_is_for_its_caller),
     Proof("AC-2", check_a_loader_may_return_any_awaitable),
     Proof("AC-2", check_a_stop_iteration_from_a_loader_becomes_a_runtime_error),
@@ -384,6 +426,39 @@ def test_a_loader_that_is_not_asynchronous_is_refused(value: object, tasks: str)
             await cache.get_or_load("key", lambda: value)
         assert repr(value) in str(caught.value)
         assert await cache.items() == []
+
+    hold(check, ours, tasks)
+
+
+class Generates:
+    """Loaders that would never run."""
+
+    async def __call__(self) -> AsyncIterator[int]:
+        yield 42
+
+    async def later(self) -> AsyncIterator[int]:
+        yield 42
+
+    def generate(self) -> Iterator[int]:
+        yield 42
+
+
+GENERATORS: dict[str, Any] = {
+    "object": Generates(),
+    "method": Generates().later,
+    "partial": functools.partial(Generates.later, Generates()),
+    "generator": Generates().generate,
+}
+
+
+@each_way
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_a_generator_is_no_loader(kind: str, tasks: str) -> None:
+    async def check(m: ModuleType) -> None:
+        cache = m.AsyncTTLCache()
+        with pytest.raises(TypeError, match=r"^loader must be an async function"):
+            await cache.get_or_load("key", GENERATORS[kind])
+        assert (cache.stats.misses, cache.stats.load_failures) == (0, 0), "it changed something"
 
     hold(check, ours, tasks)
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,14 @@ import pytest
 import reference_impl.caches.async_ttl_cache as ours
 from reference_impl.caches.async_ttl_cache import AsyncTTLCache
 from tests.caches.async_ttl_cache import faults
-from tests.caches.async_ttl_cache.helpers import COMPONENT, Loader, ask, load_42, spy_on_timers
+from tests.caches.async_ttl_cache.helpers import (
+    COMPONENT,
+    Loader,
+    ask,
+    load_42,
+    says,
+    spy_on_timers,
+)
 from tests.kit.fakes import Beside, run, turns
 from tests.kit.process import run_python
 from tests.kit.proofs import Proof, each_twin, failing, holding
@@ -32,6 +40,17 @@ def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.result()
+
+
+@contextlib.contextmanager
+def swept(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """No task of the loop is left after the block."""
+    try:
+        yield
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(turns())
 
 
 PLAIN: dict[str, Callable[[Any], Any]] = {
@@ -115,15 +134,59 @@ def check_one_loop_after_another_is_fine_whatever_was_left_behind(m: ModuleType)
 
     for _ in range(2):
         with contextlib.closing(asyncio.new_event_loop()) as loop:
-            try:
+            with swept(loop):
                 loop.run_until_complete(first())  # its load and its clean-up stay behind
                 detangle.run(second)
                 assert len(cache) == 2
                 loop.run_until_complete(cache.clear())
-            finally:
-                for task in asyncio.all_tasks(loop):
-                    task.cancel()
-                loop.run_until_complete(turns())
+
+
+async def generate() -> AsyncIterator[int]:
+    yield 1
+
+
+REFUSED_ARGUMENTS: dict[str, Callable[[Any], Any]] = {
+    "get []": lambda cache: cache.get([]),
+    "set []": lambda cache: cache.set([], 1),
+    "set ttl": lambda cache: cache.set("key", 1, -1.0),
+    "set ttl of no number": lambda cache: cache.set("key", 1, "1"),
+    "delete []": lambda cache: cache.delete([]),
+    "get_or_load []": lambda cache: cache.get_or_load([], load_42),
+    "get_or_load loader": lambda cache: cache.get_or_load("key", 42),
+    "get_or_load generator": lambda cache: cache.get_or_load("key", generate),
+    "get_or_load ttl": lambda cache: cache.get_or_load("key", load_42, math.nan),
+    "get_or_load stale": lambda cache: cache.get_or_load("key", load_42, stale=-1.0),
+    "in []": lambda cache: [] in cache,
+}
+
+
+def check_what_is_refused_binds_nothing(m: ModuleType, name: str) -> None:
+    """The loop that has the cache keeps it, and the load that it has begun is stored."""
+    cache = m.AsyncTTLCache()
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+
+        async def begin() -> tuple[Loader, asyncio.Task[Any]]:
+            loader = Loader()
+            (caller,) = ask(cache, loader)
+            await turns()
+            return loader, caller
+
+        async def end(loader: Loader, caller: asyncio.Task[Any]) -> None:
+            loader.gate.set_result("value")
+            assert await caller == "value"
+            assert await cache.get("key") == "value", "the load was lost"
+
+        async def refused() -> None:
+            with pytest.raises((TypeError, ValueError)):
+                result = REFUSED_ARGUMENTS[name](cache)
+                assert await result
+
+        with swept(loop):
+            begun = loop.run_until_complete(begin())
+            before = cache.stats
+            asyncio.run(refused())
+            assert cache.stats == before
+            loop.run_until_complete(end(*begun))
 
 
 def check_the_plain_methods_work_outside_of_any_loop(m: ModuleType) -> None:
@@ -135,6 +198,7 @@ def check_the_plain_methods_work_outside_of_any_loop(m: ModuleType) -> None:
 
 ANY_LOOP = Twin("takes all loops for one", faults.takes_all_loops_for_one, "Failed: DID NOT RAISE")
 GONE = Twin("awaits a dead loop's load", faults.all_await_one_task, "RuntimeError: different loop")
+BINDS = says("binds first and looks then", faults.uses_it_first, "the load was lost")
 REFUSED = Proof("AC-5", check_a_second_running_loop_is_refused, [ANY_LOOP])
 LOOPS = [
     Proof("AC-5", check_many_threads_through_their_own_loops_get_errors_and_no_hang),
@@ -148,6 +212,17 @@ test_refused = pytest.mark.parametrize("name", USES)(holding([REFUSED], ours, "n
 @each_twin([REFUSED])
 def test_refused_catches(proof: Proof, twin: Twin) -> None:
     proof.must_fail(twin, COMPONENT, "get")
+
+
+BINDING = Proof("AC-5", check_what_is_refused_binds_nothing, [BINDS])
+test_refused_arguments = pytest.mark.parametrize("name", REFUSED_ARGUMENTS)(
+    holding([BINDING], ours, "name")
+)
+
+
+@each_twin([BINDING])
+def test_refused_arguments_catch(proof: Proof, twin: Twin) -> None:
+    proof.must_fail(twin, COMPONENT, "get []")
 
 
 test_loops = holding(LOOPS, ours)

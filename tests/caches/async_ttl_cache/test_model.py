@@ -5,6 +5,7 @@ import heapq
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
@@ -22,9 +23,10 @@ import reference_impl.caches.async_ttl_cache as ours
 from tests.caches.async_ttl_cache import faults
 from tests.caches.async_ttl_cache.helpers import COMPONENT, says, step, weight
 from tests.contracts import cache_contract as contract
-from tests.kit.fakes import Clock
+from tests.kit.fakes import Clock, turns
 from tests.kit.profile import budget, same_each_time
 from tests.kit.proofs import Proof, failing, holding
+from tests.kit.twins import within
 
 R = TypeVar("R")
 
@@ -57,12 +59,14 @@ class Adapter:
             return step(coroutine)
         return self.loop.run_until_complete(coroutine)
 
-    def get_or_load(self, key: Any, loader: Callable[[], Any], ttl: float | None = None) -> Any:
+    def get_or_load(
+        self, key: Any, loader: Callable[[], Any], ttl: float | None = None, **options: Any
+    ) -> Any:
         async def load() -> Any:
             return loader()
 
         usable: Any = load if callable(loader) else loader
-        return self.run(self.cache.get_or_load(key, usable, ttl))
+        return self.run(self.cache.get_or_load(key, usable, ttl, **options))
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -104,6 +108,10 @@ class TestInvalidation(Promised, contract.InvalidationCases): ...
 class TestNone(Promised, contract.NoneCases): ...
 
 
+@pytest.mark.guarantee("AC-6")
+class TestLeaving(Adapted, contract.LeavingCases): ...
+
+
 class TestBadInput(Adapted, contract.BadInputCases):
     @pytest.mark.parametrize(("bad", "error"), contract.BAD_SECONDS)
     def test_a_bad_interval_is_refused(self, bad: Any, error: type[Exception]) -> None:
@@ -112,7 +120,7 @@ class TestBadInput(Adapted, contract.BadInputCases):
         assert repr(bad) in str(caught.value)
 
 
-class Cases(TestExpiry, TestBound, TestStats, TestNone):  # of which some must fail
+class Cases(TestExpiry, TestBound, TestStats, TestNone, TestLeaving):  # of which some must fail
     __test__ = False
 
 
@@ -128,8 +136,18 @@ def case(name: str, *arguments: Any) -> Callable[[ModuleType], None]:
     return check
 
 
+@dataclass
+class Held:
+    """An entry of the model: live until its deadline, then kept for as long as it may be stale."""
+
+    key: int
+    value: object
+    deadline: float
+    stale: float
+
+
 class Model(RuleBasedStateMachine):
-    """The cache against a plain list of [key, value, deadline], least recently used first."""
+    """The cache against a plain list of what it holds, least recently used first."""
 
     module: Any = ours
     keys = st.integers(0, 5)
@@ -138,38 +156,58 @@ class Model(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
+        self.left, self.told = list[tuple[int, object, str]](), list[tuple[int, object, str]]()
         self.cache = Adapter(
-            self.module.AsyncTTLCache(2.0, 3, clock=self.clock, cleanup_interval=1.0)
+            self.module.AsyncTTLCache(
+                2.0,
+                3,
+                clock=self.clock,
+                cleanup_interval=1.0,
+                on_evict=lambda *left: self.told.append(left),
+            )
         )
-        self.entries: list[list[Any]] = []
-        self.hits = self.misses = self.evicted = 0
+        self.held: list[Held] = []
+        self.hits = self.misses = self.loads = 0
 
-    def live(self) -> list[list[Any]]:
-        return [entry for entry in self.entries if entry[2] > self.clock.now]
+    def live(self) -> list[Held]:
+        return [held for held in self.held if held.deadline > self.clock.now]
 
-    def find(self, key: int) -> list[Any] | None:
-        return next((entry for entry in self.live() if entry[0] == key), None)
+    def find(self, key: int) -> Held | None:
+        return next((held for held in self.live() if held.key == key), None)
 
-    def put(self, key: int, value: object, ttl: float) -> None:
-        self.entries = [entry for entry in self.live() if entry[0] != key]
-        self.entries.append([key, value, self.clock.now + ttl])
-        if len(self.entries) > 3:
-            del self.entries[0]
-            self.evicted += 1
+    def leave(self, held: Held, reason: str) -> None:
+        """One leaves; whatever the reason, one that is not live has expired."""
+        self.held.remove(held)
+        is_live = held.deadline > self.clock.now
+        self.left.append((held.key, held.value, reason if is_live else "expired"))
 
-    def look(self, key: int) -> list[Any] | None:
-        if (found := self.find(key)) is None:
+    def leave_key(self, key: int, reason: str) -> None:
+        for held in [held for held in self.held if held.key == key]:
+            self.leave(held, reason)
+
+    def put(self, key: int, value: object, ttl: float, stale: float = 0.0) -> None:
+        self.leave_key(key, "replaced")
+        if len(self.held) == 3:  # what is stale goes first, then the least recently used
+            stale_ones = [held for held in self.held if held.deadline <= self.clock.now]
+            first = min(stale_ones, key=lambda held: held.deadline, default=self.held[0])
+            self.leave(first, "evicted")
+        self.held.append(Held(key, value, self.clock.now + ttl, stale))
+
+    def look(self, key: int, stale: float = 0.0) -> Held | None:
+        found = next((held for held in self.held if held.key == key), None)
+        if found is None or found.deadline + stale <= self.clock.now:
             self.misses += 1
             return None
         self.hits += 1
-        self.entries.remove(found)
-        self.entries.append(found)
+        if found.deadline > self.clock.now:
+            self.held.remove(found)
+            self.held.append(found)
         return found
 
     @rule(key=keys)
     def get(self, key: int) -> None:
         found = self.look(key)
-        assert self.cache.get(key, "none") == ("none" if found is None else found[1])
+        assert self.cache.get(key, "none") == ("none" if found is None else found.value)
 
     @rule(key=keys, value=st.none() | st.integers(), ttl=lives)
     def set(self, key: int, value: object, ttl: float) -> None:
@@ -180,39 +218,55 @@ class Model(RuleBasedStateMachine):
     def load(self, key: int, value: int) -> None:
         found = self.look(key)
         if found is None:
+            self.loads += 1
             self.put(key, value, 2.0)
-        assert self.cache.get_or_load(key, lambda: value) == (found[1] if found else value)
+        assert self.cache.get_or_load(key, lambda: value) == (found.value if found else value)
+
+    @rule(key=keys, value=st.integers(), stale=st.sampled_from([0.5, 1.0, 3.0]))
+    def load_or_take_stale(self, key: int, value: int, stale: float) -> None:
+        """A value that is stale is given, and then refreshed."""
+        found = self.look(key, stale)
+        given = found.value if found else value
+        ttl = 1.0 + self.loads / 1024  # no two of them end at once: it is clear which goes first
+        if found is None or found.deadline <= self.clock.now:
+            self.loads += 1
+            self.put(key, value, ttl, stale)
+        assert self.cache.get_or_load(key, lambda: value, ttl, stale=stale) == given
+        self.cache.run(turns(3))
 
     @rule(key=keys)
     def delete(self, key: int) -> None:
-        found = self.find(key)
-        assert self.cache.delete(key) == (found is not None)
-        self.entries = [entry for entry in self.live() if entry[0] != key]
+        assert self.cache.delete(key) == (self.find(key) is not None)
+        self.leave_key(key, "deleted")
 
     @rule()
     def clear(self) -> None:
         self.cache.clear()
-        self.entries = []
+        for held in list(self.held):
+            self.leave(held, "cleared")
 
     @rule()
     def clean_up(self) -> None:
         self.cache.cleanup_expired()
-        self.entries = self.live()
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 2.5]))
     def tick(self, seconds: float) -> None:
         self.clock.tick(seconds)
+        for held in [held for held in self.held if held.deadline + held.stale <= self.clock.now]:
+            self.leave(held, "expired")
 
     @invariant()
     def agree(self) -> None:
         live = self.live()
-        for entry in live:
-            assert entry[0] in self.cache
-        assert self.cache.items() == [(entry[0], entry[1]) for entry in live]
+        for held in live:
+            assert held.key in self.cache
+        assert self.cache.items() == [(held.key, held.value) for held in live]
         assert self.cache.size == len(self.cache) == len(live)
-        stats = self.cache.stats
-        counted = (stats.hits, stats.misses, stats.evictions)
-        assert counted == (self.hits, self.misses, self.evicted)
+        assert sorted(self.told, key=repr) == sorted(self.left, key=repr)
+        stats, reasons = self.cache.stats, [reason for _, _, reason in self.left]
+        counted = (stats.hits, stats.misses, stats.loads, stats.evictions, stats.expirations)
+        told = reasons.count("evicted"), reasons.count("expired")
+        assert counted == (self.hits, self.misses, self.loads, *told)
 
 
 TestModel = pytest.mark.guarantee("AC-1")(Model.TestCase)
@@ -354,10 +408,13 @@ def check_a_finalizer_sees_the_cache_cleared_and_not_half_of_it(m: ModuleType) -
     assert cache.stats.expirations == 0
 
 
+STORE = "caches/ttl_cache"
 LIFE = faults.made_with(lambda given: {"default_ttl": given["default_ttl"] + 0.0625})
 SIZE = faults.made_with(lambda given: {"max_size": given["max_size"] + 1})
-UNSORTED = faults.collaborator("heapq", heapify=lambda heap: None)
-POPPED = faults.collaborator("heapq", heapreplace=lambda heap, _: heapq.heappop(heap))
+UNSORTED = within(STORE, faults.collaborator("heapq", heapify=lambda heap: None))
+POPPED = within(
+    STORE, faults.collaborator("heapq", heapreplace=lambda heap, _: heapq.heappop(heap))
+)
 LONGER = says("lets entries live a little longer", LIFE, "gone")
 ONE_MORE = says("keeps one entry too many", SIZE, "<= 3")
 UNCOUNTED = says("counts no expiration", faults.counts_no_expiration, "(1, 0)")
@@ -367,6 +424,17 @@ PILES = says("keeps a record of each entry", faults.notes_each_life, "they pile 
 LOSES = says("leaves its heap in disorder", UNSORTED, "len(cache) == sum(")
 FORGETS = says("forgets a time to live with its first entry", POPPED, "it is still there")
 HALF = says("clears one entry after another", faults.deletes_one_by_one, "expirations == 0")
+UNTOLD = says(
+    "tells of evictions only",
+    faults.telling(lambda tell, *left: left[2] == "evicted" and tell(*left)),
+    "told == [",
+)
+MISTAKEN = says(
+    "takes each reason for an eviction",
+    faults.telling(lambda tell, key, value, _: tell(key, value, "evicted")),
+    "told == [",
+)
+CLEARED = says("takes what expired for cleared", faults.tells_of_expired_as_cleared, '"expired"')
 CASES = [  # which hold above
     Proof("AC-1", case("test_an_entry_lives_for_its_time_and_not_a_moment_longer"), [LONGER]),
     Proof("AC-1", case("test_the_bound_is_kept"), [ONE_MORE]),
@@ -376,6 +444,8 @@ CASES = [  # which hold above
         [UNCOUNTED],
     ),
     Proof("AC-1", case("test_none_is_stored_found_and_counted"), [NO_VALUE]),
+    Proof("AC-6", case("test_each_reason_is_told_once", "replaced"), [UNTOLD, MISTAKEN]),
+    Proof("AC-6", case("test_what_expired_before_a_clear_has_expired"), [CLEARED]),
     Proof("AC-1", check_the_model, [OLDEST]),
 ]
 MAPPING = [

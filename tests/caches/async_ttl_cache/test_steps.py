@@ -2,8 +2,11 @@
 
 import ast
 import asyncio
+import copy
 import math
+import pickle
 import threading
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -154,3 +157,10 @@ def test_the_names_that_the_guide_used_exist() -> None:
         assert await cache.get_async("other", "default") == "default"
 
     run(main())
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_it_refuses_to_be_copied(copied: Callable[[object], object]) -> None:
+    words = r"^AsyncTTLCache cannot be copied or pickled: "
+    with pytest.raises(TypeError, match=words):
+        copied(AsyncTTLCache[str, int]())

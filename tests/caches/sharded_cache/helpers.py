@@ -76,6 +76,8 @@ class OneShard:
     ) -> None:
         # The keys meet in one shard, and that holds a quarter.
         whole = None if max_size is None else 4 * max_size
+        if callable(on_evict := more.get("on_evict")):
+            more["on_evict"] = lambda same, *left: on_evict(same.key, *left)
         self.cache = m.ShardedCache(4, default_ttl=default_ttl, max_size=whole, **more)
 
     def __getattr__(self, name: str) -> Any:  # what is about all keys
@@ -90,8 +92,8 @@ class OneShard:
     def delete(self, key: Any) -> bool:
         return bool(self.cache.delete(Same(key)))
 
-    def get_or_load(self, key: Any, loader: Any, ttl: Any = None) -> Any:
-        return self.cache.get_or_load(Same(key), loader, ttl)
+    def get_or_load(self, key: Any, loader: Any, ttl: Any = None, **options: Any) -> Any:
+        return self.cache.get_or_load(Same(key), loader, ttl, **options)
 
     def keys(self) -> list[Any]:
         return [same.key for same in self.cache.keys()]  # noqa: SIM118 - no dict
@@ -150,5 +152,5 @@ class FourShardsCases(contract.OfModule):
     module = sharded_cache
 
     def make(self, **arguments: Any) -> Any:
-        shards = 1 if arguments.get("max_size") == 1 else 4
+        shards = 1 if arguments.get("max_size") in {1, 3} else 4
         return self.module.ShardedCache(shards, **({"max_size": None} | arguments))

@@ -29,7 +29,11 @@ class ShardedCaches(model.Caches):
     def start(self, max_size: int | None, shards: int = 1) -> None:
         self.clock = Clock()
         self.cache: Any = self.module.ShardedCache(
-            shards, default_ttl=model.DEFAULT, max_size=max_size, clock=self.clock
+            shards,
+            default_ttl=model.DEFAULT,
+            max_size=max_size,
+            clock=self.clock,
+            on_evict=self.on_evict,
         )
         whole = 1_000_000 if max_size is None else max_size
         self.room = [(whole + shards - 1 - n) // shards for n in range(shards)]
@@ -38,12 +42,10 @@ class ShardedCaches(model.Caches):
     def shard(self, entry: Any) -> int:
         return home(len(self.room), entry.key)
 
-    def make_room(self) -> None:
-        shard = self.shard(self.entries[-1])
-        mates = [entry for entry in self.entries if self.shard(entry) == shard]
-        if len(mates) > self.room[shard]:
-            self.entries.remove(mates[0])
-            self.evictions += 1
+    def make_room(self, live: list[model.Entry], stale: list[model.Entry], room: float) -> None:
+        shard = self.shard(live[-1])
+        mates = [[each for each in some if self.shard(each) == shard] for some in (live, stale)]
+        super().make_room(mates[0], mates[1], min(room, self.room[shard]))
 
     @rule()
     def views_agree(self) -> None:

@@ -1,7 +1,10 @@
 """What TTLCache promises holds in each shard of a ShardedCache: SC-4."""
 
+import asyncio
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -18,10 +21,16 @@ from tests.caches.sharded_cache.helpers import (
 from tests.caches.ttl_cache import faults, test_cost
 from tests.caches.ttl_cache.faults import impatient
 from tests.caches.ttl_cache.helpers import proves, steps
+from tests.caches.ttl_cache.interrupted import CALLS, happens_or_not
+from tests.caches.ttl_cache.interrupted import LOADS as INTERRUPTED_LOADS
+from tests.caches.ttl_cache.test_circles import run
+from tests.caches.ttl_cache.test_leaving import LEAVING
 from tests.caches.ttl_cache.test_loads import CIRCLES, LOADS, check_two_loads_that_cross
 from tests.caches.ttl_cache.test_promises import check_a_clock_that_steps_back_does_no_harm
+from tests.caches.ttl_cache.test_stale import STALE
 from tests.contracts import cache_contract as contract
 from tests.contracts.cache_contract import case
+from tests.kit.interrupts import Interrupts
 from tests.kit.proofs import Proof, each_proof, failing, holding
 from tests.kit.twins import override
 
@@ -36,6 +45,7 @@ class TestOneShard(
     contract.LoadingCases,
     contract.InvalidationCases,
     contract.NoneCases,
+    contract.LeavingCases,
 ): ...
 
 
@@ -47,12 +57,15 @@ class TestAllShards(
     contract.LoadingCases,
     contract.InvalidationCases,
     contract.NoneCases,
+    contract.LeavingCases,
 ):
     """All cases but those that look at the order of use."""
 
 
-# TTLCache's own checks of several threads, of circles, of time and cost.
-ONE_SHARD = [replace(proof, guarantee="SC-4", twins=[]) for proof in LOADS + CIRCLES] + [
+# TTLCache's own checks of several threads, of circles, what leaves and is stale, time and cost.
+ONE_SHARD = [
+    replace(proof, guarantee="SC-4", twins=[]) for proof in LOADS + CIRCLES + LEAVING + STALE
+] + [
     proves("SC-4", check)
     for check in (
         check_a_clock_that_steps_back_does_no_harm,
@@ -112,7 +125,22 @@ def check_loads_across_shards(m: ModuleType) -> None:
     assert (cache.stats.loads, len(cache)) == (3, 3)
 
 
+def check_a_circle_through_another_cache_and_a_loop(m: ModuleType) -> None:
+    sharded, single = m.ShardedCache(4), m.TTLCache()
+
+    def through_a_loop() -> Any:
+        return run(lambda: asyncio.to_thread(single.get_or_load, "b", back))
+
+    def back() -> Any:
+        return sharded.get_or_load("a", lambda: "never")
+
+    with pytest.raises(RuntimeError, match="'a' would wait for itself"):
+        sharded.get_or_load("a", through_a_loop)
+    assert sharded.get_or_load("a", lambda: "after") == "after"
+
+
 SHARDS = [
+    proves("SC-4", check_a_circle_through_another_cache_and_a_loop),
     proves(
         "SC-4",
         check_the_cost_does_not_grow,
@@ -162,3 +190,22 @@ WRONG = [
 
 test_shards = holding(SHARDS, sharded_cache)
 test_a_broken_shard_is_noticed = failing(SHARDS + WRONG, COMPONENT)
+
+
+# A signal handler that raises. With one shard, all that TTLCache promises of it holds here.
+
+one_shard = partial(sharded_cache.ShardedCache, 1)
+
+
+@pytest.mark.guarantee("SC-4")
+@pytest.mark.parametrize("name", ["get a hit", "set where it is full", "delete", "clear"])
+def test_an_interrupted_call_happens_or_not(name: str, interrupts: Interrupts) -> None:
+    assert name in CALLS
+    interrupts.prove(*happens_or_not(one_shard, name, str))
+
+
+@pytest.mark.guarantee("SC-4")
+@pytest.mark.parametrize("name", INTERRUPTED_LOADS)
+def test_an_interrupted_load_strands_nobody(name: str, interrupts: Interrupts) -> None:
+    _, prepare, call, check = INTERRUPTED_LOADS[name]
+    interrupts.prove(partial(prepare, one_shard, str), call, check)

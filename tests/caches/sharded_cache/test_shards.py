@@ -331,21 +331,18 @@ ALL = [
 
 def test_a_sum_is_of_several_instants() -> None:
     """The limit that SC-3 states: an entry that moves may be counted where it was and is."""
-    plan: list[Callable[[], object]] = []
+    clock = Clock()
 
-    def clock() -> float:
-        if plan:
-            Beside(plan.pop()).result()  # a badly timed switch of threads
-        return 1.0
+    def move(_key: int, _value: str, reason: str) -> None:
+        if reason == "expired":
+            cache.delete(first)
+            cache.set(last, "entry")
 
-    def move() -> None:
-        cache.delete(first)
-        cache.set(last, "entry")
-
-    cache = ShardedCache[int, str](3, max_size=None, clock=clock)
-    first, _, last = one_in_each(3)
+    cache = ShardedCache[int, str](3, max_size=None, clock=clock, on_evict=move)
+    first, second, last = one_in_each(3)
     cache.set(first, "entry")
-    plan += [move, lambda: None]  # when the first shard is counted, nothing; then, the move
+    cache.set(second, "expires as the second shard is counted", ttl=1.0)
+    clock.tick(1.0)
     assert cache.size == 2  # the first shard before the move, the last one after it
     assert cache.size == 1
 

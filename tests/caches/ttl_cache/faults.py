@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from tests.caches.ttl_cache.helpers import Impatient
+from tests.caches.ttl_cache.helpers import Deaf, Impatient
 from tests.kit.primitives import rebind
 from tests.kit.twins import Fault, override, patch
 
@@ -100,7 +100,9 @@ def clears_what_it_sees(_: Any, cache: Any) -> None:
 
 
 @in_place_of("get_or_load")
-def looks_then_loads(_: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+def looks_then_loads(
+    _: Any, cache: Any, key: Any, loader: Any, ttl: Any = None, **_more: Any
+) -> Any:
     """looks, loads and sets in steps of their own"""
     found = cache.get(key, ABSENT)
     if found is ABSENT:
@@ -110,24 +112,30 @@ def looks_then_loads(_: Any, cache: Any, key: Any, loader: Any, ttl: Any = None)
 
 
 @in_place_of("get_or_load")
-def stores_in_any_case(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+def stores_in_any_case(
+    load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None, **more: Any
+) -> Any:
     """stores what it loaded, whatever came between"""
-    value = load(cache, key, loader, ttl)
+    value = load(cache, key, loader, ttl, **more)
     cache.set(key, value, ttl)
     return value
 
 
 @in_place_of("get_or_load")
-def swallows_the_failure(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+def swallows_the_failure(
+    load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None, **more: Any
+) -> Any:
     """swallows the loader's failure"""
     try:
-        return load(cache, key, loader, ttl)
+        return load(cache, key, loader, ttl, **more)
     except Exception:
         return None
 
 
 @in_place_of("get_or_load")
-def hands_on_an_interrupt(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+def hands_on_an_interrupt(
+    load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None, **more: Any
+) -> Any:
     """interrupts those who wait, too"""
 
     class Interrupted(Exception):
@@ -140,7 +148,7 @@ def hands_on_an_interrupt(load: Any, cache: Any, key: Any, loader: Any, ttl: Any
             raise Interrupted from error
 
     try:
-        return load(cache, key, wrapping, ttl)
+        return load(cache, key, wrapping, ttl, **more)
     except Exception as error:
         if isinstance(error.__cause__, KeyboardInterrupt):
             raise error.__cause__ from None
@@ -154,13 +162,17 @@ CIRCLE = "would wait for itself"
 
 
 @in_place_of("get_or_load")
-def sees_no_circle(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+def sees_no_circle(
+    load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None, **more: Any
+) -> Any:
     """sees no circle"""
-    return Context().run(load, cache, key, loader, ttl)
+    return Context().run(load, cache, key, loader, ttl, **more)
 
 
 @in_place_of("get_or_load")
-def sees_its_own_circles(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+def sees_its_own_circles(
+    load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None, **more: Any
+) -> Any:
     """looks for circles among its own thread's loads alone"""
     mine = _own.get()
     if (cache, key) in mine:
@@ -168,28 +180,34 @@ def sees_its_own_circles(load: Any, cache: Any, key: Any, loader: Any, ttl: Any 
 
     def apart() -> Any:
         _own.set((*mine, (cache, key)))
-        return load(cache, key, loader, ttl)
+        return load(cache, key, loader, ttl, **more)
 
     return Context().run(apart)
 
 
 @in_place_of("get_or_load")
-def refuses_to_wait(load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None) -> Any:
+def refuses_to_wait(
+    load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None, **more: Any
+) -> Any:
     """refuses every load that a loader would wait for"""
     if _own.get() and key not in cache:
         raise RuntimeError(CIRCLE)
     token = _own.set((key,))
     try:
-        return load(cache, key, loader, ttl)
+        return load(cache, key, loader, ttl, **more)
     finally:
         _own.reset(token)
 
 
-def _impatient(module: ModuleType) -> None:
-    rebind(module, Event=Impatient)
+def _locks(lock: type) -> Fault:
+    def change(module: ModuleType) -> None:
+        rebind(module, Lock=lock)
+
+    return patch(change)
 
 
-impatient = patch(_impatient)  # who would wait for ever fails with "it hangs"
+impatient = _locks(Impatient)  # who would wait forever fails with "it hangs"
+deaf = _locks(Deaf)  # who waits for a load is not told of its end
 
 
 # The whole cache.
@@ -221,3 +239,91 @@ def makes_room_too_late() -> Named:
     """Both of these."""
     name, fault = drops_in_a_second_step()
     return name, has_room_for_one_more()[1] + fault
+
+
+# What leaves, and what is stale.
+
+
+@in_place_of("__init__")
+def tells_everything_twice(
+    make: Any, cache: Any, *arguments: Any, on_evict: Any = None, **more: Any
+) -> None:
+    """tells everything twice"""
+
+    def twice(*left: Any) -> None:
+        on_evict(*left)
+        on_evict(*left)
+
+    make(cache, *arguments, on_evict=on_evict and twice, **more)
+
+
+@in_place_of("__init__")
+def gives_one_reason(
+    make: Any, cache: Any, *arguments: Any, on_evict: Any = None, **more: Any
+) -> None:
+    """calls everything an eviction"""
+
+    def tell(key: Any, value: Any, _reason: str) -> None:
+        on_evict(key, value, "evicted")
+
+    make(cache, *arguments, on_evict=on_evict and tell, **more)
+
+
+@in_place_of("__init__")
+def tells_later(make: Any, cache: Any, *arguments: Any, on_evict: Any = None, **more: Any) -> None:
+    """tells of an entry when the next one leaves"""
+    waiting = list[Any]()
+
+    def tell(*left: Any) -> None:
+        waiting.append(left)
+        if len(waiting) > 1:
+            on_evict(*waiting.pop(0))
+
+    make(cache, *arguments, on_evict=on_evict and tell, **more)
+
+
+def tells_what_it_saw() -> Named:
+    """A fault of two methods."""
+    listeners = dict[int, Any]()
+
+    def make(init: Any, cache: Any, *arguments: Any, on_evict: Any = None, **more: Any) -> None:
+        listeners[id(cache)] = on_evict
+        init(cache, *arguments, **more)
+
+    def delete(original: Any, cache: Any, key: Any) -> Any:
+        value = dict(cache.items()).get(key, ABSENT)
+        found = original(cache, key)
+        if value is not ABSENT:
+            listeners[id(cache)](key, value, "deleted")
+        return found
+
+    fault = wrapped("TTLCache.__init__", make) + wrapped("TTLCache.delete", delete)
+    return "tells of what it saw before it deleted", fault
+
+
+@in_place_of("get_or_load")
+def knows_no_stale(
+    load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None, **_more: Any
+) -> Any:
+    """takes no stale value"""
+    return load(cache, key, loader, ttl)
+
+
+@in_place_of("get_or_load")
+def stale_for_longer(
+    load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None, *, stale: Any = None, **more: Any
+) -> Any:
+    """takes a stale value a moment too long"""
+    return load(cache, key, loader, ttl, **({"stale": stale + 0.0625} if stale else {}), **more)
+
+
+@in_place_of("get_or_load")
+def refreshes_each_time(
+    load: Any, cache: Any, key: Any, loader: Any, ttl: Any = None, *, stale: Any = None, **more: Any
+) -> Any:
+    """lets each caller refresh a stale value"""
+    if stale is None or key in cache:
+        return load(cache, key, loader, ttl, **more)
+    value = loader()
+    cache.set(key, value, ttl)
+    return value

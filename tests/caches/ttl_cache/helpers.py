@@ -4,11 +4,14 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
 from tests.contracts import cache_contract as contract
+from tests.kit import primitives
 from tests.kit.fakes import PATIENCE, Beside, Gate
 from tests.kit.proofs import Proof
 from tests.kit.twins import Fault, Twin
@@ -44,6 +47,23 @@ class Loader(Gate):
     def calls(self) -> int:
         """How many threads have come."""
         return len(self.seen)
+
+
+class Later(Executor):
+    """Keeps what it is given until it is told to run it, or to drop it."""
+
+    def __init__(self) -> None:
+        self.jobs = list[Callable[[], object]]()
+
+    def submit(self, fn: Callable[..., Any], /, *_arguments: Any, **_options: Any) -> Any:
+        self.jobs.append(fn)  # the caches give no arguments, and use no future
+
+    def run(self) -> int:
+        """Run it here; returns how much there was."""
+        jobs, self.jobs = self.jobs, []
+        for job in jobs:
+            job()
+        return len(jobs)
 
 
 def proves(
@@ -83,12 +103,57 @@ def until(condition: Callable[[], bool]) -> None:
         pause.wait(0.001)
 
 
-class Impatient(threading.Event):
-    """An event for twins, of which no wait ends well."""
+class Tidings(primitives.Over):
+    """A lock of which `acquire` waits for tidings (a load's end), and `with` excludes others."""
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def __init__(self) -> None:
+        super().__init__(threading.Lock())
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Get it at once, or else wait."""
+        if self.inner.acquire(blocking=False):
+            return True
+        return blocking and self.wait(timeout)
+
+    def wait(self, timeout: float) -> bool:
+        return bool(self.inner.acquire(timeout=timeout))
+
+
+class Impatient(Tidings):
+    """One for twins, of which no wait ends well."""
+
+    def wait(self, timeout: float) -> bool:
         assert super().wait(0.2), "it hangs"
         return True
+
+
+class Deaf(Tidings):
+    """One for twins, whose tidings go astray."""
+
+    def release(self) -> None:
+        pass
+
+
+@contextmanager
+def watched(m: ModuleType) -> Iterator[primitives.Waits]:
+    """The kit's view of who waits and who holds a lock, with waits for the end of a load."""
+
+    class Watched(Tidings):
+        def wait(self, timeout: float) -> bool:
+            waits.begin(timeout)
+            return super().wait(timeout)
+
+        def __enter__(self) -> bool:
+            self.inner.acquire()
+            waits.holds(+1)
+            return True
+
+        def __exit__(self, *_: object) -> None:
+            waits.holds(-1)
+            self.inner.release()
+
+    with primitives.watched(m) as waits, primitives.rebound(m, Lock=Watched):
+        yield waits
 
 
 class Key:

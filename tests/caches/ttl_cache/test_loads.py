@@ -2,6 +2,7 @@
 
 import contextvars
 import threading
+import traceback
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -11,10 +12,19 @@ import pytest
 from reference_impl.caches import ttl_cache
 from reference_impl.caches.ttl_cache import TTLCache
 from tests.caches.ttl_cache import faults
-from tests.caches.ttl_cache.helpers import Loader, outcome, proves, raises, reach, until
+from tests.caches.ttl_cache.helpers import (
+    Loader,
+    Tidings,
+    outcome,
+    proves,
+    raises,
+    reach,
+    until,
+    watched,
+)
 from tests.contracts.cache_contract import Clock
 from tests.kit.fakes import PATIENCE, Beside, Gate
-from tests.kit.primitives import rebind, watched
+from tests.kit.primitives import rebind
 from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin, edit
 
@@ -123,7 +133,69 @@ def check_the_loader_runs_in_the_thread_and_context_of_its_caller(m: ModuleType)
     assert cache.get_or_load("context", name.get) == "caller"
 
 
+# One error for all who asked.
+
+
+def check_an_error_costs_each_caller_the_same(m: ModuleType) -> None:
+    """Who logs a failure that a hundred share writes as much as one who has it alone."""
+
+    def ask() -> int:
+        try:
+            cache.get_or_load("key", load)
+        except ValueError as error:
+            return len(list(traceback.walk_tb(error.__traceback__)))
+        raise AssertionError("the load has not failed")
+
+    with watched(m) as waits, Loader(raises(ValueError())) as load:
+        cache = m.TTLCache()
+        callers = [Beside(ask) for _ in range(100)]
+        waits.await_waiting(99)
+        load.open()
+        assert max(caller.result() for caller in callers) < 50
+
+
+def check_an_error_brings_no_callers_own_troubles(m: ModuleType) -> None:
+    """A caller that asks while it handles an error of its own keeps that to itself."""
+    failure = ValueError("no such report")
+
+    def ask(trouble: str) -> Any:
+        try:
+            raise KeyError(trouble)
+        except KeyError:
+            return cache.get_or_load("key", load)
+
+    def troubles(error: Any) -> list[BaseException]:
+        found = list[BaseException]()
+        while (error := error.__context__) is not None:
+            found.append(error)
+        return found
+
+    with watched(m) as waits, Loader(raises(failure)) as load:
+        cache = m.TTLCache()
+        callers = [Beside(ask, "the first one's secret")]
+        load.await_entered()
+        callers += [Beside(ask, "a secret"), Beside(cache.get_or_load, "key", load)]
+        waits.await_waiting(2)
+        load.open()
+        assert [outcome(caller) for caller in callers] == [failure] * 3
+    assert "secret" not in str(troubles(failure))
+
+
 LOADS = [
+    proves(
+        "TC-6",
+        check_an_error_costs_each_caller_the_same,
+        "raises an error on top of its last traceback",
+        edit("_Load.result", "error.with_traceback(self.traceback)", "error"),
+        "AssertionError: < 50",
+    ),
+    proves(
+        "TC-6",
+        check_an_error_brings_no_callers_own_troubles,
+        "leaves a caller's own trouble at the shared error",
+        edit("_Load.result", "error.__context__ = context", ""),
+        'AssertionError: assert "secret" not in',
+    ),
     proves(
         "TC-6",
         check_twenty_threads_load_once,
@@ -233,14 +305,14 @@ def check_a_wait_that_is_over_closes_no_circle(m: ModuleType) -> None:
     """
     begun, woken = list[object](), Gate()
 
-    class Slow(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
+    class Slow(Tidings):
+        def wait(self, timeout: float) -> bool:
             begun.append(self)
             super().wait(timeout)
             woken()
             return True
 
-    undo = rebind(m, Event=Slow)
+    undo = rebind(m, Lock=Slow)
     try:
         with Loader(contextvars.copy_context) as first:
             cache = m.TTLCache()
@@ -277,7 +349,7 @@ CIRCLES = [
         "TC-8",
         check_a_wait_that_is_over_closes_no_circle,
         "counts who waits for a load that has ended",
-        edit("_wait", "[] if step.landed.is_set() else step.joined.copy()", "step.joined.copy()"),
+        edit("_waits_for_caller", "not step.ended", "True"),
         "RuntimeError: would wait for itself",
     ),
 ]

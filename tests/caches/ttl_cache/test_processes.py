@@ -40,7 +40,7 @@ def test_ctrl_c_ends_a_wait_for_a_load_and_leaves_the_load_alone() -> None:
         """
         import signal, threading
         from reference_impl.caches import ttl_cache
-        from tests.kit.primitives import watched
+        from tests.caches.ttl_cache.helpers import watched
 
         entered, leave, ended = threading.Event(), threading.Event(), threading.Event()
         load = lambda: (entered.set(), leave.wait(60), "value")[2]
@@ -84,27 +84,53 @@ def test_signals_that_raise_in_a_busy_thread_never_keep_the_lock() -> None:
         import signal, threading
         from reference_impl.caches.ttl_cache import TTLCache
 
-        class Alarm(Exception):
+        class Alarm(BaseException):
             pass
 
         def handler(*_):
             raise Alarm
 
+        def use(number):
+            key = number % 13
+            cache.set(number, number)
+            cache.get(number)
+            cache.get_or_load(key, lambda: key, 0.0001, stale=0.0001)
+            cache.delete(key)
+            cache.get_or_load(key, lambda: cache.get_or_load("inner", lambda: key))
+            number % 50 or cache.clear()
+            len(cache), cache.keys(), cache.stats
+
+        def beside():
+            number = 0
+            while not over:
+                number += 1
+                use(number)
+
+        def look():
+            for key in range(13):
+                cache.get_or_load(key, lambda: key)
+                most.append(len(cache))
+
         signal.signal(signal.SIGALRM, handler)
-        cache = TTLCache(max_size=10)
+        cache, over, most = TTLCache(max_size=10), [], []
+        other = threading.Thread(target=beside)
+        other.start()  # joins the loads of this thread, and has its own joined
         for number in range(300):
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0.0005 + number * 1e-6)
                 while True:
-                    cache.set(number, number)
-                    cache.get(number)
+                    number += 1
+                    use(number)
             except Alarm:
                 pass
-            results = []
-            thread = threading.Thread(target=lambda: results.append(len(cache)), daemon=True)
+            thread = threading.Thread(target=look, daemon=True)
             thread.start()
             thread.join(30)
-            assert results and results[0] <= 10, (number, results)
+            assert not thread.is_alive(), f"the cache hangs after alarm {number}"
+        over.append(True)
+        other.join(30)
+        assert not other.is_alive()
+        assert len(most) == 300 * 13 and max(most) <= 10, max(most)
         """
     )
 

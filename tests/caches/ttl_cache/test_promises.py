@@ -163,7 +163,7 @@ TIME = [
         "TC-2",
         check_a_clock_that_steps_back_does_no_harm,
         "counts from a reading that has stepped back",
-        edit("TTLCache._put_locked", "self._latest + ttl", "now + ttl"),
+        edit("_Store.put", "self.latest + ttl", "now + ttl"),
         "AssertionError: assert sorted(cache.keys()) == sorted(live)",
     ),
 ]

@@ -205,7 +205,7 @@ ON_A_LOOP = [
                 "does not settle what was cancelled on the loop",
                 edit(
                     "_Submission.settle",
-                    "self.cancel()",
+                    "self._cancel()",
                     "pass",
                 ),
                 "AssertionError: all(future.cancelled()",

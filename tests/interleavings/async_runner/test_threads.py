@@ -434,7 +434,7 @@ def an_exit_and_another(m: ModuleType) -> None:
 RIGHT = "not self._right_to_settle.acquire(blocking=False)"
 LOOK_FIRST = Twin(
     "looks whether a future is settled, and then settles it",
-    edit("_Submission.cancel", RIGHT, "self.done()")
+    edit("_Submission._cancel", RIGHT, "self.done()")
     + edit("_Submission.settle", RIGHT, "self.done()"),
     (
         "AssertionError: outcome(future)",
@@ -451,14 +451,16 @@ NO_RIGHT = Twin(
 LEFT = "AssertionError: run returned while the coroutine went on"
 NO_WAIT = Twin(
     "does not wait for the clean-up after a timeout",
-    edit("AsyncRunner.run", "return submission.result()", "raise CancelledError"),
+    edit(
+        "AsyncRunner.run",
+        "submission.request_cancel()\noutcome.wait()",
+        "submission.request_cancel()\noutcome.is_cancelled = True",
+    ),
     LEFT,
 )
 NO_SECOND_LOOK = Twin(
     "loses a result that comes just when the time is up",
-    edit(
-        "AsyncRunner.run", "return submission.result()", "wait([submission])\nraise CancelledError"
-    ),
+    edit("AsyncRunner.run", "outcome.is_cancelled and is_late", "is_late"),
     "AssertionError: a result was lost",
 )
 UNHURRIED = Twin(
@@ -470,11 +472,9 @@ CLOSED_IS_ENDED = Twin(
     "takes a runner that is being closed for one that has ended",
     edit(
         "AsyncRunner.close",
-        "if not self._ended.wait(timeout): ...",
+        "if hasattr(self._here, 'role'): ...",
         """
-        if self._is_winding_down:
-            return
-        if not self._ended.wait(timeout):
+        if self._is_winding_down or hasattr(self._here, "role"):
             ...
         """,
     ),

@@ -1,10 +1,13 @@
 """What cannot be meant is refused: by a converter, a pool, or on start."""
 
 import asyncio
+import copy
 import errno
 import math
 import os
+import pickle
 import re
+import weakref
 from collections.abc import Awaitable, Callable
 from fnmatch import fnmatchcase
 from functools import partial
@@ -17,7 +20,11 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 import reference_impl.queues.async_converter_pool as ours
-from reference_impl.queues.async_converter_pool import AsyncConverterPool, Converter
+from reference_impl.queues.async_converter_pool import (
+    AsyncConverterPool,
+    Converter,
+    ConverterPoolStats,
+)
 from tests.queues.async_converter_pool.helpers import (
     converter_of,
     plain,
@@ -117,6 +124,9 @@ NUMBER = "convert_timeout must be of type int or float or NoneType"
         ),
         ({"convert_timeout": -1}, ValueError, f"{DURATION} -1"),
         ({"convert_timeout": math.nan}, ValueError, f"{DURATION} nan"),
+        ({"convert_timeout": -(10**400)}, ValueError, f"{DURATION} -10*"),
+        ({"convert_timeout": True}, TypeError, f"{NUMBER}, got True"),
+        ({"convert_timeout": False}, TypeError, f"{NUMBER}, got False"),
         ({"convert_timeout": "1"}, TypeError, f"{NUMBER}, got '1'"),
         ({"convert_timeout": ""}, TypeError, f"{NUMBER}, got ''"),
     ],
@@ -127,6 +137,57 @@ def test_a_pool_refuses_what_cannot_be_meant(
     settings = {"converters": [converter_of(tmp_path)], "submit": submit, **changes}
     with pytest.raises(error, match=rf"\A{message}\Z"):
         AsyncConverterPool(settings.pop("converters"), settings.pop("submit"), **settings)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error"),
+    [
+        (math.nan, ValueError),
+        (-1.0, ValueError),
+        (-(10**400), ValueError),
+        (True, TypeError),
+        ("1", TypeError),
+    ],
+)
+def test_what_is_no_duration_stops_no_pool(
+    seconds: Any, error: type[Exception], tmp_path: Path
+) -> None:
+    done, results = asyncio.Event(), list[str]()
+
+    async def submitted(result: str) -> None:
+        results.append(result)
+        done.set()
+
+    async def main() -> None:
+        async with AsyncConverterPool(
+            [converter_of(tmp_path)], submitted, convert_timeout=10**400
+        ) as pool:
+            with pytest.raises(error, match=r"^timeout must be"):
+                await pool.stop(seconds)
+            (tmp_path / "a.csv").write_text("1")  # it was not stopped
+            await done.wait()
+            await pool.stop(10**400)
+
+    asyncio.run(main())
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_pool_is_not_copied(tmp_path: Path, copied: Callable[[Any], Any]) -> None:
+    refusal = "^AsyncConverterPool cannot be copied or pickled: make another one$"
+    with pytest.raises(TypeError, match=refusal):
+        copied(AsyncConverterPool([converter_of(tmp_path)], submit))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_statistics_and_converters_are_values(copied: Callable[[Any], Any], tmp_path: Path) -> None:
+    """A converter is pickled by the name of its function, so that needs one."""
+    stats = ConverterPoolStats(1, 2, 3, 4, 5, 6, ("lost",))
+    for value in (stats, Converter("names", tmp_path, ("*.csv",), os.fspath)):
+        assert copied(value) == pickle.loads(pickle.dumps(value)) == value
+        assert weakref.ref(value)() is value
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        pickle.dumps(Converter("names", tmp_path, ("*.csv",), lambda path: path.name))
 
 
 def test_submit_may_be_whatever_gives_an_awaitable(tmp_path: Path) -> None:

@@ -1,16 +1,24 @@
 """AsyncPendingQueue refuses what it cannot work with, and says why."""
 
 import asyncio
+import copy
 import errno
 import functools
 import math
 import os
+import pickle
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reference_impl.queues.async_pending_queue import AsyncPendingQueue
+from reference_impl.queues.async_pending_queue import (
+    AsyncPendingQueue,
+    PendingStats,
+    exponential_backoff,
+)
 from tests.kit.fakes import until
 from tests.queues.async_pending_queue.disk import Refusing, drop
 from tests.queues.async_pending_queue.uploads import nothing
@@ -88,6 +96,61 @@ def test_bad_arguments_are_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=f"^{message}"):
         AsyncPendingQueue(**{"directory": directory, "upload": nothing, **options})
+
+
+NO_DURATIONS: list[tuple[Any, type[Exception]]] = [
+    (math.nan, ValueError),
+    (-1.0, ValueError),
+    (-(10**400), ValueError),
+    (True, TypeError),
+    ("1", TypeError),
+]
+
+
+@pytest.mark.parametrize(("seconds", "error"), NO_DURATIONS)
+async def test_what_is_no_duration_is_refused_by_name(
+    directory: Path, seconds: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=r"^upload_timeout must be"):
+        AsyncPendingQueue(directory, nothing, upload_timeout=seconds)
+    for name in ("base", "cap"):
+        with pytest.raises(error, match=f"^{name} must be"):
+            exponential_backoff(1, **{name: seconds})
+    gate = asyncio.Event()
+
+    async def upload(path: Path) -> None:
+        await gate.wait()
+
+    drop(directory, "a", b"1")
+    drop(directory, "b", b"1")
+    async with AsyncPendingQueue(directory, upload, max_concurrency=1) as queue:
+        await until(lambda: queue.stats.uploading)
+        with pytest.raises(error, match=r"^timeout must be"):
+            await queue.stop(seconds)
+        gate.set()
+        await until(lambda: queue.stats.completed == 2)  # it was not stopped
+
+
+async def test_a_number_beyond_a_float_is_a_long_time(directory: Path) -> None:
+    assert 0 <= exponential_backoff(1, base=10**400, cap=10**400) <= 1e300
+    drop(directory, "a", b"1")
+    async with AsyncPendingQueue(directory, nothing, upload_timeout=10**400) as queue:
+        await until(lambda: queue.stats.completed)
+        await queue.stop(10**400)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_queue_is_not_copied(directory: Path, copied: Callable[[Any], Any]) -> None:
+    refusal = "^AsyncPendingQueue cannot be copied or pickled: make another one$"
+    with pytest.raises(TypeError, match=refusal):
+        copied(AsyncPendingQueue(directory, nothing))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_statistics_are_values(copied: Callable[[Any], Any]) -> None:
+    stats = PendingStats(completed=1, waiting=2)
+    assert copied(stats) == pickle.loads(pickle.dumps(stats)) == stats
+    assert weakref.ref(stats)() is stats
 
 
 @pytest.mark.parametrize("kind", ["missing", "file"])

@@ -28,6 +28,28 @@ def made_with(**changes: Callable[[Any], Any]) -> Fault:
     return override("MemoryQueue.__init__", make)
 
 
+def made_of(**primitives: Any) -> Fault:
+    """The component makes its locks of these, or asks these."""
+
+    def change(module: ModuleType) -> None:
+        rebind(module, **primitives)
+
+    return patch(change)
+
+
+def forgets(method: str, option: str) -> Fault:
+    """The method is called without this keyword argument."""
+
+    def make(original: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            options.pop(option, None)
+            return original(*arguments, **options)
+
+        return call
+
+    return override(method, make)
+
+
 # Claims.
 
 
@@ -84,7 +106,9 @@ def updates(work: Callable[[Any, Any, Update], None]) -> Fault:
     """`update` does this, given the queue, the item and the sound `update`."""
 
     def make(original: Any) -> Any:
-        return lambda self, item: work(self, item, lambda each: original(self, each))
+        return lambda self, item, **options: work(
+            self, item, lambda each: original(self, each, **options)
+        )
 
     return override("MemoryQueue.update", make)
 
@@ -153,7 +177,9 @@ forgets_the_newest = updates(_forget_the_newest)
 
 only_counts_what_it_retries = override(
     "MemoryQueue.retry_failed",
-    lambda _: lambda self: sum(i.can_retry for i in self.list_by_status(statuses(self).FAILED)),
+    lambda _: (
+        lambda self, **_: sum(i.can_retry for i in self.list_by_status(statuses(self).FAILED))
+    ),
 )
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 
 def assert_consistent(queue: Any) -> None:
-    """The lock's invariant: each id stands in one place, and no line is empty."""
-    assert queue._priorities == sorted(queue._lines)
-    assert all(queue._lines.values()), "an empty line was left behind"
-    places = itertools.chain(*queue._lines.values(), *queue._since.values())
+    """The lock's invariant: each id is in one place, and heaps hold few void entries."""
+    entries = [each for each in queue._order + queue._timetable if queue._is_valid_locked(each)]
+    places = itertools.chain((key for *_, key in entries), *queue._since.values())
     assert sorted(places) == sorted(queue._items)
+    assert not queue._decided
+    assert len(queue._order) + len(queue._timetable) <= 2 * len(queue._items) + 2
 
 
 def forbid_walks(queue: Any) -> None:

@@ -22,6 +22,17 @@ BAD_ARGUMENTS: list[tuple[str, Callable[[MemoryQueue[Any]], object], type[Except
     ("attempts-zero", lambda q: q.add(1, max_attempts=0), ValueError, "max_attempts.*0"),
     ("attempts-float", lambda q: q.add(1, max_attempts=2.0), TypeError, "max_attempts.*2.0"),  # type: ignore[arg-type]
     ("metadata-list", lambda q: q.add(1, metadata=["a"]), TypeError, "metadata.*'a'"),  # type: ignore[arg-type]
+    ("delay-negative", lambda q: q.add(1, delay=-1), ValueError, "delay.*-1"),
+    ("delay-nan", lambda q: q.add(1, delay=math.nan), ValueError, "delay.*nan"),
+    ("delay-bool", lambda q: q.add(1, delay=False), TypeError, "delay.*False"),
+    ("delay-none", lambda q: q.add(1, delay=None), TypeError, "delay.*None"),  # type: ignore[arg-type]
+    ("room-negative", lambda q: q.add(1, timeout=-0.1), ValueError, "timeout.*-0.1"),
+    ("room-nan", lambda q: q.add(1, timeout=math.nan), ValueError, "timeout.*nan"),
+    ("room-bool", lambda q: q.add(1, timeout=False), TypeError, "timeout.*False"),
+    ("room-twice", lambda q: q.add(1, item_id="x", timeout=1), DuplicateItemError, "item_id 'x'"),
+    ("retry-text", lambda q: q.retry_failed(delay="1"), TypeError, "delay.*'1'"),  # type: ignore[arg-type]
+    ("update-nan", lambda q: q.update(next(iter(q)), delay=math.nan), ValueError, "delay.*nan"),
+    ("update-done", lambda q: q.update(next(iter(q)), delay=1), ValueError, "delay must be 0.*1"),
     ("timeout-negative", lambda q: q.wait_next(-1), ValueError, "timeout.*-1"),
     ("timeout-nan", lambda q: q.wait_next(math.nan), ValueError, "timeout.*nan"),
     ("timeout-text", lambda q: q.wait_next("1"), TypeError, "timeout .* int or float, not '1'"),  # type: ignore[arg-type]
@@ -82,6 +93,19 @@ def test_a_bad_field_in_an_updated_item_changes_nothing(
     with pytest.raises(error, match=f"^item.{field} must be .*{re.escape(repr(value))}"):
         queue.update(item)
     assert state(queue) == before
+
+
+@pytest.mark.parametrize("endless", [10**400, math.inf])
+def test_a_number_beyond_all_floats_is_without_end(endless: float) -> None:
+    queue = MemoryQueue[str](max_size=10**400)
+    queue.add("job", timeout=endless, priority=10**400, max_attempts=10**400)
+    item = queue.wait_next(timeout=endless)
+    assert queue.requeue_stale(endless) == 0
+    item.mark_failed("x")
+    queue.update(item)
+    assert queue.retry_failed(delay=endless) == 1
+    assert queue.add("never", delay=endless).priority == 5
+    assert (queue.get_next(), queue.stats.pending) == (None, 2)
 
 
 @pytest.mark.parametrize(

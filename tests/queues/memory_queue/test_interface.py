@@ -1,7 +1,10 @@
 """MemoryQueue: what the original got wrong, the rest of the interface, leaks."""
 
+import copy
 import itertools
+import pickle
 import weakref
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
@@ -246,3 +249,43 @@ def test_an_abandoned_queue_is_freed_without_the_collector() -> None:
     gone = weakref.ref(queue)
     del queue
     assert gone() is None
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_queue_is_not_copied(duplicate: Callable[[object], object]) -> None:
+    queue = MemoryQueue[str]()
+    queue.add("job")
+    with pytest.raises(TypeError, match=r"^MemoryQueue cannot be copied or pickled: share"):
+        duplicate(queue)
+    assert drain(queue) == ["job"]
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))]
+)
+def test_items_and_stats_are_copied_and_weakly_referenced(
+    duplicate: Callable[[object], object],
+) -> None:
+    queue = MemoryQueue[str]()
+    for value in (queue.add("job", metadata={"x": 1}), queue.stats, QueueItem("x", "job")):
+        again = duplicate(value)
+        assert again == value
+        assert again is not value
+        assert weakref.ref(value)() is value
+
+
+def test_ids_of_a_subclass_of_str_become_exact() -> None:
+    class Name(str):
+        def __hash__(self) -> int:
+            raise AssertionError("called")
+
+        __eq__ = __hash__  # type: ignore[assignment]
+        __str__ = __hash__  # type: ignore[assignment]
+
+    queue = MemoryQueue[str]()
+    item = queue.add("job", item_id=Name("x"))
+    assert type(item.id) is str
+    item.id = Name("x")
+    queue.update(item)
+    assert queue.get(Name("x")) is not None
+    assert queue.remove(Name("x"))

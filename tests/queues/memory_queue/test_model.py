@@ -18,6 +18,7 @@ from tests.queues.memory_queue import faults, inside
 
 LIVE = ("pending", "processing", "failed", "suspended")
 PRIORITIES = st.integers(-1, 1)
+DELAYS = st.just(0) | st.integers(1, 2)
 STATUSES = st.sampled_from(["pending", "processing", "completed", "failed", "suspended"])
 
 
@@ -48,17 +49,29 @@ def machine(m: ModuleType) -> type[RuleBasedStateMachine]:
 
         def with_status(self, status: str) -> list[dict[str, Any]]:
             rows = [row for row in self.rows if row["status"] == status]
-            first = "priority" if status == "pending" else "turn"
-            return sorted(rows, key=lambda row: (row[first], row["turn"]))
+            if status != "pending":
+                return sorted(rows, key=lambda row: row["turn"])
+            delayed = sorted(self.delayed(rows), key=lambda row: (row["due"], row["turn"]))
+            ready = [row for row in rows if row not in delayed]
+            return sorted(ready, key=lambda row: (row["priority"], row["turn"])) + delayed
+
+        def delayed(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return [row for row in rows if row["due"] > self.now]
+
+        def claimable(self) -> list[dict[str, Any]]:
+            pending = self.with_status("pending")
+            return [row for row in pending if row not in self.delayed(pending)]
 
         def full(self) -> bool:
             live = sum(row["status"] in LIVE for row in self.rows)
             return self.max_size is not None and live >= self.max_size
 
-        def place(self, row: dict[str, Any], status: str, priority: int) -> None:
+        def place(self, row: dict[str, Any], status: str, priority: int, delay: int = 0) -> None:
             row["changed"] = next(self.tick)
-            if (row["status"], row["priority"]) != (status, priority):
-                row["turn"] = row["changed"]
+            moved = status == "pending" and row["priority"] != priority
+            stays_delayed = row["status"] == status and self.delayed([row]) and not delay
+            if (row["status"] != status or moved or delay) and not stays_delayed:
+                row["turn"], row["due"] = row["changed"], self.now + delay
             row.update(status=status, priority=priority, since=self.now)
             done = self.with_status("completed")
             for forgotten in done[: max(0, len(done) - self.keep)]:
@@ -74,8 +87,10 @@ def machine(m: ModuleType) -> type[RuleBasedStateMachine]:
 
         # The rules.
 
-        @rule(priority=PRIORITIES, item_id=st.none() | st.sampled_from(["x", "item-3"]))
-        def add(self, priority: int, item_id: str | None) -> None:
+        @rule(
+            priority=PRIORITIES, item_id=st.none() | st.sampled_from(["x", "item-3"]), delay=DELAYS
+        )
+        def add(self, priority: int, item_id: str | None, delay: int) -> None:
             if self.closed:
                 error = m.QueueClosed
             elif any(row["id"] == item_id for row in self.rows):
@@ -83,19 +98,20 @@ def machine(m: ModuleType) -> type[RuleBasedStateMachine]:
             elif self.full():
                 error = m.QueueFull
             else:
-                item = self.queue.add(object(), priority=priority, item_id=item_id)
+                item = self.queue.add(object(), priority=priority, item_id=item_id, delay=delay)
                 assert self.row_of(item) is None, "an id in use was made up"
                 row = {"id": item.id, "data": item.data, "attempts": 0, "status": "pending"}
                 row["priority"], row["turn"] = priority, next(self.tick)
+                row["due"] = self.now + delay
                 self.rows.append(row | {"changed": row["turn"]})
                 self.keep_copy(item)
                 return
             with pytest.raises(error):
-                self.queue.add(object(), priority=priority, item_id=item_id)
+                self.queue.add(object(), priority=priority, item_id=item_id, delay=delay)
 
         @rule(wait=st.booleans())
         def claim(self, wait: bool) -> None:
-            pending = self.with_status("pending")
+            pending = self.claimable()
             if not pending and wait:
                 with pytest.raises(m.QueueClosed if self.closed else TimeoutError):
                     self.queue.wait_next(timeout=0)
@@ -110,8 +126,9 @@ def machine(m: ModuleType) -> type[RuleBasedStateMachine]:
             self.keep_copy(item)
 
         @precondition(lambda self: self.copies)
-        @rule(data=st.data(), status=STATUSES, priority=PRIORITIES)
-        def update(self, data: st.DataObject, status: str, priority: int) -> None:
+        @rule(data=st.data(), status=STATUSES, priority=PRIORITIES, delay=DELAYS)
+        def update(self, data: st.DataObject, status: str, priority: int, delay: int) -> None:
+            delay = delay if status == "pending" else 0
             # The newest copies are the likeliest to be current.
             index = data.draw(st.integers(0, min(5, len(self.copies) - 1)), label="copy")
             item, changed = self.copies[-1 - index]
@@ -123,14 +140,14 @@ def machine(m: ModuleType) -> type[RuleBasedStateMachine]:
             elif row["status"] == "completed" and status != "completed" and self.full():
                 error = m.QueueFull
             else:
-                self.queue.update(item)
+                self.queue.update(item, delay=delay)
                 del self.copies[-1 - index]
                 row["attempts"] = item.attempts
-                self.place(row, status, priority)
+                self.place(row, status, priority, delay)
                 self.keep_copy(item)
                 return
             with pytest.raises(error):
-                self.queue.update(item)
+                self.queue.update(item, delay=delay)
             item.status, item.priority = before
 
         @precondition(lambda self: self.rows)
@@ -151,11 +168,12 @@ def machine(m: ModuleType) -> type[RuleBasedStateMachine]:
             assert self.queue.clear(m.QueueItemStatus(status)) == len(found)
             self.rows = [row for row in self.rows if row not in found]
 
-        @rule()
-        def retry_failed(self) -> None:
+        @rule(delay=DELAYS)
+        def retry_failed(self, delay: int) -> None:
             self.requeue(
                 [r for r in self.with_status("failed") if r["attempts"] < self.attempts],
-                self.queue.retry_failed,
+                lambda: self.queue.retry_failed(delay=delay),
+                delay,
             )
 
         @rule(age=st.integers(0, 3))
@@ -163,11 +181,13 @@ def machine(m: ModuleType) -> type[RuleBasedStateMachine]:
             stale = [r for r in self.with_status("processing") if self.now - r["since"] >= age]
             self.requeue(stale, lambda: self.queue.requeue_stale(age))
 
-        def requeue(self, rows: list[dict[str, Any]], call: Callable[[], int]) -> None:
+        def requeue(
+            self, rows: list[dict[str, Any]], call: Callable[[], int], delay: int = 0
+        ) -> None:
             assert call() == sum(row["attempts"] < self.attempts for row in rows)
             for row in rows:
                 status = "pending" if row["attempts"] < self.attempts else "failed"
-                self.place(row, status, row["priority"])
+                self.place(row, status, row["priority"], delay)
                 self.keep_copy(self.queue.get(row["id"]))
 
         @rule(seconds=st.integers(0, 2))
@@ -248,14 +268,22 @@ PROOF = Proof(
         ),
         Twin("counts no attempt", faults.counts_no_attempt, SAME),
         Twin(
+            "forgets a new delay",
+            faults.forgets("MemoryQueue.update", "delay"),
+            "AssertionError: for item in found] == [",
+        ),
+        Twin(
             "believes the last to speak",
             faults.believes_the_last,
-            ("Failed: DID NOT RAISE StaleItemError", "QueueFull: self.queue.update(item)"),
+            (
+                "Failed: DID NOT RAISE StaleItemError",
+                "QueueFull: self.queue.update(item, delay=delay)",
+            ),
         ),
         Twin(
             "leaves the old version",
             faults.leaves_the_old_version,
-            "StaleItemError: self.queue.update(item)",
+            "StaleItemError: self.queue.update(item, delay=delay)",
         ),
         Twin("never forgets", faults.never_forgets, SAME),
         Twin(
@@ -271,7 +299,11 @@ PROOF = Proof(
         Twin(
             "closes in name only",
             faults.closes_in_name_only,
-            ("Failed: DID NOT RAISE QueueClosed", "TimeoutError: self.queue.wait_next(timeout=0)"),
+            (
+                "Failed: DID NOT RAISE QueueClosed",
+                "TimeoutError: self.queue.wait_next(timeout=0)",
+                "DuplicateItemError: self.queue.add(object()",
+            ),
         ),
     ],
 )

@@ -132,55 +132,72 @@ def test_ctrl_c_in_a_wait_leaves_the_queue_usable() -> None:
             raise SystemExit("not interrupted")
         helper.join()
         queue.add("job")
-        assert waits.notified == 0, "nobody waits any more"
         assert queue.wait_next(timeout=0).data == "job"
     """)
 
 
-@pytest.mark.skipif("sys.platform == 'win32'", reason="signals are sent to a thread")
+@pytest.mark.skipif("sys.platform == 'win32'", reason="there is no SIGALRM on Windows")
 @pytest.mark.guarantee("MQ-1")
-def test_ctrl_c_while_a_waiter_takes_the_lock_back_takes_it_from_nobody() -> None:
+def test_alarms_at_random_moments_lose_nothing_and_lock_nothing() -> None:
+    """Real signals, hundreds of them, while the main thread and another one use the queue."""
     done = run_python("""
-        import signal, threading
-        from reference_impl.queues import memory_queue
-        from tests.kit.primitives import rebind
+        import random, signal, sys, threading, time
+        from reference_impl.queues.memory_queue import MemoryQueue, QueueClosed, StaleItemError
 
-        asleep, never, interrupted = threading.Event(), threading.Event(), False
+        class Alarm(BaseException):
+            pass
 
-        class Condition(threading.Condition):
-            notified = 0
+        def ring(*_):
+            global armed
+            if armed:
+                armed = False
+                raise Alarm
 
-            def wait(self, timeout=None):
-                asleep.set()
-                return super().wait(timeout)
-
-            def notify(self, n=1):
-                super().notify(n)
-                Condition.notified += 1
-                if Condition.notified > 1:
+        def work():
+            while True:
+                try:
+                    item = queue.wait_next()
+                except QueueClosed:
                     return
-                for _ in range(50):  # some strike when it has woken up, and waits for the lock
-                    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-                    never.wait(0.001)
-                assert not interrupted
+                item.mark_completed()
+                try:
+                    queue.update(item)
+                except StaleItemError:
+                    pass  # cleared meanwhile
 
-        def interrupt():
-            asleep.wait()
-            queue.add("job")  # has the lock once the main thread sleeps
-
-        rebind(memory_queue, Condition=Condition)
-        queue = memory_queue.MemoryQueue()
-        helper = threading.Thread(target=interrupt)
+        armed = False
+        signal.signal(signal.SIGALRM, ring)
+        sys.setswitchinterval(1e-5)
+        queue, chance, alarms = MemoryQueue(max_size=5, keep_completed=3), random.Random(1), 0
+        helper = threading.Thread(target=work)
         helper.start()
-        try:
-            queue.wait_next()
-        except KeyboardInterrupt:
-            interrupted = True
-        helper.join()
-        assert interrupted
-        assert queue.wait_next(timeout=0).data == "job"
-        before = Condition.notified
-        queue.add("another")
-        assert Condition.notified == before, "nobody waits any more"
+        while alarms < 300:
+            try:
+                armed = True
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(5e-6, 3e-4))
+                while True:
+                    queue.add(0, priority=chance.randrange(3), timeout=None)
+                    item = queue.get_next() if chance.random() < 0.5 else None
+                    if item is not None:
+                        item.mark_failed("x")
+                        queue.update(item, delay=0)
+                    queue.retry_failed()
+                    queue.requeue_stale(3600)
+                    try:
+                        queue.wait_next(timeout=1e-5)
+                    except TimeoutError:
+                        pass
+                    queue.clear()
+                    sum(1 for _ in queue)
+            except Alarm:
+                alarms += 1
+        assert len(threading.enumerate()) == 2
+        queue.clear()
+        for number in range(20):
+            queue.add(number, timeout=60)
+        queue.close()
+        helper.join(60)
+        assert not helper.is_alive(), "the other thread is stranded"
+        assert (queue.stats.pending, len(queue)) == (0, 3), queue.stats
     """)
     assert (done.stdout, done.stderr) == ("", "")

@@ -287,8 +287,9 @@ def check_a_failing_clock_changes_nothing(m: ModuleType) -> None:
         item.mark_failed("x")
         queue.update(item)
 
-    operations = [m.MemoryQueue.get_next, m.MemoryQueue.wait_next, m.MemoryQueue.retry_failed]
-    operations += [update, lambda queue: queue.requeue_stale(0)]
+    operations = [m.MemoryQueue.get_next, m.MemoryQueue.wait_next, update]
+    operations += [lambda queue: queue.requeue_stale(0), lambda queue: queue.retry_failed(delay=1)]
+    operations += [lambda queue: queue.add("later", delay=1)]
     for operation, calls in itertools.product(operations, range(4)):
         times = itertools.chain(itertools.repeat(0.0))
         queue = m.MemoryQueue(clock=lambda: next(times))  # noqa: B023 - the latest
