@@ -22,7 +22,8 @@ Thread safety:
 Fork: the child gets a stopped bus with its subscriptions; what waits stays the parent's.
 Interpreter exit: each running bus is stopped, drained for 10 seconds at most; then its
 daemon threads die. Signal handlers and finalizers (`__del__`) must not call the bus, as they
-may interrupt a holder of its lock. Its threads keep a running bus alive: stop it, dropping
+may interrupt a holder of its lock; where one raises, the call that it interrupts has happened
+or has not, and the bus is consistent. Its threads keep a running bus alive: stop it, dropping
 it is not enough. Nothing here relies on the GIL.
 """
 
