@@ -368,7 +368,7 @@ class AsyncRunner:
         with suppress(RuntimeError):  # the loop is closed, and so the task has ended
             submission.loop.call_soon_threadsafe(self._drop, submission)
 
-    def run(self, coro: Coroutine[Any, Any, _T], timeout: float | None = None) -> _T:
+    def run(self, coro: Coroutine[Any, Any, _T], timeout: float | None = None) -> _T:  # noqa: PLR0912
         """Run `coro` on the loop, and wait for it.
 
         A KeyboardInterrupt, or what else a signal handler raises in this thread meanwhile,
@@ -479,7 +479,7 @@ class AsyncRunner:
                 self._end.acquire(timeout=-1 if limit is None else limit)
             finally:
                 if self._has_ended:  # for the next one who waits
-                    try:
+                    try:  # noqa: SIM105  (which would be Python code, and could be interrupted)
                         self._end.release()
                     except RuntimeError:
                         pass
