@@ -25,8 +25,8 @@ Fork: in the child the runner is closed; its coroutines and futures stay the par
 future settles in the child. Fork in a coroutine only to `exec` or `os._exit`.
 Interpreter exit: each runner is closed, for 10 seconds at most; then its daemon thread dies.
 Signal handlers may raise at any moment. Neither they nor finalizers (`__del__`) must call the
-runner or cancel its futures, as they may interrupt a holder of a lock. Its thread keeps a started runner alive: close it,
-dropping it is not enough. Nothing here relies on the GIL.
+runner or cancel its futures, as they may interrupt a holder of a lock. Its thread keeps a started
+runner alive: close it, dropping it is not enough. Nothing here relies on the GIL.
 """
 
 import _thread
@@ -308,8 +308,8 @@ class AsyncRunner:
 
         It runs in a task of its own, in a copy of the caller's context. Cancelling the future
         settles it at once and cancels the task, whose clean-up goes on by itself; `close` waits
-        for that. Callbacks of the future run in the loop's thread, or in that of who cancels it:
-        they must not block.
+        for that. Callbacks of the future run in the loop's thread, in that of who cancels it, or
+        beside it where that is the main thread: they must not block.
 
         Args:
             coro: A coroutine, as a call of a coroutine function makes it.
@@ -322,6 +322,9 @@ class AsyncRunner:
             TypeError: If `coro` is no coroutine.
             RuntimeError: If the runner is not running. `coro` is closed.
 
+        An interrupt (what a signal handler raises) leaves nothing that runs: the coroutine never
+        begins, or is cancelled.
+
         Cost: a task, and a system call that wakes the loop.
         """
         submission = None
@@ -330,7 +333,7 @@ class AsyncRunner:
             beside = _beside()
             submission = _Submission(coro)
             self._accept(submission)
-            return submission
+            return submission  # noqa: TRY300
         except BaseException:
             if submission is not None and submission.loop is not None:
                 try:

@@ -388,8 +388,8 @@ def _reporting(loop: asyncio.AbstractEventLoop) -> Callable[[dict[str, Any]], No
     def report_or_raise(context: dict[str, Any]) -> None:
         error = context.get("exception")
         theirs = (Exception, asyncio.CancelledError, GeneratorExit)
-        is_raised = isinstance(error, BaseException) and not isinstance(error, theirs)
-        if is_raised and "handle" in context:
+        in_callback = "handle" in context
+        if in_callback and isinstance(error, BaseException) and not isinstance(error, theirs):
             raise error
         report(context)
 
