@@ -327,6 +327,7 @@ class AsyncRunner:
 
         Cost: a task, and a system call that wakes the loop.
         """
+        beside: Callable[..., object] | None = None
         submission = None
         try:
             _check_coroutine(coro)
@@ -335,7 +336,7 @@ class AsyncRunner:
             self._accept(submission)
             return submission  # noqa: TRY300
         except BaseException:
-            if submission is not None and submission.loop is not None:
+            if beside is not None and submission is not None and submission.loop is not None:
                 try:
                     beside(self._withdraw, (submission,))
                 except RuntimeError:  # no thread is to be had
@@ -393,6 +394,7 @@ class AsyncRunner:
 
         Cost: that of `submit`, and two switches of threads.
         """
+        beside: Callable[..., object] | None = None
         submission = outcome = None
         is_late = False
         try:
@@ -412,7 +414,7 @@ class AsyncRunner:
                 submission.request_cancel()  # of no effect if it has ended
                 outcome.wait()
         except BaseException:
-            if submission is None or submission.loop is None:
+            if beside is None or submission is None or submission.loop is None:
                 native: Any = coro
                 try:  # not by a call in Python, which could be interrupted once more
                     if native.cr_frame is not None and not (

@@ -147,9 +147,9 @@ TWINS = [
     (
         "no loop",
         Twin(
-            "leaves the thread its loop",
-            edit("_Loop._guarded", "asyncio._set_running_loop(None)", "pass"),
-            "AssertionError: the thread's loop is another one",
+            "leaves the thread the hooks of its loop",
+            edit("_Loop._guarded", "sys.set_asyncgen_hooks(*hooks)", "pass"),
+            "AssertionError: hooks are left",
         ),
     ),
 ]
