@@ -29,12 +29,12 @@ runner or cancel its futures, as they may interrupt a holder of a lock. Its thre
 runner alive: close it, dropping it is not enough. Nothing here relies on the GIL.
 """
 
-import _thread
 import asyncio
 import atexit
 import logging
 import os
 import threading
+from _thread import start_new_thread
 from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -65,7 +65,7 @@ def _beside() -> Callable[[Callable[..., object], tuple[Any, ...]], object]:
     taken effect. In other threads no handler runs.
     """
     if _is_main_thread():
-        return _thread.start_new_thread
+        return start_new_thread
     return lambda function, arguments: function(*arguments)
 
 
@@ -122,7 +122,7 @@ class _Submission(Future[_T]):
                 ended.release()
 
         try:
-            _thread.start_new_thread(cancel, ())
+            start_new_thread(cancel, ())
         except RuntimeError:  # no thread is to be had
             cancel()
         ended.acquire()

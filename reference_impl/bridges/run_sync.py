@@ -19,7 +19,6 @@ Contexts:
     *Free-threaded build*: the same promises; nothing rests on the GIL.
 """
 
-import _thread
 import asyncio
 import atexit
 import contextlib
@@ -32,6 +31,7 @@ import sys
 import threading
 import traceback
 import weakref
+from _thread import start_new_thread
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Generic, Protocol, TypeVar
@@ -190,7 +190,7 @@ def _undisturbed(work: Callable[[], object]) -> None:
             ended.release()
 
     try:
-        _thread.start_new_thread(run, ())
+        start_new_thread(run, ())
     except RuntimeError:  # no thread is to be had
         run()
     ended.acquire()
