@@ -25,16 +25,16 @@ Fork: in the child the runner is closed; its coroutines and futures stay the par
 future settles in the child. Fork in a coroutine only to `exec` or `os._exit`.
 Interpreter exit: each runner is closed, for 10 seconds at most; then its daemon thread dies.
 Signal handlers may raise at any moment. Neither they nor finalizers (`__del__`) must call the
-runner or cancel its futures, as they may interrupt a holder of a lock. Its thread keeps a started runner alive: close it,
-dropping it is not enough. Nothing here relies on the GIL.
+runner or cancel its futures, as they may interrupt a holder of a lock. Its thread keeps a started
+runner alive: close it, dropping it is not enough. Nothing here relies on the GIL.
 """
 
-import _thread
 import asyncio
 import atexit
 import logging
 import os
 import threading
+from _thread import start_new_thread
 from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -65,7 +65,7 @@ def _beside() -> Callable[[Callable[..., object], tuple[Any, ...]], object]:
     taken effect. In other threads no handler runs.
     """
     if _is_main_thread():
-        return _thread.start_new_thread
+        return start_new_thread
     return lambda function, arguments: function(*arguments)
 
 
@@ -122,7 +122,7 @@ class _Submission(Future[_T]):
                 ended.release()
 
         try:
-            _thread.start_new_thread(cancel, ())
+            start_new_thread(cancel, ())
         except RuntimeError:  # no thread is to be had
             cancel()
         ended.acquire()
@@ -308,8 +308,8 @@ class AsyncRunner:
 
         It runs in a task of its own, in a copy of the caller's context. Cancelling the future
         settles it at once and cancels the task, whose clean-up goes on by itself; `close` waits
-        for that. Callbacks of the future run in the loop's thread, or in that of who cancels it:
-        they must not block.
+        for that. Callbacks of the future run in the loop's thread, in that of who cancels it, or
+        beside it where that is the main thread: they must not block.
 
         Args:
             coro: A coroutine, as a call of a coroutine function makes it.
@@ -322,17 +322,21 @@ class AsyncRunner:
             TypeError: If `coro` is no coroutine.
             RuntimeError: If the runner is not running. `coro` is closed.
 
+        An interrupt (what a signal handler raises) leaves nothing that runs: the coroutine never
+        begins, or is cancelled.
+
         Cost: a task, and a system call that wakes the loop.
         """
+        beside: Callable[..., object] | None = None
         submission = None
         try:
             _check_coroutine(coro)
             beside = _beside()
             submission = _Submission(coro)
             self._accept(submission)
-            return submission
+            return submission  # noqa: TRY300
         except BaseException:
-            if submission is not None and submission.loop is not None:
+            if beside is not None and submission is not None and submission.loop is not None:
                 try:
                     beside(self._withdraw, (submission,))
                 except RuntimeError:  # no thread is to be had
@@ -368,7 +372,7 @@ class AsyncRunner:
         with suppress(RuntimeError):  # the loop is closed, and so the task has ended
             submission.loop.call_soon_threadsafe(self._drop, submission)
 
-    def run(self, coro: Coroutine[Any, Any, _T], timeout: float | None = None) -> _T:
+    def run(self, coro: Coroutine[Any, Any, _T], timeout: float | None = None) -> _T:  # noqa: PLR0912
         """Run `coro` on the loop, and wait for it.
 
         A KeyboardInterrupt, or what else a signal handler raises in this thread meanwhile,
@@ -390,6 +394,7 @@ class AsyncRunner:
 
         Cost: that of `submit`, and two switches of threads.
         """
+        beside: Callable[..., object] | None = None
         submission = outcome = None
         is_late = False
         try:
@@ -409,7 +414,7 @@ class AsyncRunner:
                 submission.request_cancel()  # of no effect if it has ended
                 outcome.wait()
         except BaseException:
-            if submission is None or submission.loop is None:
+            if beside is None or submission is None or submission.loop is None:
                 native: Any = coro
                 try:  # not by a call in Python, which could be interrupted once more
                     if native.cr_frame is not None and not (
@@ -479,7 +484,7 @@ class AsyncRunner:
                 self._end.acquire(timeout=-1 if limit is None else limit)
             finally:
                 if self._has_ended:  # for the next one who waits
-                    try:
+                    try:  # noqa: SIM105  (which would be Python code, and could be interrupted)
                         self._end.release()
                     except RuntimeError:
                         pass

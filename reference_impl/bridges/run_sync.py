@@ -19,7 +19,6 @@ Contexts:
     *Free-threaded build*: the same promises; nothing rests on the GIL.
 """
 
-import _thread
 import asyncio
 import atexit
 import contextlib
@@ -32,9 +31,9 @@ import sys
 import threading
 import traceback
 import weakref
+from _thread import start_new_thread
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from types import CoroutineType
 from typing import Any, Generic, Protocol, TypeVar
 
 __all__ = ["run_sync"]
@@ -191,7 +190,7 @@ def _undisturbed(work: Callable[[], object]) -> None:
             ended.release()
 
     try:
-        _thread.start_new_thread(run, ())
+        start_new_thread(run, ())
     except RuntimeError:  # no thread is to be had
         run()
     ended.acquire()
@@ -285,7 +284,7 @@ class _Loop:
         self._closing = threading.Lock()
         self._attributes: dict[str, Any] = getattr(self.loop, "__dict__", {})
         with contextlib.suppress(AttributeError):
-            self.loop.call_exception_handler = _reporting(self.loop)  # type: ignore[method-assign]
+            self._attributes["call_exception_handler"] = _reporting(self.loop)
         self._when_new = self._traces()
 
     def _traces(self) -> object:
@@ -340,7 +339,7 @@ class _Loop:
             coro: Any = task.get_coro()
             with contextlib.suppress(RuntimeError):  # its clean-up waits for something
                 coro.close()
-        self._attributes["call_exception_handler"] = lambda context: None  # of what was lost
+        self._attributes["call_exception_handler"] = lambda _: None  # of what was lost
 
     def _guarded(self, work: Callable[[], T]) -> T:
         """Have it run the loop; whatever cuts that off, this thread is as it was before."""
@@ -361,8 +360,8 @@ class _Loop:
                 finally:
                     if ours:
                         left = _set_signal(signal.SIGINT, signal.default_int_handler)
-                        runners = getattr(left, "func", None) == self.runner._on_sigint
-                        if left is not None and not runners:
+                        runners = getattr(self.runner, "_on_sigint", left)
+                        if left is not None and getattr(left, "func", None) != runners:
                             _set_signal(signal.SIGINT, left)
             raise
 
@@ -389,9 +388,9 @@ def _reporting(loop: asyncio.AbstractEventLoop) -> Callable[[dict[str, Any]], No
     def report_or_raise(context: dict[str, Any]) -> None:
         error = context.get("exception")
         theirs = (Exception, asyncio.CancelledError, GeneratorExit)
-        if "handle" in context and isinstance(error, BaseException):
-            if not isinstance(error, theirs):
-                raise error
+        in_callback = "handle" in context
+        if in_callback and isinstance(error, BaseException) and not isinstance(error, theirs):
+            raise error
         report(context)
 
     return report_or_raise
@@ -420,8 +419,9 @@ def _run(start: Callable[[], Coroutine[Any, Any, T]], context: Context) -> T:
     # A new one is made in an empty context, as it keeps that of its making.
     loop = loops.get(lambda: Context().run(_Loop))
     coro: Any = start()
+    is_new = getattr(coro, "cr_suspended", True) is False  # another task may have begun it
     try:
-        result = loop.run(coro, context)
+        result: T = loop.run(coro, context)
         if loop.is_as_new() and loops.put(loop):
             return result
         loop.wind_down()
@@ -433,10 +433,10 @@ def _run(start: Callable[[], Coroutine[Any, Any, T]], context: Context) -> T:
                 finally:
                     loops.discard()  # the frames of the traceback hold it
         finally:
-            try:
-                if coro.cr_frame is not None and not (coro.cr_running or coro.cr_suspended):
+            try:  # what never began, or was given up
+                if is_new and not coro.cr_running:
                     coro.close()
-            except AttributeError:
+            except RuntimeError:  # its clean-up waits for something
                 pass
         raise
     loops.discard()
@@ -533,7 +533,7 @@ class _Helper:
                     waiting = job.interrupt()
                     if waiting:
                         self._wait_for(job)
-                except BaseException:
+                except BaseException:  # noqa: S110
                     pass
             self._job = None
             raise
