@@ -51,10 +51,10 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # what holds since 2026-11-30 under a signal handler's exception at any point, and the caches and
 # the queue by stale values, on_evict, delays and waiting for room.
 LONGER = {
-    "bridges/async_runner": 477,
+    "bridges/async_runner": 479,
     "bridges/file_watch": 372,
     "bridges/parallel_execute": 447,
-    "bridges/run_sync": 405,
+    "bridges/run_sync": 406,
     "buses/async_event_bus": 503,
     "buses/event_bus": 484,
     "caches/ttl_cache": 600,
