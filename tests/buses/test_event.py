@@ -116,7 +116,9 @@ def test_an_event_of_a_subclass_is_made_as_such() -> None:
 
 
 @pytest.mark.parametrize(
-    "made", [EventBus(), AsyncEventBus(), Subscription(lambda: True)], ids=lambda made: str(made)
+    "made",
+    [EventBus(), AsyncEventBus(), Subscription(lambda: True)],
+    ids=lambda made: type(made).__name__,
 )
 def test_copying_is_refused_in_words(made: object) -> None:
     for call in (copy.copy, copy.deepcopy, pickle.dumps):

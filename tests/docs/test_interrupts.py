@@ -75,7 +75,9 @@ FAULTS: list[tuple[Callable[[Counter], None], str, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "fails", "twice"), FAULTS, ids=lambda each: str(each))
+@pytest.mark.parametrize(
+    ("call", "fails", "twice"), FAULTS, ids=lambda each: getattr(each, "__name__", None)
+)
 def test_what_breaks_is_found(
     call: Callable[[Counter], None], fails: str, twice: bool, interrupts: Interrupts
 ) -> None:
