@@ -450,7 +450,8 @@ class MemoryQueue(BaseQueue[T]):
                 if owes:
                     self._notified = False
                 if (item := self.get_next()) is not None:
-                    owes = owes and bool(self._order)
+                    # Its gate may have been opened for more items, or by close for all.
+                    owes = owes and bool(self._order or self._closed)
                     return item
                 if closed:  # before the look already, and since then nothing was added
                     raise QueueClosed("the queue is closed and nothing is pending")

@@ -16,7 +16,7 @@ from reference_impl.queues import memory_queue
 from tests.kit.explore import Interleavings
 from tests.kit.primitives import rebind, rebound, silent, unlocked
 from tests.kit.proofs import Proof, caught, explored
-from tests.kit.twins import Twin, patch
+from tests.kit.twins import Twin, edit, patch
 from tests.queues.memory_queue import faults
 
 interleave_test = pytest.importorskip("interleave_test")
@@ -203,6 +203,16 @@ def waiters_and_close(m: ModuleType) -> None:
     waiters = [spawn(outcome, queue.wait_next), spawn(outcome, queue.wait_next)]
     queue.close()
     assert [result(waiter) for waiter in waiters] == ["QueueClosed"] * 2
+
+
+def waiters_an_item_and_close(m: ModuleType) -> None:
+    """One wake-up can stand for the item and for the close: whoever gets it passes it on."""
+    queue = queue_of(m)
+    waiters = [spawn(outcome, queue.wait_next), spawn(outcome, queue.wait_next)]
+    queue.add("a")
+    queue.close()
+    outcomes = [result(waiter) for waiter in waiters]
+    assert outcomes.count("QueueClosed") == 1
 
 
 def an_add_and_close(m: ModuleType) -> None:
@@ -510,6 +520,22 @@ PROOFS = [
         [
             Twin("wakes one of those who wait", silent("MemoryQueue.wait_next"), "deadlock"),
             without_notify("close"),
+        ],
+        granularity="line",
+    ),
+    Proof(
+        "MQ-9",
+        waiters_an_item_and_close,
+        [
+            Twin(
+                "keeps the wake-up of close to itself when it gets an item",
+                edit(
+                    "MemoryQueue.wait_next",
+                    "owes = owes and bool(self._order or self._closed)",
+                    "owes = owes and bool(self._order)",
+                ),
+                "deadlock",
+            )
         ],
         granularity="line",
     ),
