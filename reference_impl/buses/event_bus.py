@@ -593,7 +593,9 @@ class EventBus:
                     self._waking = False
                 call = self._next_locked(me)
                 leaves = call is None and self._state != _RUNNING
-                if (leaves or self._ready) and self._sleeping and not self._waking:
+                # When stopping too: the wake-up that brought a call may have been that of `stop`.
+                wanted = self._ready or self._state != _RUNNING
+                if wanted and self._sleeping and not self._waking:
                     self._waking = True
                     self._work.release()
                 if leaves:

@@ -56,7 +56,7 @@ LONGER = {
     "bridges/parallel_execute": 447,
     "bridges/run_sync": 406,
     "buses/async_event_bus": 503,
-    "buses/event_bus": 484,
+    "buses/event_bus": 485,
     "caches/ttl_cache": 600,
     "queues/async_converter_pool": 502,
     "queues/async_pending_queue": 554,

@@ -21,7 +21,7 @@ from tests.kit.explore import Interleavings
 from tests.kit.primitives import unlocked
 from tests.kit.profile import budget
 from tests.kit.proofs import Proof, caught, each_proof, explored
-from tests.kit.twins import Twin
+from tests.kit.twins import Twin, edit
 
 interleave_test = pytest.importorskip("interleave_test", reason="needs Python >= 3.12")
 
@@ -414,6 +414,29 @@ def check_stop_in_a_handler_returns(m: ModuleType, workers: int = 1, ordered: bo
 @EXPLORED.prove("EB-8")
 def check_stop_in_an_ordered_handler_returns(m: ModuleType) -> None:
     check_stop_in_a_handler_returns(m, ordered=True)
+
+
+@EXPLORED.prove(
+    "EB-8",
+    Twin(
+        "lets a worker sleep on when a call came with its wake-up",
+        edit("EventBus._await_call", "self._ready or self._state != _RUNNING", "self._ready"),
+        "deadlock",
+    ),
+)
+def check_an_idle_worker_leaves_though_a_handler_is_stuck(m: ModuleType) -> None:
+    with calm():
+        bus = m.EventBus(2, name="stuck")
+        bus.start()
+        rest()  # both workers sleep
+    free = threading.Event()
+    subscribe(bus, "topic", lambda event: free.wait())
+    bus.publish(ONE)
+    bus.stop(timeout=0)
+    rest()
+    left = [thread for thread in threading.enumerate() if thread.name.startswith("stuck")]
+    free.set()
+    assert len(left) <= 1, "an idle worker is left"
 
 
 @DRAWN.prove("EB-8", wrong(faults.StopsOneAtATime, "deadlock"))
