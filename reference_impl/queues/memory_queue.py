@@ -372,7 +372,9 @@ class MemoryQueue(BaseQueue[T]):
                 raise QueueClosed("the queue is closed: it takes no new items")  # noqa: TRY301
             version = self._version + 1
             if item_id is None:
-                while (key := f"item-{version}") in self._items:
+                while True:  # with a condition, what is raised as it jumps back keeps the lock
+                    if (key := f"item-{version}") not in self._items:
+                        break
                     version += 1
             elif (key := item_id) in self._items:
                 raise DuplicateItemError(f"item_id {key!r} is in the queue: remove it first")  # noqa: TRY301
@@ -574,14 +576,7 @@ class MemoryQueue(BaseQueue[T]):
         with self._lock:
             _released = self._settle_locked()
             due = float(self._clock() + delay) if delay else None
-            version, now = self._version, datetime.now(UTC)
-            steps: list[_Step[T]] = []
-            for old in self._with_status_locked(FAILED):
-                if old[_ATTEMPTS] < old[_MAX_ATTEMPTS]:
-                    version += 1
-                    steps.append(
-                        (old[_ID], old, _changed(old, PENDING, now, version, due=due), 0.0)
-                    )
+            steps, version = self._retries_locked(due)
             self._decide_locked(steps, version, wakes=bool(steps))
         return len(steps)
 
@@ -592,17 +587,10 @@ class MemoryQueue(BaseQueue[T]):
         the item becomes FAILED. `last_error` says why, and the former worker's late update
         is a StaleItemError.
         """
-        seconds, requeued = _seconds("older_than", older_than), 0
+        seconds = _seconds("older_than", older_than)
         with self._lock:
             _released = self._settle_locked()
-            since, now, version = self._clock(), datetime.now(UTC), self._version
-            steps: list[_Step[T]] = []
-            for key in [key for key, at in self._claimed_at.items() if at <= since - seconds]:
-                old, error = self._items[key], f"not reported within {older_than} s"
-                again = old[_ATTEMPTS] < old[_MAX_ATTEMPTS]
-                version, requeued = version + 1, requeued + again
-                new = _changed(old, PENDING if again else FAILED, now, version, error=error)
-                steps.append((key, old, new, since))
+            steps, version, requeued = self._stale_locked(seconds, f"{older_than} s")
             self._decide_locked(steps, version, wakes=requeued > 0)
         return requeued
 
@@ -658,6 +646,30 @@ class MemoryQueue(BaseQueue[T]):
             f"{type(self).__name__} cannot be copied or pickled: "
             "share the queue itself between threads, or add its items to another one"
         )
+
+    # Loops are functions of their own: what a signal handler raises as one jumps back, right
+    # within `with`, can go past that on CPython 3.12 and 3.13, and leave the lock taken.
+
+    def _retries_locked(self, due: float | None) -> tuple[list[_Step[T]], int]:
+        version, now = self._version, datetime.now(UTC)
+        steps: list[_Step[T]] = []
+        for old in self._with_status_locked(FAILED):
+            if old[_ATTEMPTS] < old[_MAX_ATTEMPTS]:
+                version += 1
+                new = _changed(old, PENDING, now, version, due=due)
+                steps.append((old[_ID], old, new, 0.0))
+        return steps, version
+
+    def _stale_locked(self, seconds: float, age: str) -> tuple[list[_Step[T]], int, int]:
+        since, now, version, requeued = self._clock(), datetime.now(UTC), self._version, 0
+        steps: list[_Step[T]] = []
+        for key in [key for key, at in self._claimed_at.items() if at <= since - seconds]:
+            old, error = self._items[key], f"not reported within {age}"
+            again = old[_ATTEMPTS] < old[_MAX_ATTEMPTS]
+            version, requeued = version + 1, requeued + again
+            new = _changed(old, PENDING if again else FAILED, now, version, error=error)
+            steps.append((key, old, new, since))
+        return steps, version, requeued
 
     def _decide_locked(self, steps: list[_Step[T]], version: int, *, wakes: bool) -> None:
         """Decide on these steps, then do them.
@@ -734,8 +746,11 @@ class MemoryQueue(BaseQueue[T]):
             with self._lock:
                 me.ahead, self._last_turn = self._last_turn, me
             while True:
-                while me.ahead is not None and me.ahead.has_left:
+                # No loop of its own: on CPython 3.13 what is raised as it jumps back, within a
+                # `try`, goes past `finally`.
+                if me.ahead is not None and me.ahead.has_left:
                     me.ahead = me.ahead.ahead
+                    continue
                 left = deadline - time.monotonic()
                 if me.ahead is None:
                     self._first_in_turn = thread

@@ -60,7 +60,7 @@ LONGER = {
     "caches/ttl_cache": 600,
     "queues/async_converter_pool": 502,
     "queues/async_pending_queue": 554,
-    "queues/memory_queue": 565,
+    "queues/memory_queue": 575,
 }
 
 every_component = pytest.mark.parametrize("component", components())
