@@ -20,12 +20,10 @@ from typing import Any
 
 from reference_impl.caches.ttl_cache import TTLCache
 from reference_impl.queues.memory_queue import MemoryQueue
-from site_build.records import EVIDENCE
+from site_build.interrupts_table import RECORD, table
 from tests.kit.fakes import Clock
 from tests.kit.interrupts import Ending, Hang, elsewhere, patience, sweep
 
-RECORD = EVIDENCE / "interrupts.json"
-TABLE = EVIDENCE / "interrupts.inc"
 # Seconds after which a call in another thread counts as one that hangs.
 HANGS = 1.0
 
@@ -277,29 +275,6 @@ def record() -> dict[str, Any]:
         "cachetools": version("cachetools"),
         "rows": measure(),
     }
-
-
-def table() -> str:
-    """The table of the page, with what it was measured on."""
-    found = json.loads(RECORD.read_text(encoding="utf-8"))
-    lines = [
-        "| | call | points | broken after one interrupt | of pairs | broken after two |",
-        "|---|---|--:|---|--:|---|",
-    ]
-    before = ""
-    for row in found["rows"]:
-        name = "" if row["subject"] == before else f"**{row['subject']}**"
-        before = row["subject"]
-        cells = (name, row["call"], row["points"], _told(row["once"]), row["pairs"])
-        lines.append(f"| {' | '.join(map(str, cells))} | {_told(row['twice'])} |")
-    lines += ["", f"CPython {found['python']}, cachetools {found['cachetools']}."]
-    return "\n".join(lines) + "\n"
-
-
-def _told(broken: dict[str, int]) -> str:
-    if not broken:
-        return "none"
-    return f"**{sum(broken.values())}**: " + ", ".join(sorted(broken))
 
 
 if __name__ == "__main__":

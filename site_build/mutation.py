@@ -12,6 +12,7 @@ says why they may survive; `site_build.evidence` renders both.
 import ast
 import contextlib
 import hashlib
+import importlib
 import json
 import re
 import shutil
@@ -101,21 +102,18 @@ class _Function:
 
 def _functions(component: str, source: str) -> dict[str, _Function]:
     """The functions that mutmut knows, by its names for them."""
-    from mutmut.mutation.file_mutation import (  # only in the session that mutates
-        compute_function_hashes,
-        mutate_file_contents,
-    )
-
+    # Installed in the session that mutates alone.
+    mutmut = importlib.import_module("mutmut.mutation.file_mutation")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         # It does not look at a source before it has found settings where it is.
         Path("pyproject.toml").write_text('[tool.mutmut]\nsource_paths = ["."]\n')
-        names = mutate_file_contents(f"reference_impl/{component}.py", source).mutant_names
+        names = mutmut.mutate_file_contents(f"reference_impl/{component}.py", source).mutant_names
     count = Counter(name.rpartition("__mutmut_")[0] for name in names)
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
             node.body[0] = ast.Pass()
-    hashes = compute_function_hashes(ast.unparse(tree))
+    hashes = mutmut.compute_function_hashes(ast.unparse(tree))
     return {name: _Function(code, count[name]) for name, code in hashes.items()}
 
 

@@ -19,7 +19,7 @@ from reference_impl import _copying
 from site_build import (
     charts,
     evidence,
-    interrupted,
+    interrupts_table,
     matrix,
     records,
     review,
@@ -54,7 +54,7 @@ def pages() -> dict[Path, str]:
     result[EVIDENCE / "index.md"] = index_page(found, titles)
     result[EVIDENCE / "diagrams.inc"] = "\n\n".join(map(_diagrams, found.values())) + "\n"
     result[EVIDENCE / "matrix.inc"] = matrix.render(found, titles) + "\n"
-    result[interrupted.TABLE] = interrupted.table()
+    result[interrupts_table.TABLE] = interrupts_table.table()
     result[charts.PAGE] = charts.page(titles)
     result[states.DRAWN] = states.page()
     result[scores.PAGE] = scores.page(titles)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from site_build import interrupted
+from site_build.interrupts_table import RECORD as RECORDED
 
-RECORD: dict[str, Any] = json.loads(interrupted.RECORD.read_text(encoding="utf-8"))
+RECORD: dict[str, Any] = json.loads(RECORDED.read_text(encoding="utf-8"))
 OURS = ("MemoryQueue", "TTLCache", "TTLCache.get_or_load")
 # Those of the others that nothing hangs in, so that they are measured in a moment.
 PATIENT = 60.0  # seconds: nothing of these hangs, however busy the machine is
