@@ -65,6 +65,13 @@ class _Renamed(ast.NodeTransformer):
     def _new(self, name: str) -> str:
         return self._names.get(name, name)
 
+    def visit_Import(self, node: ast.Import) -> ast.Import:
+        """A module such as _thread keeps its name, and gets another one here."""
+        for alias in node.names:
+            new = self._new(alias.asname or alias.name)
+            alias.asname = None if new == alias.name else new
+        return node
+
     def generic_visit(self, node: ast.AST) -> ast.AST:
         for field in ("name", "id", "attr", "arg", "asname"):
             if isinstance(value := getattr(node, field, None), str):
