@@ -125,6 +125,7 @@ async def check_a_file_must_not_change_while_it_settles(m: ModuleType, inbox: Pa
     age(inbox / "file")
     async with entered(m, inbox, settle=5.0) as spy:
         await spy.nothing_more()
+        await spy.at_rest()  # the first scan has looked at it
         await spy.at(4.0)
         os.truncate(inbox / "file", 7)  # as of one who has it open, no event tells of that
         for now in (5.0, 9.0):
