@@ -168,10 +168,31 @@ def test_file_imports_only_what_the_design_allows(module: str) -> None:
         if isinstance(node, ast.Import):
             assert {alias.name.split(".")[0] for alias in node.names} <= allowed
         elif isinstance(node, ast.ImportFrom) and node.level:
-            names = module.split("/")[: -node.level] + str(node.module).split(".")
-            assert "/".join(names) in siblings(module), "declare it in [tool.importlinter]"
+            undeclared = set(imported_siblings(module, node)) - siblings(module)
+            assert not undeclared, f"declare {undeclared} in [tool.importlinter]"
         elif isinstance(node, ast.ImportFrom):
             assert str(node.module).split(".")[0] in allowed
+
+
+def imported_siblings(module: str, node: ast.ImportFrom) -> list[str]:
+    """The modules of a relative import; `from . import name` names each of them."""
+    package = module.split("/")[: -node.level]
+    names = [node.module] if node.module else [alias.name for alias in node.names]
+    return ["/".join([*package, *name.split(".")]) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("from ._spool import Spool", ["queues/_spool"]),
+        ("from ..bridges.file_watch import DirectoryWatch", ["bridges/file_watch"]),
+        ("from . import _spool, other", ["queues/_spool", "queues/other"]),
+    ],
+)
+def test_a_relative_import_names_its_modules(line: str, found: list[str]) -> None:
+    (node,) = ast.parse(line).body
+    assert isinstance(node, ast.ImportFrom)
+    assert imported_siblings("queues/one", node) == found
 
 
 @every_component
