@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import hashlib
 import json
+import keyword
 import os
 import re
 import secrets
@@ -12,20 +13,22 @@ import shutil
 import stat
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 PACKAGE = files("reference_impl")
 _TITLE = re.compile(rb"^# \w+\.py: (.+)$", re.MULTILINE)
+# The page that shows the file; the address of a part ends with the part's name: #_spool.
 _ADDRESS = re.compile(
-    rb"^# https://executable-guarantees\.example/(\w+/\w+)\.html\s*$", re.MULTILINE
+    rb"^# https://executable-guarantees\.example/(\w+)/(\w+)\.html(?:#(_\w+))?\s*$", re.MULTILINE
 )
 _VERSION = re.compile(rb"^# Version (\S+) \((\d{4}-\d\d-\d\d)\)", re.MULTILINE)
-_HEAD = 4096  # bytes: a project's own header may stand above ours, but no more than that
+# What says that a folder is on sys.path, or is meant to be, besides being there.
+_OF_A_PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -43,7 +46,11 @@ class Entry(TypedDict):
 
 @dataclass(frozen=True)
 class Component:
-    """A component, as its header describes it."""
+    """A component or a part of some, as its header describes it.
+
+    A part is a module whose name begins with an underscore: what several components of a family
+    share, and what is copied with them only.
+    """
 
     path: str  # "caches/ttl_cache"
     summary: str  # "an LRU cache whose entries also expire (TTLCache)"
@@ -62,6 +69,17 @@ class Component:
         return self.path.partition("/")[2]
 
     @property
+    def is_part(self) -> bool:
+        """Whether it is copied with the components that import it, and never by itself."""
+        return self.module.startswith("_")
+
+    @property
+    def page(self) -> str:
+        """The page that shows it, by its header: "queues/async_pending_queue" of a part, too."""
+        found = _ADDRESS.search(self.source)
+        return b"/".join(found.group(1, 2)).decode() if found else self.path
+
+    @property
     def names(self) -> str:
         """What one imports from it, by its header: "Event, EventType, ANY"."""
         found = re.search(r"\(([^()]+)\)$", self.summary)
@@ -74,11 +92,12 @@ class Verdict:
 
     vetted: bool
     text: str  # the first line says it; below it, what has changed since, or a diff
+    older: str = ""  # the component that it is an earlier version of, byte for byte
 
 
 @cache
-def components() -> dict[str, Component]:
-    """Every component of the package, by its path."""
+def modules() -> dict[str, Component]:
+    """Every component of the package and every part, by its path."""
     found = {}
     for folder in PACKAGE.iterdir():
         for file in folder.iterdir() if folder.is_dir() else ():
@@ -92,9 +111,14 @@ def components() -> dict[str, Component]:
     return dict(sorted(found.items()))
 
 
+def components() -> dict[str, Component]:
+    """Every component of the package, by its path."""
+    return {path: module for path, module in modules().items() if not module.is_part}
+
+
 @cache
 def versions() -> Mapping[str, Mapping[str, Entry]]:
-    """Every version of each component that was ever published, the newest first."""
+    """Every version of each component and part that was ever published, the newest first."""
     try:
         text = PACKAGE.joinpath("versions.json").read_text(encoding="utf-8")
         recorded: dict[str, dict[str, Entry]] = json.loads(text)
@@ -118,6 +142,10 @@ def find(name: str) -> Component:
         return components()[paths[0]]
     if paths:
         raise CopyError(f"{name!r} is in {' and in '.join(paths)}: name one of these")
+    for part in modules().values():
+        if part.is_part and wanted in {part.path, part.module}:
+            names = " or ".join(user.names.partition(",")[0] for user in _users(part))
+            raise CopyError(f"{part.module} is a part of components: it is copied with {names}")
     folded = {alias.casefold(): alias for alias in known}
     near = difflib.get_close_matches(wanted.casefold(), folded)
     hint = f"did you mean {' or '.join(folded[alias] for alias in near)}? " if near else ""
@@ -142,15 +170,21 @@ def vetted(component: Component) -> bytes:
 def closure(component: Component) -> list[Component]:
     """The component, then the siblings that it imports, and theirs."""
     found = [component]
-    for part in found:  # grows meanwhile
-        found += [sibling for sibling in _siblings(part) if sibling not in found]
+    for module in found:  # grows meanwhile
+        found += [sibling for sibling in _siblings(module) if sibling not in found]
     return found
 
 
-def third_party(parts: Iterable[Component]) -> list[str]:
+def _users(part: Component) -> list[Component]:
+    """The components that a part is copied with; the one whose page shows it comes first."""
+    users = [each for each in components().values() if part in closure(each)]
+    return sorted(users, key=lambda user: user.path != part.page)
+
+
+def third_party(modules: Iterable[Component]) -> list[str]:
     """The packages from elsewhere that these components import."""
     imported = set[str]()
-    for node in (node for part in parts for node in ast.walk(ast.parse(part.source))):
+    for node in (node for each in modules for node in ast.walk(ast.parse(each.source))):
         if isinstance(node, ast.Import):
             imported |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -158,43 +192,56 @@ def third_party(parts: Iterable[Component]) -> list[str]:
     return sorted(imported - sys.stdlib_module_names)
 
 
-def layout(component: Component, folder: Path) -> dict[Path, Component]:
+def layout(wanted: Iterable[Component], folder: Path) -> dict[Path, Component]:
     """Where each file goes: side by side, or by family where there are several families.
 
     The files stand to each other as in the package, so that their relative imports, and with
     them each byte, can stay as they are.
     """
-    parts = closure(component)
-    if len({part.family for part in parts}) == 1:
-        return {folder / f"{part.module}.py": part for part in parts}
-    return {folder / f"{part.path}.py": part for part in parts}
+    found = {each.path: each for component in wanted for each in closure(component)}.values()
+    if len({each.family for each in found}) == 1:
+        return {folder / f"{each.module}.py": each for each in found}
+    return {folder / f"{each.path}.py": each for each in found}
 
 
-def copy(component: Component, folder: Path, *, force: bool = False) -> dict[Path, bool]:
-    """Copy the component and what it needs into a folder: all of it or nothing.
+def copy(
+    components: Sequence[Component],
+    folder: Path,
+    *,
+    force: bool = False,
+    older: bool = False,
+    dry: bool = False,
+) -> dict[Path, bool]:
+    """Copy the components and what they need into a folder: all of it or nothing.
 
     Args:
-        component: what to copy.
+        components: what to copy.
         folder: where to; it is made if only its parent exists.
         force: overwrite files that differ.
+        older: overwrite files that are earlier versions, byte for byte.
+        dry: write nothing.
 
     Returns:
-        The files, and whether each was written: one that is the same is left as it is.
+        The files, and whether each was (or would be) written: one that is the same is left as
+        it is.
 
     Raises:
         CopyError: nothing was written.
     """
     _check_folder(folder)
-    wanted = {path: vetted(part) for path, part in layout(component, folder).items()}
+    wanted = {path: vetted(each) for path, each in layout(components, folder).items()}
     folders = sorted({folder, *(path.parent for path in wanted)})
-    if _wants_package(component, folder, several=len(wanted) > 1):
-        markers = [place / "__init__.py" for place in folders]
+    if _wants_package(components, folder):
+        markers = [place / "__init__.py" for place in folders if not _is_in_use(place, wanted)]
         wanted |= {path: b"" for path in markers if not os.path.lexists(path)}
     refusals = [_refused_folder(place) for place in folders]
-    refusals += [_refused_file(path, data, force=force) for path, data in wanted.items()]
+    allowed = _Allowed(force=force, older=older)
+    refusals += [_refused_file(path, data, allowed) for path, data in wanted.items()]
     if reasons := [reason for reason in refusals if reason]:
         raise CopyError("nothing was written:\n  " + "\n  ".join(reasons))
     changes = {path: data for path, data in wanted.items() if not _holds(path, data)}
+    if dry:
+        return {path: path in changes for path in wanted}
     try:
         _write(changes, [place for place in folders if not place.exists()])
     except OSError as error:
@@ -203,22 +250,80 @@ def copy(component: Component, folder: Path, *, force: bool = False) -> dict[Pat
     return {path: path in changes for path in wanted}
 
 
-def package_name(folder: Path) -> str:
-    """The dotted name of the package that a folder is, "" if it is none."""
-    parts = list[str]()
-    place = folder.resolve()
-    while (place / "__init__.py").is_file():
-        parts.insert(0, place.name)
+def update(file: Path, path: str, *, dry: bool = False) -> dict[Path, bool]:
+    """Bring the copy of an earlier version up to date, with all that the newest one needs.
+
+    Args:
+        file: the copy.
+        path: the component, as `judge` has found it.
+        dry: write nothing.
+
+    Returns:
+        The files, and whether each was (or would be) written.
+
+    Raises:
+        CopyError: nothing was written, as what it needs was modified, or it is in another place.
+    """
+    component = modules().get(path)
+    if component is None:
+        raise CopyError(f"{file} cannot be updated: {path} is no longer published")
+    places = layout([component], file.parent)
+    folder = file.parent if file in places else file.parent.parent
+    if file not in layout([component], folder):
+        raise CopyError(
+            f"{file} cannot be updated: {path} and what it needs are not laid out as they are "
+            "copied; copy it anew"
+        )
+    return copy([component], folder, older=True, dry=dry)
+
+
+def package_name(folder: Path, *, needed: bool = False) -> tuple[str, Path]:
+    """The dotted name of the package that a folder is, and what has to be on sys.path for it.
+
+    A package without an `__init__.py`, a namespace package, is told from a folder of scripts by
+    what is above it: sys.path, a project's settings, or `src`. The name is "" where there is
+    no package, unless one is needed.
+    """
+    names = list[str]()
+    root = _absolute(folder)
+    while (root / "__init__.py").is_file() or (needed and not names):
+        names.insert(0, root.name)
+        root = root.parent
+    place, between = root, list[str]()
+    while not _is_root(place) and _is_name(place.name):
+        between.insert(0, place.name)
         place = place.parent
-    return ".".join(parts)
+    if _is_root(place):
+        root, names = place, between + names
+    return ".".join(names), root
+
+
+def _absolute(folder: Path) -> Path:
+    """The folder by its own name, where that is a link, too: imports go by that name."""
+    return Path(os.path.abspath(folder))  # noqa: PTH100
+
+
+def _is_root(folder: Path) -> bool:
+    """Whether modules are imported from the folder without its name."""
+    on_path = {Path(entry).resolve() for entry in sys.path}
+    return folder.resolve() in on_path or folder.name == "src" or _has_project(folder)
+
+
+def _has_project(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _OF_A_PROJECT)
+
+
+def _is_name(name: str) -> bool:
+    return name.isidentifier() and not keyword.iskeyword(name)
 
 
 def judge(data: bytes, label: str = "the copy") -> Verdict | None:
     """What a file is: vetted, older, modified or unknown; None if it is no copy at all."""
-    address = _ADDRESS.search(_plain(data[:_HEAD]))
+    address = _ADDRESS.search(_plain(data))
     if address is None:
         return None
-    path = address[1].decode()
+    family, page, part = (name.decode() for name in address.groups(b""))
+    path = f"{family}/{part or page}"
     recorded = versions().get(path)
     if not recorded:
         return Verdict(False, f"unknown: there is no {path} here; a newer package may have it")
@@ -228,25 +333,29 @@ def judge(data: bytes, label: str = "the copy") -> Verdict | None:
             which = f"{_but(data)}: {path} {version} ({entry['date']})"
             if version == newest:
                 return Verdict(True, f"vetted{which}")
-            return Verdict(False, f"older{which}\n{_since(version, recorded)}")
+            return Verdict(False, f"older{which}\n{_since(version, recorded)}", older=path)
     return Verdict(False, _modified(path, recorded, data, label))
 
 
 def copies(path: Path) -> Iterator[tuple[Path, bytes]]:
     """The copies in a folder and below it, hidden folders and environments left out.
 
+    A single file is given back whether it is a copy or not.
+
     Raises:
-        CopyError: there is nothing at the path, or no copy.
+        CopyError: there is nothing at the path, or no copy in the folder.
     """
     if not path.exists():
         raise CopyError(f"there is no {path}: name a copied file, or a folder that has some")
+    if path.is_file():
+        yield path, path.read_bytes()
+        return
     found = False
-    for file in [path] if path.is_file() else _python_files(path):
-        with file.open("rb") as stream:
-            head = stream.read(_HEAD)
-            if _ADDRESS.search(_plain(head)):
-                found = True
-                yield file, head + stream.read()
+    for file in _python_files(path):
+        data = file.read_bytes()
+        if _ADDRESS.search(_plain(data)):
+            found = True
+            yield file, data
     if not found:
         raise CopyError(f"{path} has no copy: the second line of a copy is its page's address")
 
@@ -288,13 +397,24 @@ def _siblings(component: Component) -> Iterator[Component]:
         if isinstance(node, ast.ImportFrom) and node.level:
             base = here[1 : 3 - node.level] + (node.module.split(".") if node.module else [])
             names = ["/".join(base), *("/".join([*base, alias.name]) for alias in node.names)]
-            siblings = [components()[name] for name in names if name in components()]
+            siblings = [modules()[name] for name in names if name in modules()]
             if not siblings:
                 raise CopyError(f"{component.path} imports {names[0]!r}, which is no component")
             yield from siblings
 
 
 def _check_folder(folder: Path) -> None:
+    name = _absolute(folder).name
+    if keyword.iskeyword(name):
+        raise CopyError(f"{name!r} is a word of Python, and no import can name it: copy elsewhere")
+    packages = package_name(folder, needed=True)[0].split(".")
+    if "reference_impl" in {name, *packages}:
+        raise CopyError(
+            f"{folder}: a package named 'reference_impl' is the tool's own: copy elsewhere, "
+            "into a folder such as 'vendored'"
+        )
+    if odd := [package for package in packages if keyword.iskeyword(package)]:
+        raise CopyError(f"{folder} is in a package {odd[0]!r}, which no import can name")
     if folder.is_dir():
         return
     if os.path.lexists(folder):
@@ -306,16 +426,42 @@ def _check_folder(folder: Path) -> None:
         raise CopyError(f"there is no folder {folder.parent}: make it, or correct {folder}")
 
 
-def _wants_package(component: Component, folder: Path, *, several: bool) -> bool:
+def needs_package(components: Iterable[Component]) -> Component | None:
+    """The first of the components that imports a sibling, if any: relatively, as siblings do."""
+    return next((each for each in components if len(closure(each)) > 1), None)
+
+
+def _wants_package(components: Iterable[Component], folder: Path) -> bool:
     """Whether the folder has to be a package: for relative imports, or as part of a package."""
-    name = folder.resolve().name
-    if several and not name.isidentifier():
+    name = _absolute(folder).name
+    importing = needs_package(components)
+    is_package = (folder / "__init__.py").is_file()
+    why = ""
+    if not name.isidentifier():
+        why = f"{name!r} cannot be the name of a package"
+    elif _has_project(folder) and not is_package:
+        why = f"{folder} is the folder of a project and no package"
+    if importing and why:
         raise CopyError(
-            f"{name!r} cannot be the name of a package, and {component.path} needs one for its "
-            f"relative imports: name a folder such as {folder / 'vendored'}"
+            f"{why}, and {importing.path} needs one for its relative imports: "
+            f"name a folder such as {folder / 'vendored'}"
         )
     new_in_package = not folder.exists() and (folder.parent / "__init__.py").is_file()
-    return several or (name.isidentifier() and new_in_package)
+    wanted = importing is not None or (name.isidentifier() and new_in_package)
+    dotted = package_name(folder, needed=True)[0]
+    if wanted and not is_package and dotted in sys.stdlib_module_names:
+        raise CopyError(
+            f"a package {dotted!r} would hide the module of the standard library: copy elsewhere"
+        )
+    return wanted
+
+
+def _is_in_use(folder: Path, ours: Collection[Path]) -> bool:
+    """Whether other modules are in a folder: it may be a part of a namespace package.
+
+    Such a folder can be imported as it is; an `__init__.py` would hide the other parts.
+    """
+    return folder.is_dir() and any(path not in ours for path in _python_files(folder))
 
 
 def _refused_folder(folder: Path) -> str | None:
@@ -329,7 +475,14 @@ def _refused_folder(folder: Path) -> str | None:
     return None
 
 
-def _refused_file(path: Path, data: bytes, *, force: bool) -> str | None:
+class _Allowed(NamedTuple):
+    """What may be overwritten."""
+
+    force: bool  # all
+    older: bool  # copies of earlier versions
+
+
+def _refused_file(path: Path, data: bytes, allowed: _Allowed) -> str | None:
     """Why the file must not be written, None if it may."""
     hiding = path.with_suffix("")
     if hiding.is_dir() and data:
@@ -341,8 +494,10 @@ def _refused_file(path: Path, data: bytes, *, force: bool) -> str | None:
     if not path.stat().st_mode & stat.S_IWUSR:
         return f"{path} differs and is read-only: make it writable, or copy elsewhere"
     verdict = judge(path.read_bytes())
+    if allowed.force or (allowed.older and verdict and verdict.older):
+        return None
     what = verdict.text.partition("\n")[0] if verdict else "no copy of a component"
-    return None if force else f"{path} differs ({what}): see `check`, or overwrite it by --force"
+    return f"{path} differs ({what}): see `check`, or overwrite it by `copy --force`"
 
 
 def _holds(path: Path, data: bytes) -> bool:
@@ -385,7 +540,8 @@ def _since(version: str, recorded: Mapping[str, Entry]) -> str:
 def _modified(path: str, recorded: Mapping[str, Entry], data: bytes, label: str) -> str:
     """The verdict on a copy that is no version of its component."""
     newest = next(iter(recorded))
-    claimed = _VERSION.search(_plain(data[:_HEAD]))
+    ours = _ADDRESS.search(_plain(data))  # another header may be above it
+    claimed = _VERSION.search(_plain(data), ours.end() if ours else 0)
     version = claimed[1].decode(errors="backslashreplace") if claimed else None
     note, since = "", ""
     if version is None:
@@ -395,7 +551,7 @@ def _modified(path: str, recorded: Mapping[str, Entry], data: bytes, label: str)
     elif version != newest:
         note = f", an older one whose text is not kept; the diff is against {newest}"
         since = "\n" + _since(version, recorded)
-    current = components().get(path)
+    current = modules().get(path)
     if current is None:
         return f"modified: {path}, which is no longer published"
     before, after = (_lines(text) for text in (vetted(current), _plain(data)))
@@ -411,17 +567,27 @@ def _lines(data: bytes) -> list[str]:
 
 
 def _python_files(folder: Path) -> Iterator[Path]:
-    """Python files, without those of hidden folders and virtual environments."""
+    """Python files, without those of hidden folders and virtual environments.
+
+    Linked folders are searched, each once and none that the folder itself is in.
+    """
 
     def fail(error: OSError) -> None:
         raise error
 
-    for place, folders, names in os.walk(folder, onerror=fail):
+    seen = {folder.resolve(), *folder.resolve().parents}
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         here = Path(place)
         folders[:] = sorted(
             name
             for name in folders
             if not name.startswith(".") and not (here / name / "pyvenv.cfg").exists()
         )
+        # Those that are there by themselves come first, so that they are told by their own names.
+        for name in sorted(folders, key=lambda name: (here / name).is_symlink()):
+            target = (here / name).resolve()
+            if target in seen:
+                folders.remove(name)
+            seen.add(target)
         found = (here / name for name in sorted(names) if name.endswith(".py"))
         yield from (file for file in found if file.is_file())

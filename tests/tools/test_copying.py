@@ -1,116 +1,20 @@
 """The copy tool: `python -m reference_impl list | show | copy | check`."""
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reference_impl import _copying
-from reference_impl.__main__ import main
 from tests.kit import COMPONENTS, ROOT
 from tests.kit.catalogue import closure, components
-from tests.kit.process import interpret, run_python
+from tests.kit.process import run_python
+from tests.tools.helpers import Change, Run, import_isolated, older, source, tree, write_tree
 
 every_component = pytest.mark.parametrize("component", components())
-HEADER = """\
-# {name}.py: {summary}
-# https://executable-guarantees.example/{path}.html
-# Version {version} (2026-11-23); Python 3.11 to 3.14, with or without the GIL; {needs}
-# SPDX-License-Identifier: MIT
-# SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
-"""
-Run = Callable[..., tuple[int, str, str]]
-Tree = dict[str, str]
-Change = Callable[[bytes], bytes]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process: its status, output and complaints."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as exit_:  # argparse's own
-            status = int(str(exit_.code))
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
-def source(path: str, body: str = "", *, version: str = "1.0.0", summary: str = "a thing") -> bytes:
-    """A made-up component."""
-    name = path.partition("/")[2]
-    fields = {"needs": "standard library only", "version": version, "summary": summary}
-    return (HEADER.format(name=name, path=path, **fields) + body).encode()
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A made-up package: two families, a third party, and a component with a history."""
-    watch = "import sys\nfrom elsewhere import watcher\n\n\nclass Watch: ...\n"
-    feed = "from ..bridges.watch import Watch\n\n\nclass Feed(Watch): ...\n\n\nclass Full: ...\n"
-    place = tmp_path / "package"
-    history = {
-        version: source("caches/store", f"class Store: ...  # {version}\n", version=version)
-        for version in ("1.2.0", "1.1.0", "1.0.0")
-    }
-    sources = {
-        "bridges/watch": source("bridges/watch", watch, summary="watches (Watch)"),
-        "queues/feed": source("queues/feed", feed, summary="feeds (Feed, Full)"),
-        "queues/other": source("queues/other", "class Full: ...\n"),
-        "caches/store": history["1.2.0"],
-    }
-    versions = {
-        path: {"1.0.0": entry(data, "The first version.")} for path, data in sources.items()
-    }
-    versions["caches/store"] = {
-        version: entry(data, f"Work of {version}.\nMore.") for version, data in history.items()
-    }
-    write_tree(place, {f"{path}.py": data for path, data in sources.items()})
-    (place / "versions.json").write_text(json.dumps(versions), encoding="utf-8")
-    write_tree(tmp_path / "history", {f"{version}.py": data for version, data in history.items()})
-    monkeypatch.setattr(_copying, "PACKAGE", place)
-    clear_caches()
-    yield place
-    clear_caches()
-
-
-def entry(data: bytes, changes: str) -> dict[str, str]:
-    return {"date": "2026-11-23", "sha256": hashlib.sha256(data).hexdigest(), "changes": changes}
-
-
-def clear_caches() -> None:
-    _copying.components.cache_clear()
-    _copying.versions.cache_clear()
-
-
-def write_tree(folder: Path, files: dict[str, bytes]) -> None:
-    for name, data in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-
-
-def tree(folder: Path) -> Tree:
-    """Everything in a folder: kind, and content or target."""
-    found = {}
-    for path in folder.rglob("*"):
-        kind = "folder"
-        if path.is_symlink():
-            kind = f"link to {path.readlink()}"
-        elif path.is_file():
-            kind = path.read_bytes().decode(errors="backslashreplace")
-        found[path.relative_to(folder).as_posix()] = kind
-    return found
 
 
 class TestListAndShow:
@@ -230,7 +134,8 @@ class TestCopy:
         )
         line = out.partition("Import it:")[2].partition("\n")[0].strip()
         assert line.startswith("from app.vendored.")
-        import_isolated(line, tmp_path)
+        assert line.endswith(f"  (with {tmp_path} on sys.path)")
+        import_isolated(line.partition("  (with")[0], tmp_path)
         assert run("check", tmp_path)[0] == 0
 
     @every_component
@@ -300,7 +205,7 @@ class TestCopy:
         monkeypatch.chdir(tmp_path / "here")
         status, out, _ = run("copy", "sharded_cache", ".")
         assert status == 0
-        assert "from here.sharded_cache import ShardedCache" in out
+        assert f"from here.sharded_cache import ShardedCache  (with {tmp_path} on" in out
 
     def test_force_overwrites_and_keeps_the_mode(
         self, run: Run, package: Path, tmp_path: Path
@@ -347,20 +252,6 @@ class TestCopy:
         assert status == 2
         assert "versions.json cannot be read" in err
         assert not (tmp_path / "new").exists()
-
-
-def import_isolated(line: str, path: Path) -> None:
-    """Import a copy from a folder, in a Python that sees nothing of this project."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(path)!r}); {line}\n"
-        "assert not [name for name in sys.modules if name.startswith('reference_impl')]"
-    )
-    done = interpret("-I", "-B", "-W", "error", "-c", code, cwd=path)
-    assert done.returncode == 0, done.stderr
-
-
-def older(package: Path) -> bytes:
-    return (package.parent / "history" / "1.1.0.py").read_bytes()
 
 
 # What stands in the folder, what is copied to where, and what the refusal says.
@@ -583,11 +474,17 @@ class TestCheck:
     ) -> None:
         copy = (package / "caches/store.py").read_bytes()
         place = tmp_path / "place"
-        found = ["a/b/c/deep.py", "with space/ü.py", "top.py"]
+        found = ["a/b/c/deep.py", "with space/ü.py", "top.py", "z/linked/copy.py"]
         others = ["a/.hidden/x.py", ".venv/lib/x.py", "env/lib/x.py", "a/x.txt", "a/x.py.orig"]
         write_tree(place, dict.fromkeys(found + others, copy))
         write_tree(place, {"env/pyvenv.cfg": b"", "a/own.py": b"x = 1\n", "a/empty.py": b""})
-        write_tree(place, {"a/late.py": b"#" * 5000 + b"\n" + copy, "a/binary.py": bytes(9000)})
+        write_tree(place, {"a/binary.py": bytes(9000)})
+        write_tree(tmp_path, {"elsewhere/copy.py": copy})
+        (place / "z/linked/copy.py").unlink()
+        (place / "z/linked").rmdir()
+        (place / "z" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        (place / "z" / "again").symlink_to(place / "a", target_is_directory=True)
+        (place / "z" / "above").symlink_to(tmp_path, target_is_directory=True)
         (place / "folder.py").mkdir()
         (place / "dangling.py").symlink_to("nowhere")
         (place / "loop").symlink_to(place, target_is_directory=True)
@@ -597,22 +494,72 @@ class TestCheck:
         assert (status, err) == (0, "")
         assert out.splitlines() == [
             f"{place / name}: vetted: caches/store 1.2.0 (2026-11-23)"
-            for name in ("top.py", "a/b/c/deep.py", "with space/ü.py")
+            for name in ("top.py", "a/b/c/deep.py", "with space/ü.py", "z/linked/copy.py")
         ]
 
-    @pytest.mark.parametrize("name", ["own.py", "notes.txt", "utf16.py", "empty", "none"])
-    def test_what_has_no_copy_is_refused(
+    @pytest.mark.parametrize("name", ["empty", "own", "none", "none.py"])
+    def test_where_there_is_no_copy_it_is_refused(
         self, run: Run, package: Path, tmp_path: Path, name: str
     ) -> None:
         """A mistyped path would look like a clean bill of health otherwise."""
-        text = (package / "caches/store.py").read_text(encoding="utf-8")
-        write_tree(
-            tmp_path, {"own.py": b"x = 1\n", "notes.txt": b"", "utf16.py": text.encode("utf-16")}
-        )
+        write_tree(tmp_path, {"own/own.py": b"x = 1\n"})
         (tmp_path / "empty").mkdir()
         status, out, err = run("check", tmp_path / name)
         assert (status, out) == (2, "")
         assert str(tmp_path / name) in err
+
+    @pytest.mark.parametrize("name", ["own.py", "notes.txt", "utf16.py", "binary"])
+    def test_a_file_that_is_no_copy_is_said_to_be_none(
+        self, run: Run, package: Path, tmp_path: Path, name: str
+    ) -> None:
+        """As where pre-commit gives each file that has changed."""
+        text = (package / "caches/store.py").read_text(encoding="utf-8")
+        files = {"own.py": b"x = 1\n", "notes.txt": b"", "utf16.py": text.encode("utf-16")}
+        write_tree(tmp_path, files | {"binary": bytes(range(256))})
+        status, out, err = run("check", tmp_path / name)
+        assert (status, err) == (0, "")
+        assert out == f"{tmp_path / name}: no copy: its header has no component's address\n"
+
+    def test_several_paths_are_checked_one_after_another(
+        self, run: Run, package: Path, tmp_path: Path
+    ) -> None:
+        """The worst of them decides the status, and none is passed over."""
+        data = (package / "caches/store.py").read_bytes()
+        write_tree(tmp_path, {"a.py": data, "b/b.py": data + b"#\n", "own.py": b"", "c.py": data})
+        paths = [tmp_path / name for name in ("a.py", "own.py", "c.py")]
+        status, out, err = run("check", *paths)
+        assert (status, err) == (0, "")
+        assert [line.split(": ")[:2] for line in out.splitlines()] == [
+            [str(paths[0]), "vetted"],
+            [str(paths[1]), "no copy"],
+            [str(paths[2]), "vetted"],
+        ]
+        status, out, _ = run("check", tmp_path / "b", *paths)
+        assert status == 1
+        assert out.count("vetted:") == 2
+        status, out, err = run("check", tmp_path / "gone", tmp_path / "b", paths[0])
+        assert status == 2
+        assert "b.py: modified" in out
+        assert "a.py: vetted" in out
+        assert f"there is no {tmp_path / 'gone'}" in err
+
+    @pytest.mark.parametrize(
+        "above",
+        [b"#" * 5000 + b"\n", b'"""Of my project.\n' + b"Words.\n" * 9000 + b'"""\n'],
+        ids=["a comment", "a docstring"],
+    )
+    def test_a_long_header_of_the_project_hides_no_copy(
+        self, run: Run, package: Path, tmp_path: Path, above: bytes
+    ) -> None:
+        """Nor is a version in it taken for ours."""
+        own = b"# Version 7 (2020-01-01)\n" + above
+        data = own + (package / "caches/store.py").read_bytes()
+        write_tree(tmp_path, {"place/store.py": data, "linked/x.py": b""})
+        (tmp_path / "linked" / "place").symlink_to(tmp_path / "place", target_is_directory=True)
+        for place in ("place", "place/store.py", "linked"):
+            status, out, _ = run("check", tmp_path / place)
+            assert status == 1
+            assert "store.py: modified: caches/store, whose header says 1.2.0\n" in out
 
     def test_a_file_that_cannot_be_read_is_an_error(
         self, run: Run, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
