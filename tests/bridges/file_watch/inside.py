@@ -37,7 +37,7 @@ def doubt(box: Any) -> None:
 
 def settle(box: Any, name: str, seen: Any) -> None:
     """Look again at a file when it has been quiet."""
-    box.settle(_module_of(box)._LookAgain(name, seen))
+    box.wait_for_quiet(_module_of(box)._LookAgain(name, seen))
 
 
 def _module_of(box: Any) -> Any:
