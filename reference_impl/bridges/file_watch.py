@@ -7,6 +7,7 @@
 
 import asyncio
 import contextlib
+import copy
 import enum
 import errno
 import fnmatch
@@ -50,7 +51,8 @@ _RETRY, _LONGEST_RETRY = 0.5, 60.0  # seconds to the next attempt: doubled each 
 _NO_LEASES = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 _GONE = (FileNotFoundError, NotADirectoryError)
 _Look = tuple[int, int, int, int]  # device, inode, mtime_ns, size: they tell one file from another
-_Names = Callable[[str], bool]
+_Names = Callable[[str], bool]  # whether a name is one of them
+_Kinds = list[type[events.FileSystemEvent]]
 _UNSEEN: _Look = (0, 0, 0, -1)
 _logger = logging.getLogger(__name__)
 
@@ -142,7 +144,7 @@ class DirectoryWatch:
         self._settle = _check_seconds("settle", settle)
         interval = math.inf if rescan_interval is None else rescan_interval
         self._interval = _check_seconds("rescan_interval", interval, zero=False)
-        self._prefix = f"{self._path}{os.sep}"
+        self._prefix = str(self._path).rstrip(os.sep) + os.sep
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox: _Inbox | None = None
         self._keeper: threading.Thread | None = None
@@ -163,10 +165,8 @@ class DirectoryWatch:
             RuntimeError: the watch is in use already, or watchdog is older than 7.
         """
         if version.VERSION_MAJOR < 7:
-            raise RuntimeError(
-                f"DirectoryWatch needs watchdog 7, and found {version.VERSION_STRING}: "
-                "run pip install 'watchdog>=7'"
-            )
+            found = f"DirectoryWatch needs watchdog 7 or later, and found {version.VERSION_STRING}"
+            raise RuntimeError(f"{found}: run pip install 'watchdog>=7'")
         if self._inbox is not None and self._inbox.state is not _State.ENDED:
             raise RuntimeError("this watch is in use already: make another one, or leave it first")
         loop, wakeup = asyncio.get_running_loop(), asyncio.Event()
@@ -357,8 +357,10 @@ class _Inbox:
     def take(self) -> str | None:
         """Take the file that waits longest; None if there is none now."""
         with self._lock:
-            if self.state >= _State.CLOSING:  # in this same step, lest an error be missed
-                raise self.error or StopAsyncIteration
+            if self.state >= _State.CLOSING:  # in this same step: no error may be missed
+                if self.error is None:
+                    raise StopAsyncIteration
+                raise copy.copy(self.error).with_traceback(self.error.__traceback__)
             if self._full and len(self._pending) <= _READ_AHEAD // 2:
                 self._full = False
                 self._changed.notify()
@@ -638,7 +640,7 @@ class _Watcher(events.FileSystemEventHandler):
 
     def _observe(self) -> None:
         there, below = self._is_there(), self._enters is not None
-        kinds: list[type[events.FileSystemEvent]] = [events.FileMovedEvent, events.DirDeletedEvent]
+        kinds: _Kinds = [events.FileMovedEvent, events.DirDeletedEvent]
         kinds += [events.FileClosedEvent, events.FileDeletedEvent] if there else []
         kinds += [] if there else [events.FileCreatedEvent]  # also that of a link
         kinds += [events.DirCreatedEvent, events.DirMovedEvent] if below or not there else []
@@ -654,9 +656,7 @@ class _Observer:
         self._handler = handler
         self._observer: Any = None
 
-    def start(
-        self, path: str, kinds: list[type[events.FileSystemEvent]], *, recursive: bool
-    ) -> None:
+    def start(self, path: str, kinds: _Kinds, *, recursive: bool) -> None:
         """Start one, in the place of the last one."""
         self.end()
         self._observer = observer = Observer(**_OPTIONS)  # from here on `end` ends it

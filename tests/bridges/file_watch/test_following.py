@@ -381,7 +381,7 @@ def test_a_watchdog_that_is_too_old_is_refused_with_what_to_do(
         with monkeypatch.context() as patch:
             patch.setattr(version, "VERSION_MAJOR", 6)
             patch.setattr(version, "VERSION_STRING", "6.0.0")
-            message = r"needs watchdog 7, and found 6\.0\.0: run pip install 'watchdog>=7'"
+            message = r"needs watchdog 7 or later, and found 6\.0\.0: run pip install 'watchdog>=7'"
             with pytest.raises(RuntimeError, match=message):
                 await watch.__aenter__()
         assert set(threading.enumerate()) == before
