@@ -137,7 +137,7 @@ async def check_a_file_must_not_change_while_it_settles(m: ModuleType, inbox: Pa
 
 
 async def check_a_closed_file_settles_too(m: ModuleType, inbox: Path) -> None:
-    """A producer that opens and closes its file again and again; each time the wait begins again."""
+    """A producer opens and closes its file again and again: each time the wait begins again."""
     async with entered(m, inbox, settle=5.0, rescan_interval=3.0) as spy:
         await spy.at_rest()
         for now, text in ((0.0, "one"), (4.0, "one, two"), (8.0, "one, two, three")):
