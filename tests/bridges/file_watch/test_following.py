@@ -304,7 +304,7 @@ MOUNTS = """
         subprocess.run(["mount", *words], check=True)
 
     def umount():
-        subprocess.run(["umount", str(inbox)], check=True)
+        subprocess.run(["umount", "-l", str(inbox)], check=True)  # a scan may be under way
 
     async def until(watch, name):
         async with asyncio.timeout(60):

@@ -142,6 +142,9 @@ def _sweep() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
+        if thread.name == "directory-watch":  # it is ending its observer, which two cannot
+            thread.join(PATIENCE)
+    for thread in set(threading.enumerate()) - before:
         getattr(thread, "stop", lambda: None)()
         thread.join()
 
