@@ -90,10 +90,10 @@ def _show(options: argparse.Namespace) -> int:
 
 def _copy(options: argparse.Namespace) -> int:
     component, folder = find(options.name), options.folder
-    parts = layout(component, folder)
+    laid_out = layout(component, folder)
     for path, written in copy(component, folder, force=options.force).items():
-        part = parts.get(path)
-        label = f"  {part.path} {part.version} ({part.date})" if part else ""
+        found = laid_out.get(path)
+        label = f"  {found.path} {found.version} ({found.date})" if found else ""
         print(f"{'wrote     ' if written else 'unchanged '} {path}{label}")
     print(f"\nImport it:      {_import_line(component, folder)}")
     if needs := third_party(closure(component)):

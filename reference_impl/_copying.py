@@ -21,8 +21,9 @@ from typing import TypedDict
 
 PACKAGE = files("reference_impl")
 _TITLE = re.compile(rb"^# \w+\.py: (.+)$", re.MULTILINE)
+# The page that shows the file; the address of a part ends with the part's name: #_spool.
 _ADDRESS = re.compile(
-    rb"^# https://executable-guarantees\.example/(\w+/\w+)\.html\s*$", re.MULTILINE
+    rb"^# https://executable-guarantees\.example/(\w+)/(\w+)\.html(?:#(_\w+))?\s*$", re.MULTILINE
 )
 _VERSION = re.compile(rb"^# Version (\S+) \((\d{4}-\d\d-\d\d)\)", re.MULTILINE)
 _HEAD = 4096  # bytes: a project's own header may stand above ours, but no more than that
@@ -43,7 +44,11 @@ class Entry(TypedDict):
 
 @dataclass(frozen=True)
 class Component:
-    """A component, as its header describes it."""
+    """A component or a part of some, as its header describes it.
+
+    A part is a module whose name begins with an underscore: what several components of a family
+    share, and what is copied with them only.
+    """
 
     path: str  # "caches/ttl_cache"
     summary: str  # "an LRU cache whose entries also expire (TTLCache)"
@@ -62,6 +67,17 @@ class Component:
         return self.path.partition("/")[2]
 
     @property
+    def is_part(self) -> bool:
+        """Whether it is copied with the components that import it, and never by itself."""
+        return self.module.startswith("_")
+
+    @property
+    def page(self) -> str:
+        """The page that shows it, by its header: "queues/async_pending_queue" of a part, too."""
+        found = _ADDRESS.search(self.source)
+        return b"/".join(found.group(1, 2)).decode() if found else self.path
+
+    @property
     def names(self) -> str:
         """What one imports from it, by its header: "Event, EventType, ANY"."""
         found = re.search(r"\(([^()]+)\)$", self.summary)
@@ -77,8 +93,8 @@ class Verdict:
 
 
 @cache
-def components() -> dict[str, Component]:
-    """Every component of the package, by its path."""
+def modules() -> dict[str, Component]:
+    """Every component of the package and every part, by its path."""
     found = {}
     for folder in PACKAGE.iterdir():
         for file in folder.iterdir() if folder.is_dir() else ():
@@ -92,9 +108,14 @@ def components() -> dict[str, Component]:
     return dict(sorted(found.items()))
 
 
+def components() -> dict[str, Component]:
+    """Every component of the package, by its path."""
+    return {path: module for path, module in modules().items() if not module.is_part}
+
+
 @cache
 def versions() -> Mapping[str, Mapping[str, Entry]]:
-    """Every version of each component that was ever published, the newest first."""
+    """Every version of each component and part that was ever published, the newest first."""
     try:
         text = PACKAGE.joinpath("versions.json").read_text(encoding="utf-8")
         recorded: dict[str, dict[str, Entry]] = json.loads(text)
@@ -118,6 +139,10 @@ def find(name: str) -> Component:
         return components()[paths[0]]
     if paths:
         raise CopyError(f"{name!r} is in {' and in '.join(paths)}: name one of these")
+    for part in modules().values():
+        if part.is_part and wanted in {part.path, part.module}:
+            names = " or ".join(user.names.partition(",")[0] for user in _users(part))
+            raise CopyError(f"{part.module} is a part of components: it is copied with {names}")
     folded = {alias.casefold(): alias for alias in known}
     near = difflib.get_close_matches(wanted.casefold(), folded)
     hint = f"did you mean {' or '.join(folded[alias] for alias in near)}? " if near else ""
@@ -142,15 +167,21 @@ def vetted(component: Component) -> bytes:
 def closure(component: Component) -> list[Component]:
     """The component, then the siblings that it imports, and theirs."""
     found = [component]
-    for part in found:  # grows meanwhile
-        found += [sibling for sibling in _siblings(part) if sibling not in found]
+    for module in found:  # grows meanwhile
+        found += [sibling for sibling in _siblings(module) if sibling not in found]
     return found
 
 
-def third_party(parts: Iterable[Component]) -> list[str]:
+def _users(part: Component) -> list[Component]:
+    """The components that a part is copied with; the one whose page shows it comes first."""
+    users = [each for each in components().values() if part in closure(each)]
+    return sorted(users, key=lambda user: user.path != part.page)
+
+
+def third_party(modules: Iterable[Component]) -> list[str]:
     """The packages from elsewhere that these components import."""
     imported = set[str]()
-    for node in (node for part in parts for node in ast.walk(ast.parse(part.source))):
+    for node in (node for each in modules for node in ast.walk(ast.parse(each.source))):
         if isinstance(node, ast.Import):
             imported |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -164,10 +195,10 @@ def layout(component: Component, folder: Path) -> dict[Path, Component]:
     The files stand to each other as in the package, so that their relative imports, and with
     them each byte, can stay as they are.
     """
-    parts = closure(component)
-    if len({part.family for part in parts}) == 1:
-        return {folder / f"{part.module}.py": part for part in parts}
-    return {folder / f"{part.path}.py": part for part in parts}
+    found = closure(component)
+    if len({each.family for each in found}) == 1:
+        return {folder / f"{each.module}.py": each for each in found}
+    return {folder / f"{each.path}.py": each for each in found}
 
 
 def copy(component: Component, folder: Path, *, force: bool = False) -> dict[Path, bool]:
@@ -185,7 +216,7 @@ def copy(component: Component, folder: Path, *, force: bool = False) -> dict[Pat
         CopyError: nothing was written.
     """
     _check_folder(folder)
-    wanted = {path: vetted(part) for path, part in layout(component, folder).items()}
+    wanted = {path: vetted(each) for path, each in layout(component, folder).items()}
     folders = sorted({folder, *(path.parent for path in wanted)})
     if _wants_package(component, folder, several=len(wanted) > 1):
         markers = [place / "__init__.py" for place in folders]
@@ -218,7 +249,8 @@ def judge(data: bytes, label: str = "the copy") -> Verdict | None:
     address = _ADDRESS.search(_plain(data[:_HEAD]))
     if address is None:
         return None
-    path = address[1].decode()
+    family, page, part = (name.decode() for name in address.groups(b""))
+    path = f"{family}/{part or page}"
     recorded = versions().get(path)
     if not recorded:
         return Verdict(False, f"unknown: there is no {path} here; a newer package may have it")
@@ -288,7 +320,7 @@ def _siblings(component: Component) -> Iterator[Component]:
         if isinstance(node, ast.ImportFrom) and node.level:
             base = here[1 : 3 - node.level] + (node.module.split(".") if node.module else [])
             names = ["/".join(base), *("/".join([*base, alias.name]) for alias in node.names)]
-            siblings = [components()[name] for name in names if name in components()]
+            siblings = [modules()[name] for name in names if name in modules()]
             if not siblings:
                 raise CopyError(f"{component.path} imports {names[0]!r}, which is no component")
             yield from siblings
@@ -395,7 +427,7 @@ def _modified(path: str, recorded: Mapping[str, Entry], data: bytes, label: str)
     elif version != newest:
         note = f", an older one whose text is not kept; the diff is against {newest}"
         since = "\n" + _since(version, recorded)
-    current = components().get(path)
+    current = modules().get(path)
     if current is None:
         return f"modified: {path}, which is no longer published"
     before, after = (_lines(text) for text in (vetted(current), _plain(data)))

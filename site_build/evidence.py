@@ -19,7 +19,7 @@ from typing import Any
 
 from site_build import records
 from tests.kit import ROOT
-from tests.kit.catalogue import all_promises, components, digests, is_of, promises
+from tests.kit.catalogue import all_promises, components, digests, is_of, parts_of, promises
 
 RAW = ROOT / "build" / "evidence"
 FIGURES = ROOT / "build" / "figures"
@@ -294,17 +294,22 @@ def source(test: str, entry: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def merge_coverage(record: dict[str, Any], report: dict[str, Any]) -> None:
-    """What coverage.py saw of a component's own file."""
-    file = f"reference_impl/{record['component']}.py"
-    if file not in report["files"]:
+    """What coverage.py saw of a component's own file and of its parts."""
+    component = record["component"]
+    files = [f"reference_impl/{each}.py" for each in (component, *parts_of(component))]
+    if any(file not in report["files"] for file in files):
         return
-    summary = report["files"][file]["summary"]
+    summaries = [report["files"][file]["summary"] for file in files]
+
+    def total(name: str) -> int:
+        return sum(summary[name] for summary in summaries)
+
     record["coverage"] = {
-        "files": digests(record["component"]),
+        "files": digests(component),
         "date": report["meta"]["timestamp"][:10],
         "tool": f"coverage.py {report['meta']['version']}",
-        "lines": [summary["covered_lines"], summary["num_statements"]],
-        "branches": [summary["covered_branches"], summary["num_branches"]],
+        "lines": [total("covered_lines"), total("num_statements")],
+        "branches": [total("covered_branches"), total("num_branches")],
     }
 
 

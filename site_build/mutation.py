@@ -1,7 +1,8 @@
 """Mutation scores: `python -m site_build.mutation [--changed] [NAME …]` mutates components.
 
 With `--changed` only functions whose code differs from that of the record are mutated; what is
-known of the others is kept.
+known of the others is kept. The mutants of a part count with the component whose page shows it,
+and the tests of all components that share it run on them.
 
 mutmut works on a copy of the project below build/, so that the tree stays as it is. What it
 finds of a component goes to docs/evidence/mutation/<name>.json as soon as it is through with
@@ -31,7 +32,15 @@ from typing import Any
 
 from site_build import records
 from tests.kit import ROOT
-from tests.kit.catalogue import components, digests, proof_places, python_build
+from tests.kit.catalogue import (
+    components,
+    digests,
+    is_part,
+    parts_shown,
+    proof_places,
+    python_build,
+    users,
+)
 
 _WORK = ROOT / "build" / "mutation"
 _COPIED = ("reference_impl", "tests", "docs", "conftest.py", "pyproject.toml")
@@ -69,12 +78,15 @@ def main(arguments: list[str]) -> None:
 
 def rerun(component: str, before: dict[str, Any]) -> dict[str, Any]:
     """Mutate the functions that are not as they were in the record; the rest of it stays."""
-    old = _functions(component, _recorded(component, before["files"]))
-    new = _functions(component, (ROOT / "reference_impl" / f"{component}.py").read_text("utf-8"))
+    old, new = dict[str, _Function](), dict[str, _Function]()
+    for module in _mutated(component):
+        path = f"reference_impl/{module}.py"
+        if path in before["files"]:
+            old |= _functions(module, _recorded(component, path, before["files"][path]))
+        new |= _functions(module, (ROOT / path).read_text("utf-8"))
     gone = {name for name, function in old.items() if function != new.get(name)}
     changed = [name for name, function in new.items() if function != old.get(name)]
-    module = f"reference_impl.{component.replace('/', '.')}"
-    patterns = [f"{module}.{name}__mutmut_*" for name in changed if new[name].mutants]
+    patterns = [f"{name}__mutmut_*" for name in changed if new[name].mutants]
     now = run(component, *patterns) if patterns else None
     readable = {_readable(name) for name in gone}
     kept = [each for each in before["survivors"] if each["function"] not in readable]
@@ -100,29 +112,34 @@ class _Function:
     mutants: int
 
 
-def _functions(component: str, source: str) -> dict[str, _Function]:
-    """The functions that mutmut knows, by its names for them."""
+def _mutated(component: str) -> list[str]:
+    """The modules whose mutants count with the component: its own, and the parts on its page."""
+    return [component, *parts_shown(component)]
+
+
+def _functions(module: str, source: str) -> dict[str, _Function]:
+    """The functions that mutmut knows, by its names for them behind the module's."""
     # Installed in the session that mutates alone.
     mutmut = importlib.import_module("mutmut.mutation.file_mutation")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         # It does not look at a source before it has found settings where it is.
         Path("pyproject.toml").write_text('[tool.mutmut]\nsource_paths = ["."]\n')
-        names = mutmut.mutate_file_contents(f"reference_impl/{component}.py", source).mutant_names
+        names = mutmut.mutate_file_contents(f"reference_impl/{module}.py", source).mutant_names
     count = Counter(name.rpartition("__mutmut_")[0] for name in names)
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
             node.body[0] = ast.Pass()
     hashes = mutmut.compute_function_hashes(ast.unparse(tree))
-    return {name: _Function(code, count[name]) for name, code in hashes.items()}
+    dotted = f"reference_impl.{module.replace('/', '.')}"
+    return {f"{dotted}.{name}": _Function(code, count[name]) for name, code in hashes.items()}
 
 
-def _recorded(component: str, files: dict[str, str]) -> str:
-    """The source that a record is of, from the history."""
-    path = f"reference_impl/{component}.py"
+def _recorded(component: str, path: str, digest: str) -> str:
+    """A source that a record is of, from the history."""
     for commit in _git("log", "--format=%H", "--", path).decode().split():
         source = _git("show", f"{commit}:{path}")
-        if hashlib.sha256(source).hexdigest().startswith(files[path]):
+        if hashlib.sha256(source).hexdigest().startswith(digest):
             return source.decode()
     raise SystemExit(f"{component}: the file of its record is not in the history; mutate it whole")
 
@@ -132,22 +149,30 @@ def _git(*arguments: str) -> bytes:
 
 
 def _readable(name: str) -> str:
-    """mutmut's name of a function as `Class.method`."""
-    return re.sub(r"^x_?", "", name).strip("ǁ").replace("ǁ", ".")
+    """mutmut's name of a function as `Class.method`, of one in a part as `_part.Class.method`."""
+    *_, module, function = name.split(".")
+    readable = re.sub(r"^x_?", "", function).strip("ǁ").replace("ǁ", ".")
+    return f"{module}.{readable}" if is_part(module) else readable
 
 
 def run(component: str, *patterns: str) -> dict[str, Any]:
     """Mutate one component in a copy of the project; all of it, or what `patterns` name."""
     work = _WORK / Path(component).name
     table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    settings = table["tool"]["executable-guarantees"]["mutation"].get(component, {})
-    tests = _tests(component) + settings.get("also", [])
+    every = table["tool"]["executable-guarantees"]["mutation"]
+    testing = dict.fromkeys([component, *(u for p in parts_shown(component) for u in users(p))])
+    tests = [test for each in testing for test in _tests(each)]
+    tests += [test for each in testing for test in every.get(each, {}).get("also", [])]
+    without = [name for each in testing for name in every.get(each, {}).get("without", [])]
+    without = list(dict.fromkeys(without))
     files = digests(component)
-    _copy(work, component, tests, settings.get("without", []))
+    _copy(work, _mutated(component), tests, without)
     start = time.monotonic()
     _mutmut(work, "run", *patterns)
-    meta = work / "mutants" / "reference_impl" / f"{component}.py.meta"
-    codes: dict[str, int | None] = json.loads(meta.read_text())["exit_code_by_key"]
+    codes: dict[str, int | None] = {}
+    for module in _mutated(component):
+        meta = work / "mutants" / "reference_impl" / f"{module}.py.meta"
+        codes |= json.loads(meta.read_text())["exit_code_by_key"]
     if patterns:
         codes = {mutant: code for mutant, code in codes.items() if code is not None}
     if not {0, 1} & set(codes.values()):
@@ -163,7 +188,7 @@ def run(component: str, *patterns: str) -> dict[str, Any]:
         "python": python_build(),
         "tool": f"mutmut {version('mutmut')}",
         "seconds": round(time.monotonic() - start),
-        "without": settings.get("without", []),
+        "without": without,
         "mutants": sum(count.values()),
         "killed": count["killed"],
         "timeouts": count["timeout"],
@@ -183,7 +208,7 @@ def _tests(component: str) -> list[str]:
     return [place for place in places if not place.startswith("tests/interleavings")]
 
 
-def _copy(work: Path, component: str, tests: list[str], without: list[str]) -> None:
+def _copy(work: Path, modules: list[str], tests: list[str], without: list[str]) -> None:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     ignored = shutil.ignore_patterns("__pycache__", "evidence", ".hypothesis")
@@ -198,7 +223,7 @@ def _copy(work: Path, component: str, tests: list[str], without: list[str]) -> N
     cli += ["--timeout=0", "--hypothesis-profile=mutation"]
     cli += ["-k", " and ".join(f"not {part}" for part in without)] if without else []
     table = {
-        "source_paths": [f"reference_impl/{component}.py"],
+        "source_paths": [f"reference_impl/{module}.py" for module in modules],
         "also_copy": list(_COPIED),
         # Each mutant starts from a process that has imported the tests and run none.
         "process_isolation": "forkserver",
@@ -213,7 +238,7 @@ def _copy(work: Path, component: str, tests: list[str], without: list[str]) -> N
 def _changed(mutant: str, diff: str) -> dict[str, str]:
     """The function that a mutant changes, and the lines before and after."""
     lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++"))]
-    name = _readable(re.sub(r"^.*\.|__mutmut_\d+$", "", mutant))
+    name = _readable(re.sub(r"__mutmut_\d+$", "", mutant))
     return {"function": name} | {
         when: " ".join(line[1:].strip() for line in lines if line.startswith(sign))
         for when, sign in (("before", "-"), ("after", "+"))

@@ -100,31 +100,42 @@ def _diagrams(record: dict[str, Any]) -> str:
 
 def _file(component: str) -> dict[str, Any]:
     """How to copy a component, and what it is that one copies."""
-    part = _copying.components()[component]
-    parts = _copying.closure(part)
+    found = _copying.components()[component]
+    closure = _copying.closure(found)
     files = []
-    for each in parts:
+    for each in closure:
         files.append(
             {
                 "name": f"reference_impl/{each.path}.py",
                 "raw": f"../src/{each.path}.py",
+                "part": each.module if each.is_part else "",
+                "version": each.version,
                 "lines": len(each.source.splitlines()),
                 "size": f"{len(each.source) / 1000:.1f} kB",
                 "sha": digests(each.path)[f"reference_impl/{each.path}.py"],
             }
         )
-    siblings = [f"`reference_impl/{each.path}.py`" for each in parts[1:]]
-    packages = [f"the package `{name}`" for name in _copying.third_party(parts)]
+    siblings = [
+        f"{'its part ' if each.is_part else ''}`reference_impl/{each.path}.py`"
+        for each in closure[1:]
+    ]
+    packages = [f"the package `{name}`" for name in _copying.third_party(closure)]
     return {
         "component": component,
-        "name": part.module,
-        "version": part.version,
-        "date": part.date,
+        "name": found.module,
+        "version": found.version,
+        "date": found.date,
         "changes": f"../changes.md#{component.replace('/', '')}",  # the anchor that Markdown makes
         "files": files,
-        "needs": " and ".join(["the standard library", *siblings, *packages]),
+        "needs": _listed(["the standard library", *siblings, *packages]),
         "seconds": quick_seconds(records.read(component)),
     }
+
+
+def _listed(names: list[str]) -> str:
+    """The names in a sentence: "one, another and a third"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def quick_seconds(record: dict[str, Any]) -> float:

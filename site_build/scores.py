@@ -13,6 +13,7 @@ from typing import Any
 
 from site_build.records import EVIDENCE, read_all
 from site_build.records import is_current as of_today
+from tests.kit.catalogue import parts_shown, users
 
 EXPLAINED = EVIDENCE / "mutation"
 PAGE = EVIDENCE / "mutation.md"
@@ -157,6 +158,9 @@ def _survivors(record: dict[str, Any], title: str, folder: Path) -> str:
     if record["without"]:
         names = ", ".join(f"`{name}`" for name in record["without"])
         parts.append(f"Left out as well, since they see mutmut's wrappers: tests named {names}.")
+    for part in parts_shown(component):
+        others = ", ".join(f"`{Path(each).name}`" for each in users(part) if each != component)
+        parts.append(f"With its part `{Path(part).name}`, on which the tests of {others} run, too.")
     why = explanations(component, folder)
     groups: dict[str, list[dict[str, str]]] = {}
     for mutant in record["survivors"]:

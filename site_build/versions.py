@@ -13,8 +13,9 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 
-from reference_impl._copying import Component, Entry, components
+from reference_impl._copying import Component, Entry, modules
 from tests.kit import COMPONENTS, ROOT
+from tests.kit.catalogue import is_part
 
 VERSIONS = COMPONENTS / "versions.json"
 CHANGELOG = ROOT / "CHANGELOG.md"
@@ -38,7 +39,7 @@ def current(*, unpublished: bool = False) -> Versions:
     if VERSIONS.exists():
         recorded = json.loads(VERSIONS.read_text(encoding="utf-8"))
     changelog = read_changelog(CHANGELOG.read_text(encoding="utf-8"))
-    return merge(recorded, changelog, components(), unpublished=unpublished)
+    return merge(recorded, changelog, modules(), unpublished=unpublished)
 
 
 def written(versions: Versions) -> str:
@@ -126,7 +127,9 @@ def feed(versions: Versions) -> str:
     ET.SubElement(author, f"{ATOM}name").text = "The Executable Guarantees authors"
     for date, path, version, changes in entries:
         entry = ET.SubElement(root, f"{ATOM}entry")
-        _heads(entry, f"{path} {version}", f"{SITE}{path}.html#{version}", date)
+        # A part has no page of its own: what it changed is on the page of all changes.
+        where = f"changes.html#{path}-" if is_part(path) else f"{path}.html#"
+        _heads(entry, f"{path} {version}", f"{SITE}{where}{version}", date)
         ET.SubElement(entry, f"{ATOM}content").text = changes
     ET.register_namespace("", ATOM.strip("{}"))
     ET.indent(root)

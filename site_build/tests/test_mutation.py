@@ -11,14 +11,14 @@ COMPONENT = components()[0]
 SURVIVOR = {"status": "survived", "before": "a < b", "after": "a <= b"}
 Functions = dict[str, mutation._Function]
 OLD: Functions = {
-    "x_kept": mutation._Function("kept", 5),
-    "xǁThingǁchanged": mutation._Function("before", 4),
-    "x_gone": mutation._Function("gone", 3),
+    "m.x_kept": mutation._Function("kept", 5),
+    "m.xǁThingǁchanged": mutation._Function("before", 4),
+    "m.x_gone": mutation._Function("gone", 3),
 }
 NEW: Functions = {
-    "x_kept": mutation._Function("kept", 5),
-    "xǁThingǁchanged": mutation._Function("after", 6),
-    "x_new": mutation._Function("new", 2),
+    "m.x_kept": mutation._Function("kept", 5),
+    "m.xǁThingǁchanged": mutation._Function("after", 6),
+    "m.x_new": mutation._Function("new", 2),
 }
 
 
@@ -76,6 +76,12 @@ def test_where_no_function_has_changed_nothing_runs(monkeypatch: pytest.MonkeyPa
 
 def test_a_source_that_is_not_in_the_history_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutation, "_git", lambda *arguments: b"commit")
-    files = {f"reference_impl/{COMPONENT}.py": "not a digest"}
     with pytest.raises(SystemExit, match="mutate it whole"):
-        mutation._recorded(COMPONENT, files)
+        mutation._recorded(COMPONENT, f"reference_impl/{COMPONENT}.py", "not a digest")
+
+
+def test_a_function_of_a_part_goes_by_the_part_too() -> None:
+    """The same name may be in the component."""
+    assert mutation._readable("reference_impl.queues.one.x__check_type") == "_check_type"
+    named = mutation._readable("reference_impl.queues._shared.xǁThingǁ_get")
+    assert named == "_shared.Thing._get"

@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 
 from tests.kit import ROOT
 from tests.kit.blocks import Block, Executed, python_blocks, whole_files
-from tests.kit.catalogue import components
+from tests.kit.catalogue import components, parts, users
 from tests.kit.site import SITE, pages, redirects
 
 FOREIGN_URL = re.compile(r"(?:url\(|@import\s+)['\"]?((?:https?:)?//[^'\")]+)")
@@ -91,6 +91,19 @@ def test_whole_file_block_is_the_file(
     link = soup(page).select_one("a[download]")
     assert link is not None, f"{page.name} offers no download"
     assert (page.parent / str(link["href"])).resolve().read_bytes() == source
+
+
+def test_part_is_shown_where_its_address_says(soup: Callable[[Path], BeautifulSoup]) -> None:
+    for part in parts():
+        source = (ROOT / "reference_impl" / f"{part}.py").read_bytes()
+        found = re.search(rb"^# https://[^/]+/(\S+)#(\S+)$", source, re.MULTILINE)
+        assert found is not None, f"{part}.py has no address"
+        page, name = found[1].decode(), found[2].decode()
+        assert page in {f"{user}.html" for user in users(part)}
+        for user in users(part):
+            link = soup(SITE / f"{user}.html").find(id=name)
+            assert link is not None, f"{user}.html does not show {part}"
+            assert ((SITE / page).parent / str(link["href"])).resolve().read_bytes() == source
 
 
 def test_no_internal_link_is_dead(

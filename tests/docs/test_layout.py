@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit import COMPONENTS, ROOT
-from tests.kit.catalogue import closure, components
+from tests.kit.catalogue import closure, components, is_part, parts, users
 
 SECTIONS = [
     "Guarantees",
@@ -37,7 +37,7 @@ ASPECTS = [
 ]
 HEADER = """\
 # {name}: .+
-# https://executable-guarantees\\.example/{path}\\.html
+# https://executable-guarantees\\.example/{address}
 # Version \\d+\\.\\d+\\.\\d+ \\(\\d{{4}}-\\d\\d-\\d\\d\\); Python 3\\.11 to 3\\.14, .+
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
@@ -64,22 +64,23 @@ LONGER = {
 }
 
 every_component = pytest.mark.parametrize("component", components())
+every_module = pytest.mark.parametrize("module", components() + parts())
 
 
-def siblings(component: str) -> set[str]:
-    """The components that this one may import, as import-linter's contract declares them."""
+def siblings(module: str) -> set[str]:
+    """The modules that this one may import, as import-linter's contract declares them."""
     contract = PYPROJECT["tool"]["importlinter"]["contracts"][0]
     pairs = (each.split(" -> ") for each in contract["ignore_imports"])
     paths = ((_path(importer), _path(imported)) for importer, imported in pairs)
-    return {imported for importer, imported in paths if importer == component}
+    return {imported for importer, imported in paths if importer == module}
 
 
 def _path(module: str) -> str:
     return module.removeprefix("reference_impl.").replace(".", "/")
 
 
-def source(component: str) -> str:
-    return (COMPONENTS / f"{component}.py").read_text(encoding="utf-8")
+def source(module: str) -> str:
+    return (COMPONENTS / f"{module}.py").read_text(encoding="utf-8")
 
 
 def page(component: str) -> str:
@@ -93,7 +94,7 @@ def test_there_are_components() -> None:
 
 
 @every_component
-def test_has_page_tests_and_changelog(component: str) -> None:
+def test_has_page_and_tests(component: str) -> None:
     family, name = component.split("/")
     page(component)
     tests = ROOT / "tests" / family / f"test_{name}.py"
@@ -101,12 +102,16 @@ def test_has_page_tests_and_changelog(component: str) -> None:
     assert tests.is_file() or any(folder.glob("test_*.py")), (
         f"{component}.py has no tests: write {tests.relative_to(ROOT)}"
     )
+
+
+@every_module
+def test_has_its_version_in_the_changelog(module: str) -> None:
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    version = re.search(r"^# Version (\S+) \((\S+)\)", source(component), re.MULTILINE)
+    version = re.search(r"^# Version (\S+) \((\S+)\)", source(module), re.MULTILINE)
     assert version is not None
-    entry = rf"^## {component}\n(.*\n)*?### {re.escape(version[1])} \({version[2]}\)$"
+    entry = rf"^## {module}\n(.*\n)*?### {re.escape(version[1])} \({version[2]}\)$"
     assert re.search(entry, changes, re.MULTILINE), (
-        f"CHANGELOG.md has no '### {version[1]} ({version[2]})' below '## {component}'"
+        f"CHANGELOG.md has no '### {version[1]} ({version[2]})' below '## {module}'"
     )
 
 
@@ -121,10 +126,21 @@ def test_no_page_or_test_lacks_its_component(folder: str) -> None:
         assert f"{file.parent.name}/{name}" in known, f"{file} belongs to no component"
 
 
-@every_component
-def test_file_opens_with_its_header(component: str) -> None:
-    header = HEADER.format(name=Path(component).name + r"\.py", path=component)
-    assert re.match(header, source(component)), f"{component}.py should open with\n{header}"
+def header(module: str) -> str:
+    """How a file opens; a part names a page that shows it, and itself on it."""
+    pages = [module]
+    if is_part(module):
+        pages = users(module)
+        assert pages, f"{module}.py is imported by no component: remove it"
+    name = Path(module).name
+    fragment = f"#{name}" if is_part(module) else ""
+    address = rf"(?:{'|'.join(pages)})\.html{fragment}"
+    return HEADER.format(name=rf"{name}\.py", address=address)
+
+
+@every_module
+def test_file_opens_with_its_header(module: str) -> None:
+    assert re.match(header(module), source(module)), f"{module}.py: {header(module)}"
 
 
 def code_lines(text: str) -> int:
@@ -139,21 +155,21 @@ def code_lines(text: str) -> int:
     )
 
 
-@every_component
-def test_file_has_a_readable_length(component: str) -> None:
+@every_module
+def test_file_has_a_readable_length(module: str) -> None:
     """More than 350 lines of code want a simpler design; documentation is not counted."""
-    assert code_lines(source(component)) <= LONGER.get(component, 350)
+    assert code_lines(source(module)) <= LONGER.get(module, 350)
 
 
-@every_component
-def test_file_imports_only_what_the_design_allows(component: str) -> None:
-    allowed = sys.stdlib_module_names | THIRD_PARTY.get(component, set())
-    for node in ast.walk(ast.parse(source(component))):
+@every_module
+def test_file_imports_only_what_the_design_allows(module: str) -> None:
+    allowed = sys.stdlib_module_names | THIRD_PARTY.get(module, set())
+    for node in ast.walk(ast.parse(source(module))):
         if isinstance(node, ast.Import):
             assert {alias.name.split(".")[0] for alias in node.names} <= allowed
         elif isinstance(node, ast.ImportFrom) and node.level:
-            parts = component.split("/")[: -node.level] + str(node.module).split(".")
-            assert "/".join(parts) in siblings(component), "declare it in [tool.importlinter]"
+            names = module.split("/")[: -node.level] + str(node.module).split(".")
+            assert "/".join(names) in siblings(module), "declare it in [tool.importlinter]"
         elif isinstance(node, ast.ImportFrom):
             assert str(node.module).split(".")[0] in allowed
 
@@ -187,10 +203,13 @@ def test_page_answers_every_aspect(component: str) -> None:
     assert rows[start : start + len(ASPECTS)] == ASPECTS
 
 
-@every_component
-def test_page_says_more_than_thread_safe(component: str) -> None:
+@every_module
+def test_page_says_more_than_thread_safe(module: str) -> None:
     """The glossary's terms say what is promised; "thread-safe" alone says nothing."""
-    for path in (COMPONENTS / f"{component}.py", ROOT / "docs" / f"{component}.md"):
+    paths = [COMPONENTS / f"{module}.py"]
+    if not is_part(module):
+        paths.append(ROOT / "docs" / f"{module}.md")
+    for path in paths:
         text = path.read_text(encoding="utf-8")
         found = re.search(r"(?i)\b(thread|async)[- ]safe\b", text)
         assert found is None, f"{path.name} says {found and found[0]!r}"

@@ -20,12 +20,40 @@ _ROW = re.compile(r"^\|[^|]*\b([A-Z]{2}-\d+)\b[^|]*\|(.*)\|\s*$")
 
 def components() -> list[str]:
     """Every component as its path without suffix: "caches/ttl_cache", sorted."""
-    files = COMPONENTS.glob("*/*.py")
+    return [path for path in _modules() if not is_part(path)]
+
+
+def parts() -> list[str]:
+    """The same of every part: a module that components share, and that is copied with them."""
+    return [path for path in _modules() if is_part(path)]
+
+
+def is_part(path: str) -> bool:
+    """Whether the module of this path is a part: "queues/_spool"."""
+    return path.rpartition("/")[2].startswith("_")
+
+
+def _modules() -> list[str]:
     return sorted(
         file.relative_to(COMPONENTS).with_suffix("").as_posix()
-        for file in files
+        for file in COMPONENTS.glob("*/*.py")
         if file.stem != "__init__"
     )
+
+
+def parts_of(component: str) -> list[str]:
+    """The parts in a component's closure."""
+    return [each.path for each in _closure(component) if each.is_part]
+
+
+def parts_shown(component: str) -> list[str]:
+    """Those of them that its page shows: it counts their mutants."""
+    return [each.path for each in _closure(component) if each.is_part and each.page == component]
+
+
+def users(part: str) -> list[str]:
+    """The components that a part is copied with."""
+    return [component for component in components() if part in parts_of(component)]
 
 
 def promises(component: str) -> dict[str, str]:
@@ -46,16 +74,16 @@ def all_promises() -> dict[str, str]:
 
 def closure(component: str) -> list[Path]:
     """What a reader copies: the component's file, its siblings, and theirs."""
-    return [COMPONENTS / f"{part.path}.py" for part in _parts(component)]
+    return [COMPONENTS / f"{each.path}.py" for each in _closure(component)]
 
 
 def third_party(component: str) -> list[str]:
     """The packages outside the standard library that the closure imports."""
-    return _copying.third_party(_parts(component))
+    return _copying.third_party(_closure(component))
 
 
-def _parts(component: str) -> list[_copying.Component]:
-    if (found := _copying.components().get(component)) is None:
+def _closure(component: str) -> list[_copying.Component]:
+    if (found := _copying.modules().get(component)) is None:
         raise ValueError(
             f"reference_impl/{component}.py does not open with the header that the others have: "
             "write it, since the copy tool and the evidence go by it"
@@ -102,6 +130,8 @@ def is_of(file: str, component: str) -> bool:
     """Whether a file of tests or examples, as a path from the root, is about this component."""
     if file in {f"docs/{component}.md", f"reference_impl/{component}.py"}:
         return True
+    if is_part(file):
+        return file in {f"reference_impl/{part}.py" for part in parts_of(component)}
     return any((ROOT / file).is_relative_to(place) for place in proof_places(component))
 
 

@@ -72,6 +72,15 @@ class _Renamed(ast.NodeTransformer):
             alias.asname = None if new == alias.name else new
         return node
 
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
+        """`from . import _spool` names a module as well."""
+        if node.module is not None:
+            return self.generic_visit(node)
+        for alias in node.names:
+            new = self._new(alias.asname or alias.name)
+            alias.asname = None if new == alias.name else new
+        return node
+
     def generic_visit(self, node: ast.AST) -> ast.AST:
         for field in ("name", "id", "attr", "arg", "asname"):
             if isinstance(value := getattr(node, field, None), str):

@@ -118,7 +118,10 @@ def patch(change: Callable[[ModuleType], None]) -> Fault:
 
 
 def within(component: str, fault: Fault) -> Fault:
-    """The fault in a sibling ("caches/ttl_cache") that the component imports."""
+    """The fault in a sibling ("caches/ttl_cache") or a part ("queues/_spool") that it imports.
+
+    The component's own faults stay beside it: `edit(…) + within("queues/_spool", edit(…))`.
+    """
     return Fault(siblings=((component, fault),))
 
 
@@ -159,10 +162,12 @@ def build(original: ModuleType | str, fault: Fault | None = None) -> ModuleType:
 @contextmanager
 def _siblings(faults: list[tuple[str, Fault]]) -> Iterator[None]:
     """What is imported meanwhile gets the broken siblings."""
-    before: dict[str, ModuleType] = {}
+    merged: dict[str, Fault] = {}
     for component, fault in faults:
         name = f"reference_impl.{component.replace('/', '.')}"
-        before.setdefault(name, importlib.import_module(name))
+        merged[name] = merged.get(name, Fault()) + fault
+    before = {name: importlib.import_module(name) for name in merged}
+    for name, fault in merged.items():
         _put(name, build(before[name], fault))
     try:
         yield

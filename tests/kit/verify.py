@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from tests.kit import ROOT
-from tests.kit.catalogue import proof_places, select
+from tests.kit.catalogue import parts_of, proof_places, select
 from tests.kit.estimate import seconds
 
 
@@ -23,7 +23,8 @@ def main(names: list[str]) -> int:
     for component in selection.components:
         arguments += [str(place.relative_to(ROOT)) for place in proof_places(component)]
         if not selection.guarantees:
-            arguments += [f"docs/{component}.md", f"reference_impl/{component}.py"]
+            files = [component, *parts_of(component)]
+            arguments += [f"docs/{component}.md", *(f"reference_impl/{each}.py" for each in files)]
     arguments += [f"--guarantee={identifier}" for identifier in selection.guarantees]
     if sys.version_info < (3, 12):
         print("Thread interleavings need Python 3.12 or newer: they are left out here.")

@@ -1,116 +1,20 @@
 """The copy tool: `python -m reference_impl list | show | copy | check`."""
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reference_impl import _copying
-from reference_impl.__main__ import main
 from tests.kit import COMPONENTS, ROOT
 from tests.kit.catalogue import closure, components
-from tests.kit.process import interpret, run_python
+from tests.kit.process import run_python
+from tests.tools.helpers import Change, Run, import_isolated, older, source, tree, write_tree
 
 every_component = pytest.mark.parametrize("component", components())
-HEADER = """\
-# {name}.py: {summary}
-# https://executable-guarantees.example/{path}.html
-# Version {version} (2026-11-23); Python 3.11 to 3.14, with or without the GIL; {needs}
-# SPDX-License-Identifier: MIT
-# SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
-"""
-Run = Callable[..., tuple[int, str, str]]
-Tree = dict[str, str]
-Change = Callable[[bytes], bytes]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process: its status, output and complaints."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as exit_:  # argparse's own
-            status = int(str(exit_.code))
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
-def source(path: str, body: str = "", *, version: str = "1.0.0", summary: str = "a thing") -> bytes:
-    """A made-up component."""
-    name = path.partition("/")[2]
-    fields = {"needs": "standard library only", "version": version, "summary": summary}
-    return (HEADER.format(name=name, path=path, **fields) + body).encode()
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A made-up package: two families, a third party, and a component with a history."""
-    watch = "import sys\nfrom elsewhere import watcher\n\n\nclass Watch: ...\n"
-    feed = "from ..bridges.watch import Watch\n\n\nclass Feed(Watch): ...\n\n\nclass Full: ...\n"
-    place = tmp_path / "package"
-    history = {
-        version: source("caches/store", f"class Store: ...  # {version}\n", version=version)
-        for version in ("1.2.0", "1.1.0", "1.0.0")
-    }
-    sources = {
-        "bridges/watch": source("bridges/watch", watch, summary="watches (Watch)"),
-        "queues/feed": source("queues/feed", feed, summary="feeds (Feed, Full)"),
-        "queues/other": source("queues/other", "class Full: ...\n"),
-        "caches/store": history["1.2.0"],
-    }
-    versions = {
-        path: {"1.0.0": entry(data, "The first version.")} for path, data in sources.items()
-    }
-    versions["caches/store"] = {
-        version: entry(data, f"Work of {version}.\nMore.") for version, data in history.items()
-    }
-    write_tree(place, {f"{path}.py": data for path, data in sources.items()})
-    (place / "versions.json").write_text(json.dumps(versions), encoding="utf-8")
-    write_tree(tmp_path / "history", {f"{version}.py": data for version, data in history.items()})
-    monkeypatch.setattr(_copying, "PACKAGE", place)
-    clear_caches()
-    yield place
-    clear_caches()
-
-
-def entry(data: bytes, changes: str) -> dict[str, str]:
-    return {"date": "2026-11-23", "sha256": hashlib.sha256(data).hexdigest(), "changes": changes}
-
-
-def clear_caches() -> None:
-    _copying.components.cache_clear()
-    _copying.versions.cache_clear()
-
-
-def write_tree(folder: Path, files: dict[str, bytes]) -> None:
-    for name, data in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-
-
-def tree(folder: Path) -> Tree:
-    """Everything in a folder: kind, and content or target."""
-    found = {}
-    for path in folder.rglob("*"):
-        kind = "folder"
-        if path.is_symlink():
-            kind = f"link to {path.readlink()}"
-        elif path.is_file():
-            kind = path.read_bytes().decode(errors="backslashreplace")
-        found[path.relative_to(folder).as_posix()] = kind
-    return found
 
 
 class TestListAndShow:
@@ -347,20 +251,6 @@ class TestCopy:
         assert status == 2
         assert "versions.json cannot be read" in err
         assert not (tmp_path / "new").exists()
-
-
-def import_isolated(line: str, path: Path) -> None:
-    """Import a copy from a folder, in a Python that sees nothing of this project."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(path)!r}); {line}\n"
-        "assert not [name for name in sys.modules if name.startswith('reference_impl')]"
-    )
-    done = interpret("-I", "-B", "-W", "error", "-c", code, cwd=path)
-    assert done.returncode == 0, done.stderr
-
-
-def older(package: Path) -> bytes:
-    return (package.parent / "history" / "1.1.0.py").read_bytes()
 
 
 # What stands in the folder, what is copied to where, and what the refusal says.
