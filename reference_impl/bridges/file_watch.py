@@ -1,14 +1,17 @@
 # file_watch.py: the files that appear in a directory, as an async iterator (DirectoryWatch)
 # https://executable-guarantees.example/bridges/file_watch.html
-# Version 1.0.1 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; needs watchdog 7
+# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; needs watchdog 7
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """From watchdog's threads to an event loop: no file missed, no wake-up lost, nothing left over."""
 
 import asyncio
 import contextlib
+import enum
 import errno
 import fnmatch
+import heapq
+import itertools
 import logging
 import math
 import os
@@ -18,31 +21,36 @@ import stat
 import sys
 import threading
 import time
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Self, SupportsIndex
+from typing import Any, Literal, NoReturn, Self, SupportsIndex
 
-from watchdog import events
+from watchdog import events, version
 from watchdog.observers import Observer
 
 if sys.platform == "linux":
     import fcntl
 
-__all__ = ["DirectoryWatch"]
+__all__ = ["DirectoryWatch", "name_filter"]
 
 # inotify tells when a file that was written is closed. Elsewhere only the lack of changes can
 # tell, so files that are created or modified count as found by a scan.
 _INOTIFY = getattr(Observer, "__name__", "") == "InotifyObserver"
 # With full events, a file that is moved in cannot be taken for one that is being written.
 _OPTIONS: dict[str, Any] = {"generate_full_events": True} if _INOTIFY else {}
-_AHEAD = 1024  # a scan runs so many files ahead of those who take them
-_TURNS = 64  # so many files may be taken in a row before other tasks are let in
-_TICK_NS = 20_000_000  # file systems write times in steps of up to 10 ms
+_READ_AHEAD = 1024  # files that a scan finds before it waits for those who take them
+_TURNS = 64  # files that may be taken in a row before other tasks are let in
+_CLOCK_STEP_NS = 20_000_000  # file systems write times in steps of up to 10 ms
 _LULL = 0.1  # seconds after the last file that went, in which its directory may go, too
-_ROOT = os.sep  # the job to see whether the root is there; no file and no directory has this name
+_QUIET = 0.5  # seconds, where `settle` is 0, for a file whose writers cannot be seen
+_RETRY, _LONGEST_RETRY = 0.5, 60.0  # seconds to the next attempt: doubled each time, up to that
+_NO_LEASES = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 _GONE = (FileNotFoundError, NotADirectoryError)
-_Look = tuple[int, int, int, int]  # device, inode, mtime_ns, size: a new file or an old story
+_Look = tuple[int, int, int, int]  # device, inode, mtime_ns, size: they tell one file from another
+_UNSEEN: _Look = (0, 0, 0, -1)
 _logger = logging.getLogger(__name__)
 
 
@@ -52,21 +60,26 @@ class DirectoryWatch:
     `async with` starts a watchdog observer and a thread that scans, and ends them; inside,
     `async for` gives the path of each file that was there, was closed after writing, or was moved
     in. A file that changes is given again, and so is one that was moved away and comes back.
-    At least once is what is promised: a file can be given twice where a scan and an event meet,
-    and one can be gone by the time that its path is given.
+    Delivery is at least once: a file can be given twice where a scan and an event meet, and it
+    can be gone by the time that its path is given.
 
     Args:
-        path: the directory; a symbolic link to one is followed once, on entry. The paths given
-            begin with it, just as it was passed.
+        path: the directory. It is made absolute on entry, and followed: a link is looked up again
+            at each rescan. The paths given begin with it, just as it was passed.
         patterns: shell patterns for names, such as `("*.csv", "report-?.txt")`; a file is given
             if one of them matches. Names that begin with a dot are hidden, and never given.
+        exclude: shell patterns for the names of files that are not given, such as `("~$*",
+            "*.tmp")`, and of directories that are not entered. They win over `patterns`.
         recursive: whether to watch the directories below, too, except hidden ones and links.
-        settle: seconds, from 0, for which a file found by a scan must not change before it is
-            given. If in doubt, 0 where files are renamed in or the system tells when a file is
-            closed (Linux); on other systems longer than any pause of who writes the files.
-        rescan_interval: seconds, above 0, from one scan of everything to the next; it finds what
-            no event told of, such as links, and files whose events the system dropped. None does
-            without: then those are lost. If in doubt, 60.
+        settle: seconds, from 0, for which the time of modification and the size of a file must
+            not change before it is given. A file that is moved in is whole, and does not wait.
+            If in doubt, 0 where files are renamed in or written by programs of your own user
+            (Linux); elsewhere, longer than any pause of the programs that write them.
+        rescan_interval: seconds, above 0, from one scan of everything to the next. A scan finds
+            what no event told of, such as hard links and dropped events. None does without: then
+            those files are lost. If in doubt, 60.
+        missing: what to do when the directory does not exist, or no longer: "raise" a
+            FileNotFoundError, or "wait" until it is there, and then give all files in it.
         clock: returns seconds; it must not use the watch.
 
     Raises:
@@ -76,15 +89,19 @@ class DirectoryWatch:
     Async safety:
         Loop-bound: it belongs to the loop on which it was entered. Several tasks may iterate at
         the same time, and each file is given to one of them. A cancelled iteration takes nothing.
-        The threads touch the loop by `call_soon_threadsafe` alone.
+        The threads touch the loop by `call_soon_threadsafe` alone, and what they share with it
+        is behind one lock, with or without the GIL.
 
-    Contexts:
-        *Fork*: a child has the object but not its threads; make a new watch there. *Interpreter
-        exit*: the threads are daemons and hold nothing up. *A loop that is closed* without
-        leaving the block: the threads end when they next wake it, which may be never while files
-        wait to be taken. *Signal handlers* may not use it, except those of
-        `loop.add_signal_handler`. *`__del__`*: there is none; leave the block. *Free-threaded
-        builds*: no difference; what threads share is behind one lock.
+    Fork:
+        A child has the object but not its threads; make a new watch there.
+
+    Exit:
+        The threads are daemons, and hold up no interpreter exit. If the loop is closed without
+        leaving the block, they end when they next wake it, which may be never while files wait to
+        be taken. There is no `__del__`: leave the block.
+
+    Signals:
+        Signal handlers may not use it, except those of `loop.add_signal_handler`.
 
     Examples:
         >>> async def main(inbox: Path) -> None:
@@ -105,26 +122,30 @@ class DirectoryWatch:
         path: str | os.PathLike[str],
         patterns: Iterable[str] = ("*",),
         *,
+        exclude: Iterable[str] = (),
         recursive: bool = False,
         settle: float = 0.0,
         rescan_interval: float | None = 60.0,
+        missing: Literal["raise", "wait"] = "raise",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"path must be a str or a path, not {path!r}")
-        if not isinstance(recursive, bool):
-            raise TypeError(f"recursive must be True or False, not {recursive!r}")
-        if not callable(clock):
-            raise TypeError(f"clock must be a function that returns seconds, not {clock!r}")
+        _check_type("path", path, "a str or a path", str, os.PathLike)
+        _check_type("recursive", recursive, "True or False", bool)
+        _check_type("clock", clock, "a function that returns seconds", Callable)  # type: ignore[arg-type]
+        if missing not in ("raise", "wait"):
+            raise ValueError(f"missing must be 'raise' or 'wait', not {missing!r}")
+        excluded = _patterns("exclude", exclude)
+        self._path, self._waits, self._clock = Path(path), missing == "wait", clock
+        self._matches = name_filter(patterns, excluded)
+        self._enters = name_filter(("*",), excluded) if recursive else None
+        self._settle = _check_seconds("settle", settle)
         interval = math.inf if rescan_interval is None else rescan_interval
-        self._path, self._names, self._recursive = Path(path), _compiled(patterns), recursive
-        self._settle = _seconds("settle", settle, 0.0)
-        self._interval = _seconds("rescan_interval", interval, math.ulp(0.0))
-        self._clock = clock
+        self._interval = _check_seconds("rescan_interval", interval, zero=False)
+        self._prefix = f"{self._path}{os.sep}"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox: _Inbox | None = None
         self._keeper: threading.Thread | None = None
-        self._bell, self._calls = asyncio.Event(), 0  # it wakes all who wait, on the loop only
+        self._wakeup, self._calls = asyncio.Event(), 0  # it wakes all who wait, on the loop only
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         """Refuse copy.copy, copy.deepcopy and pickle."""
@@ -134,25 +155,31 @@ class DirectoryWatch:
         """Start the observer; from here on no file is missed.
 
         Raises:
-            FileNotFoundError: the directory does not exist.
-            NotADirectoryError: it is something else.
+            FileNotFoundError: the directory does not exist (not with `missing="wait"`).
+            NotADirectoryError: it is something else (not with `missing="wait"`).
             OSError: it may not be read, or the system has no watches left (on Linux
                 `fs.inotify.max_user_instances` and `max_user_watches`).
-            RuntimeError: the watch is in use already.
+            RuntimeError: the watch is in use already, or watchdog is older than 7.
         """
-        if self._inbox is not None and not self._inbox.ended:
+        if version.VERSION_MAJOR < 7:
+            raise RuntimeError(
+                f"DirectoryWatch needs watchdog 7, and found {version.VERSION_STRING}: "
+                "run pip install 'watchdog>=7'"
+            )
+        if self._inbox is not None and self._inbox.state is not _State.ENDED:
             raise RuntimeError("this watch is in use already: make another one, or leave it first")
-        loop, bell = asyncio.get_running_loop(), asyncio.Event()
+        loop, wakeup = asyncio.get_running_loop(), asyncio.Event()
         inbox = _Inbox(
-            lambda: loop.call_soon_threadsafe(bell.set), self._settle, self._interval, self._clock
+            lambda: loop.call_soon_threadsafe(wakeup.set), self._settle, self._interval, self._clock
         )
-        watcher = _Watcher(inbox, self._path, self._names, self._recursive)
+        names = self._matches, self._enters
+        watcher = _Watcher(inbox, self._path, *names, settle=self._settle, waits=self._waits)
         keeper = threading.Thread(target=watcher.run, name="directory-watch", daemon=True)
         keeper.start()
-        self._loop, self._bell, self._inbox, self._keeper = loop, bell, inbox, keeper
+        self._loop, self._wakeup, self._inbox, self._keeper = loop, wakeup, inbox, keeper
         try:
-            while not inbox.started:
-                await self._rung()
+            while inbox.state is _State.STARTING:
+                await self._wait_for_wakeup()
             if inbox.error is not None:
                 raise inbox.error  # noqa: TRY301
         except BaseException:
@@ -163,7 +190,7 @@ class DirectoryWatch:
     async def __aexit__(self, *_: object) -> None:
         """End the observer and the scans, and wait for the end of their threads, off the loop.
 
-        Those who still iterate see the end of the iteration. A cancellation ends the wait, and
+        Tasks that still iterate see the end of the iteration. A cancellation ends the wait, and
         the threads end by themselves.
 
         Raises:
@@ -171,19 +198,19 @@ class DirectoryWatch:
         """
         if self._inbox is None or self._loop is None or self._keeper is None:
             return
-        if self._loop is not asyncio.get_running_loop() and not self._inbox.ended:
+        if self._loop is not asyncio.get_running_loop() and self._inbox.state is not _State.ENDED:
             if self._loop.is_closed():  # nobody can leave any more
-                self._inbox.close()
+                self._inbox.advance(_State.CLOSING)
             raise RuntimeError("leave this watch on the loop that entered it")
-        self._inbox.close()
-        while not self._inbox.ended:
-            await self._rung()
+        self._inbox.advance(_State.CLOSING)
+        while self._inbox.state is not _State.ENDED:
+            await self._wait_for_wakeup()
         self._keeper.join()  # it has said its last word: this is only its way out
 
-    async def _rung(self) -> None:
-        """Wait for the next wake-up; who waits looks again whether it concerns them."""
-        self._bell.clear()
-        await self._bell.wait()
+    async def _wait_for_wakeup(self) -> None:
+        """Wait for the next wake-up; each task then looks again whether it concerns it."""
+        self._wakeup.clear()
+        await self._wakeup.wait()
 
     def __aiter__(self) -> Self:
         return self
@@ -204,15 +231,78 @@ class DirectoryWatch:
         if not self._calls % _TURNS:  # before taking, so that a cancellation here loses nothing
             await asyncio.sleep(0)
         while (name := inbox.take()) is None:
-            await self._rung()
-        return self._path / name
+            await self._wait_for_wakeup()
+        return Path(self._prefix + name)
+
+
+def name_filter(patterns: Iterable[str], exclude: Iterable[str] = ()) -> Callable[[str], bool]:
+    """Return the function that tells whether DirectoryWatch gives files of a name.
+
+    Names and patterns are compared in Unicode's composed form (NFC), so that names from macOS,
+    which are often decomposed, match patterns that were typed elsewhere.
+
+    Args:
+        patterns: shell patterns, one of which must match a name that is not hidden.
+        exclude: shell patterns, none of which may match.
+
+    Raises:
+        TypeError: a pattern is no string.
+        ValueError: a pattern can match no name.
+
+    Examples:
+        >>> matches = name_filter(["*.xlsx"], exclude=["~$*"])
+        >>> [matches(name) for name in ("report.xlsx", "~$report.xlsx", ".report.xlsx")]
+        [True, False, False]
+    """
+    wanted = "|".join(map(fnmatch.translate, _patterns("patterns", patterns)))
+    unwanted = "|".join(map(fnmatch.translate, _patterns("exclude", exclude))) or "(?!)"
+    expression = rf"(?![.]|\Z)(?!{unwanted})(?:{wanted})"
+    match = re.compile(expression, re.IGNORECASE * (os.name == "nt")).match
+    return lambda name: match(name if name.isascii() else _composed(name)) is not None
+
+
+class _State(enum.IntEnum):
+    STARTING = 0
+    RUNNING = 1
+    CLOSING = 2  # nothing more is given
+    ENDED = 3  # nothing more happens
+
+
+# The jobs of the keeper. Files are named by their path from the root on; directories the same,
+# with a separator at the end, and "" is the root.
+
+
+@dataclass(unsafe_hash=True, slots=True)
+class _ScanDirectory:
+    """Find the files below a directory."""
+
+    path: str
+
+
+@dataclass(unsafe_hash=True, slots=True)
+class _LookAgain:
+    """See whether a file is to be given."""
+
+    name: str
+    before: _Look = field(default=_UNSEEN, compare=False)  # when its quiet period began
+    closed: bool = field(default=False, compare=False)  # an event told that it was closed
+    moved_in: bool = field(default=False, compare=False)  # or so
+
+
+@dataclass(unsafe_hash=True, slots=True)
+class _CheckRoot:
+    """See whether the path still names the directory that is watched."""
+
+    deleted: bool = False  # an event told that it does not
+
+
+_Job = _ScanDirectory | _LookAgain | _CheckRoot
 
 
 class _Inbox:
-    """What the threads and the loop share, behind one lock.
+    """What the threads and the loop share, behind one lock: files, and jobs for the keeper.
 
-    `offer`, `forget`, `known`, `due` and `doubt` are for the threads, `next_job` and
-    `wait_for_room` for the keeper alone, `take` for the loop.
+    `take` is for the loop, `next_job` and `wait_for_room` for the keeper alone, the rest for all.
 
     `_awake` is the promise that a wake-up is on its way to the loop, or that the loop knows of
     files to take. Only `take` ends it, in the same locked step in which it finds nothing; so the
@@ -220,46 +310,56 @@ class _Inbox:
     """
 
     def __init__(
-        self, ring: Callable[[], object], settle: float, interval: float, clock: Callable[[], float]
+        self, post: Callable[[], object], settle: float, interval: float, clock: Callable[[], float]
     ) -> None:
-        self._ring, self._settle, self._interval, self._clock = ring, settle, interval, clock
-        # Guards all below. Notified of a job for the keeper, of room for its scan, of the end.
-        self._changed = threading.Condition(threading.Lock())
+        self._post, self._quiet, self._interval, self._clock = post, settle, interval, clock
+        self._lock = threading.RLock()  # guards all below
+        # Notified of an earlier job for the keeper, of room for its scan, of the end.
+        self._changed = threading.Condition(self._lock)
         # First come, first served; with whether the look was taken just after a change.
         self._pending: OrderedDict[str, tuple[_Look, bool]] = OrderedDict()
         self._taken: dict[str, tuple[_Look, bool]] = {}  # and not gone since, as far as is known
-        self._settling: OrderedDict[str, tuple[float, _Look]] = OrderedDict()  # and until when
-        self._scans: OrderedDict[str, None] = OrderedDict()  # directories, as a set in order
-        self._rescan_at = -math.inf
-        self._doubt_at = math.inf  # when to see whether the root is there
+        self._agenda: dict[_Job, tuple[float, _Job]] = {}  # each job with the time when it is due
+        self._by_time: list[tuple[float, int, _Job]] = []  # a heap; some were put off since
+        self._serial = itertools.count()  # jobs of one time are done in the order of requests
         self._full = False  # a scan waits for room
+        self._awake = False
+        self.state = _State.STARTING
         self.error: BaseException | None = None
-        self._awake = self.started = self.closing = self.ended = False
+        self.schedule(_ScanDirectory(""))
 
-    def offer(self, name: str, look: _Look, *, event: bool = False) -> None:
-        """Let a file be taken, unless it is the one that was taken last under that name.
+    def is_news(self, name: str, look: _Look, *, told: bool = False) -> bool:
+        """Whether this is another file than the one that was given, or will be, under its name.
 
-        A file that an event reports may have changed without a trace, if the look was taken
-        just after a change: it is given again.
+        A file that an event told of may have changed without a trace, if the last look was taken
+        just after a change. One whose time was set back was copied with the time of the original.
         """
-        fresh = time.time_ns() - look[2] < _TICK_NS
-        with self._changed:
-            known, was_fresh = self._taken.get(name, (None, False))
-            old = name not in self._pending and known == look and not (event and was_fresh)
-            if old or self.closing:
+        with self._lock:
+            pending = name in self._pending
+            known, fresh = (self._pending if pending else self._taken).get(name, (_UNSEEN, False))
+            if known == look:
+                return told and fresh and not pending
+            set_back = look[2] < known[2] and (look[:2], look[3]) == (known[:2], known[3])
+            return told or not set_back
+
+    def offer(self, name: str, look: _Look, *, told: bool = False) -> None:
+        """Let a file be taken, if it is news."""
+        fresh = time.time_ns() - look[2] < _CLOCK_STEP_NS
+        with self._lock:
+            if self.state >= _State.CLOSING or not self.is_news(name, look, told=told):
                 return
             self._pending[name] = look, fresh
             if self._awake:
                 return
             self._awake = True
-        self._post()
+        self.wake()
 
     def take(self) -> str | None:
         """Take the file that waits longest; None if there is none now."""
-        with self._changed:
-            if self.closing:  # in this same step, lest an error that comes now be missed
+        with self._lock:
+            if self.state >= _State.CLOSING:  # in this same step, lest an error be missed
                 raise self.error or StopAsyncIteration
-            if self._full and len(self._pending) <= _AHEAD // 2:
+            if self._full and len(self._pending) <= _READ_AHEAD // 2:
                 self._full = False
                 self._changed.notify()
             if not self._pending:
@@ -270,301 +370,411 @@ class _Inbox:
 
     def forget(self, name: str) -> None:
         """A file is gone: it need not be given, and one of its name is new."""
-        with self._changed:
+        with self._lock:
             self._pending.pop(name, None)
             self._taken.pop(name, None)
 
     def known(self, directory: str = "") -> list[str]:
         """The names of the files below a directory that were given or will be. Cost: linear."""
-        with self._changed:
+        with self._lock:
             names = [*self._pending, *self._taken]
         return [name for name in names if name.startswith(directory)]
 
-    def due(self, name: str, look: _Look | None) -> bool:
-        """Whether a file that was found is new, and was seen unchanged for long enough."""
-        with self._changed:
-            until, before = self._settling.pop(name, (math.inf, None))
-            known = self._pending.get(name) or self._taken.get(name)
-            if look is None or (known is not None and known[0] == look):
-                return False
-            if not self._settle or (before == look and until <= self._clock()):
-                return True
-            if before != look:
-                until = self._clock() + self._settle
-            self._settling[name] = until, look
-            self._changed.notify()
-            return False
+    def schedule(self, job: _Job, after: float = 0.0, *, put_off: bool = False) -> None:
+        """Have a job done after so many seconds; if it is due earlier, only if it may be put off.
 
-    def request(self, directory: str) -> None:
-        """Ask for a scan of a directory."""
-        with self._changed:
-            self._scans[directory] = None
-            self._changed.notify()
-
-    def doubt(self) -> None:
-        """Have the root looked at once nothing has gone for a moment.
-
-        Cost: constant; the keeper is woken by the first call of a burst alone.
+        Cost: logarithmic, and constant for a job that is put off; then the keeper sleeps on.
         """
-        with self._changed:
-            if self._doubt_at == math.inf:
+        with self._lock:
+            due = self._clock() + after
+            planned, _ = self._agenda.get(job, (None, job))
+            earlier = planned is None or due < planned
+            if earlier or put_off:
+                self._agenda[job] = due, job
+            if earlier:
+                heapq.heappush(self._by_time, (due, next(self._serial), job))
                 self._changed.notify()
-            self._doubt_at = self._clock() + _LULL
 
-    def next_job(self) -> str | None:
-        """Wait for a directory to scan, a file or the root to look at again; None for the end."""
+    def settle(self, job: _LookAgain) -> None:
+        """Look again at a file after a quiet period, which begins again if it has changed."""
+        with self._lock:
+            _, there = self._agenda.get(job, (0.0, None))
+            since = there.before if isinstance(there, _LookAgain) else _UNSEEN
+            if since[2:] != job.before[2:]:  # inodes may drift
+                self.schedule(job, self._quiet or _QUIET, put_off=True)
+
+    def next_job(self) -> _Job | None:
+        """Wait for the next job; None for the end."""
         with self._changed:
-            while not self.closing:
-                now = self._clock()
-                if now >= self._rescan_at:
-                    self._scans[""], self._rescan_at = None, now + self._interval
-                if now >= self._doubt_at:
-                    self._doubt_at = math.inf
-                    return _ROOT
-                if self._scans:
-                    return self._scans.popitem(last=False)[0]
-                name, (until, _) = next(iter(self._settling.items()), ("", (math.inf, None)))
-                if until <= now:
-                    return name
-                wait = min(until, self._rescan_at, self._doubt_at) - now
-                self._changed.wait(None if wait > threading.TIMEOUT_MAX else wait)
+            while self.state < _State.CLOSING:
+                due, _, job = self._by_time[0]  # there is always the next scan of everything
+                if (wait := due - self._clock()) > 0:
+                    self._changed.wait(None if wait > threading.TIMEOUT_MAX else wait)
+                    continue
+                heapq.heappop(self._by_time)
+                planned, job = self._agenda.get(job, (-math.inf, job))
+                if planned > due:  # it was put off
+                    heapq.heappush(self._by_time, (planned, next(self._serial), job))
+                elif planned == due:  # and not done earlier
+                    del self._agenda[job]
+                    if job == _ScanDirectory(""):
+                        self.schedule(job, self._interval)
+                    return job
             return None
 
     def wait_for_room(self) -> bool:
         """Wait until those who take files have caught up; False for the end."""
-        with self._changed:
-            self._full = len(self._pending) >= _AHEAD
-            while self._full and not self.closing:
+        with self._lock:
+            self._full = len(self._pending) >= _READ_AHEAD
+            while self._full and self.state < _State.CLOSING:
                 self._changed.wait()
-            return not self.closing
+            return self.state < _State.CLOSING
 
-    def tell(self, *, ended: bool = False) -> None:
-        """Tell the loop that the observer has started, or that the threads have ended."""
-        self.started, self.ended = True, ended
-        self._post()
-
-    def close(self, error: BaseException | None = None) -> None:
-        """Let the threads end; the loop learns of an error with their end."""
-        with self._changed:
-            self.closing, self.error = True, self.error or error
+    def advance(self, state: _State, error: BaseException | None = None) -> None:
+        """Begin the next state; the loop learns of an error with the end of the threads."""
+        with self._lock:
+            self.state, self.error = max(self.state, state), self.error or error
             self._changed.notify_all()
+        if state is not _State.CLOSING:
+            self.wake()
 
-    def _post(self) -> None:
+    def wake(self) -> None:
+        """Wake the loop."""
         try:
-            self._ring()
+            self._post()
         except RuntimeError:  # the loop is closed, and nobody will leave the block any more
-            self.close()
+            self.advance(_State.CLOSING)
 
 
 class _Watcher(events.FileSystemEventHandler):
-    """What touches the file system: `dispatch` in the observer's thread, `run` in the keeper's.
+    """What touches the file system: `dispatch` in the observer's thread, `run` in the keeper's."""
 
-    Files are named by their path from the root on; directories the same, with a separator at the
-    end, and "" is the root.
-    """
-
-    def __init__(self, inbox: _Inbox, path: Path, names: re.Pattern[str], recursive: bool) -> None:
-        self._inbox, self._path, self._names, self._recursive = inbox, path, names, recursive
-        self._observer: Any = None
+    def __init__(
+        self,
+        inbox: _Inbox,
+        path: Path,
+        matches: Callable[[str], bool],
+        enters: Callable[[str], bool] | None,
+        *,
+        settle: float,
+        waits: bool,
+    ) -> None:
+        self._inbox, self._given, self._settle, self._waits = inbox, path, settle, waits
+        self._matches, self._enters = matches, enters
+        self._path = str(path.absolute())  # not normalized: `..` may follow a link
+        self._prefix = self._path.rstrip(os.sep) + os.sep
+        # What is observed, with device and inode: the root, or where a missing one can appear.
+        self._place: tuple[str, tuple[int, int]] | None = None
+        self._observer, self._event_prefix = _Observer(self), ""
+        self._failing: dict[_Job, float] = {}  # after how many seconds it was tried again
 
     def run(self) -> None:
-        """Start the observer, scan what there is, and again when asked or due, until the end."""
+        """Start the observer, scan what there is, and do what is asked for, until the end."""
         try:
-            os.scandir(self._path).close()  # what is missing or may not be read fails on entry
-            self._root = os.path.realpath(self._path).rstrip(os.sep) + os.sep
-            self._identity = os.lstat(self._root)
-            self._keep_observer()
+            with contextlib.suppress(*_GONE if self._waits else ()):
+                os.scandir(self._path).close()  # what is missing or may not be read fails on entry
+            self._check_root()
             while (job := self._inbox.next_job()) is not None:  # first, to scan the root
-                if job == _ROOT:
-                    self._check_root()
-                else:
-                    (self._scan if not job or job.endswith(os.sep) else self._check)(job)
+                self._do(job)
         except Exception as error:  # the iteration ends with it
-            self._inbox.close(error)
+            self._inbox.advance(_State.CLOSING, error)
         finally:
             try:
-                self._end_observer()
+                self._observer.end()
             finally:  # whatever watchdog does: who leaves the block waits for this
-                self._inbox.tell(ended=True)
+                self._inbox.advance(_State.ENDED)
+
+    def _do(self, job: _Job) -> None:
+        try:
+            match job:
+                case _ScanDirectory():
+                    self._scan(job.path)
+                case _LookAgain():
+                    self._check(job)
+                case _CheckRoot():
+                    self._check_root(deleted=job.deleted)
+        except OSError as error:
+            self._try_again(job, error)
+        else:
+            if not isinstance(job, _ScanDirectory):  # which may have failed in part
+                self._failing.pop(job, None)
+
+    def _try_again(self, job: _Job, error: OSError) -> None:
+        """The system cannot tell now: do it again, ever less often, and log that once."""
+        if job not in self._failing:
+            _logger.warning("will be tried again: %s", error)
+        self._failing[job] = wait = min(2 * self._failing.get(job, _RETRY / 2), _LONGEST_RETRY)
+        self._inbox.schedule(job, wait)
+
+    # Events, in the observer's thread.
 
     def dispatch(self, event: events.FileSystemEvent) -> None:
-        """Handle an event, in the observer's thread, which an exception would end."""
+        """Handle an event; an exception would end the thread."""
         try:
-            self._handle(event)
+            if self._inbox.state < _State.CLOSING and not event.is_synthetic:
+                self._handle(event)  # synthetic ones are for a directory: it is scanned
         except Exception:
             _logger.exception("could not handle %r: the directory will be scanned", event)
-            self._inbox.request("")
+            self._inbox.schedule(_ScanDirectory(""))
 
     def _handle(self, event: events.FileSystemEvent) -> None:
-        if self._inbox.closing or event.is_synthetic:  # those are for a directory: it is scanned
-            return
-        kind, start = event.event_type, len(self._root)
+        kind, start, gone = event.event_type, len(self._event_prefix), False
         source, target = os.fsdecode(event.src_path)[start:], os.fsdecode(event.dest_path)[start:]
-        if event.is_directory:
+        gone = kind in {"moved", "deleted"}
+        if not self._is_there():
+            self._inbox.schedule(_CheckRoot())
+        elif event.is_directory:
             self._handle_directory(kind, source and source + os.sep, target and target + os.sep)
-        elif kind in {"moved", "deleted"}:
-            self._check(source, gone=True)
-            self._check(target, gone=True, whole=True)
-        elif kind == "closed" or (kind in {"created", "modified"} and not _INOTIFY):
-            self._check(source, whole=kind == "closed")
-        if kind in {"moved", "deleted"} and source:
+        elif gone:
+            self._replaced(source)
+            self._replaced(target, moved_in=True)
+        elif self._wants(source) and (kind == "closed" or not _INOTIFY):
+            self._do(_LookAgain(source, closed=kind == "closed"))
+        if gone and source:
             # Perhaps the root is next. Linux tells of its end only when nobody has it, or a file
             # that was in it, open any more.
-            self._inbox.doubt()
+            self._inbox.schedule(_CheckRoot(), _LULL, put_off=True)
 
     def _handle_directory(self, kind: str, source: str, target: str) -> None:
-        if kind in {"deleted", "moved"} and source and self._recursive:
+        if kind in {"deleted", "moved"} and source and self._enters:
             for name in self._inbox.known(source):
-                self._check(name, gone=True)
+                self._replaced(name)
         elif kind == "deleted" and not source:
-            self._vanished()
+            self._inbox.schedule(_CheckRoot(deleted=True))
         appeared = source if kind == "created" else target
-        if self._enters(appeared):
-            self._inbox.request(appeared)
+        if self._wants_below(appeared.rstrip(os.sep)):
+            self._inbox.schedule(_ScanDirectory(appeared))
 
-    def _check(self, name: str, *, gone: bool = False, whole: bool = False) -> None:
-        """Give the file of that name, if there is one.
-
-        `gone` says that what was there is not there any more, `whole` that an event tells of a
-        whole file. One that is found while it is being written is left to such an event.
-        """
-        if gone:
+    def _replaced(self, name: str, *, moved_in: bool = False) -> None:
+        """What had this name is gone; another file may have it already."""
+        if self._wants(name):
             self._inbox.forget(name)
-        look = self._look(name) if self._wants(name) else None
-        if whole and look is not None:
-            self._inbox.offer(name, look, event=True)
-        elif self._inbox.due(name, look) and look and not _open_for_writing(self._root + name):
-            self._inbox.offer(name, look)
+            self._do(_LookAgain(name, moved_in=moved_in))
 
-    def _look(self, name: str) -> _Look | None:
-        """What is there under a name, if it is a regular file."""
+    def _wants(self, name: str) -> bool:
+        directory, _, base = name.rpartition(os.sep)
+        return self._matches(base) and (not directory or self._wants_below(directory))
+
+    def _wants_below(self, directory: str) -> bool:
+        return self._enters is not None and all(map(self._enters, directory.split(os.sep)))  # noqa: PTH206
+
+    # Files.
+
+    def _check(self, job: _LookAgain) -> None:
+        """Give a file if it is there, is news, and is whole, as far as the system tells."""
+        name, path = job.name, self._prefix + job.name
         try:
-            found = os.lstat(self._root + name)
-        except OSError as error:
-            if not isinstance(error, _GONE):  # of this one: the others are not to suffer
-                _logger.warning("passed over until the next scan: %s", error)
-            self._check_root()  # perhaps all is gone
-            return None
+            found = os.lstat(path)
+        except _GONE:
+            if job.closed:  # an event told of a file that is nowhere: perhaps all is
+                self._inbox.schedule(_CheckRoot())
+            found = None
+        if found is None or not stat.S_ISREG(found.st_mode):
+            self._inbox.forget(name)
+            return
         look = found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
-        return look if stat.S_ISREG(found.st_mode) else None
+        if job.moved_in or (job.closed and not self._settle and found.st_uid == os.geteuid()):
+            self._inbox.offer(name, look, told=True)
+        elif self._inbox.is_news(name, look, told=job.closed):
+            quiet = job.before[2:] == look[2:]
+            is_open = _open_for_writing(path) if quiet or not self._settle else None
+            if is_open is False or (is_open is None and quiet):
+                self._inbox.offer(name, look, told=job.closed)
+            elif is_open is None:  # if it is, an event will tell that it was closed
+                self._inbox.settle(_LookAgain(name, look, job.closed))
 
     def _scan(self, top: str) -> None:
         """Find the files below a directory, lazily: no further ahead than there is room."""
-        unseen = set(self._inbox.known(top))
         if not top:
+            self._inbox.advance(_State.RUNNING)  # also to see whether the loop is closed
             self._check_root()
-            self._keep_observer()
-            self._inbox.tell()  # from here on no file is missed; also whether the loop is closed
-        directories = [top]
+            if not self._observer.is_alive():
+                self._observe()
+        unseen, directories = set(self._inbox.known(top)), [top] if self._is_there() else []
         while directories:
             directory = directories.pop()
             try:
-                with os.scandir(self._root + directory) as entries:
+                with os.scandir(self._prefix + directory) as entries:
                     for entry in entries:
                         if not self._inbox.wait_for_room():
                             return
                         name = directory + entry.name
                         unseen.discard(name)
-                        if self._enters(name) and entry.is_dir(follow_symlinks=False):
+                        if self._matches(entry.name):
+                            self._do(_LookAgain(name))
+                        if self._wants_below(entry.name) and entry.is_dir(follow_symlinks=False):
                             directories.append(name + os.sep)
-                        self._check(name)
             except _GONE:
-                self._check_root()
-            except OSError:
-                _logger.exception("could not scan %r", self._root + directory)
-        for name in unseen:
-            if self._look(name) is None:  # its end no event told
-                self._check(name, gone=True)
+                self._inbox.schedule(_CheckRoot(), _LULL, put_off=True)
+            except OSError as error:
+                self._try_again(_ScanDirectory(directory), error)
+                unseen = {name for name in unseen if not name.startswith(directory)}
+            else:
+                self._failing.pop(_ScanDirectory(directory), None)
+        for name in unseen:  # its end no event told
+            self._do(_LookAgain(name))
 
-    def _wants(self, name: str) -> bool:
-        directory, _, base = name.rpartition(os.sep)
-        return bool(self._names.match(base)) and (not directory or self._enters(directory))
+    # The root, in the keeper's thread.
 
-    def _enters(self, directory: str) -> bool:
-        return self._recursive and bool(directory) and os.sep + "." not in os.sep + directory
+    def _is_there(self) -> bool:
+        return self._place is not None and self._place[0] == self._path
 
-    def _check_root(self) -> None:
-        with contextlib.suppress(*_GONE):
-            if os.path.samestat(os.lstat(self._root), self._identity):
+    def _check_root(self, *, deleted: bool = False) -> None:
+        """Follow the path to another directory, or wait for one, if so asked; else end."""
+        while deleted or self._find_place() != self._place:
+            place, deleted = self._find_place(), False
+            if not self._waits and (self._place or place[0] != self._path):
+                reason = "the watched directory was removed, moved or replaced: enter it again"
+                error = FileNotFoundError(errno.ENOENT, reason, self._given)
+                self._inbox.advance(_State.CLOSING, error)
                 return
-        self._vanished()
+            self._place = place
+            for name in self._inbox.known():
+                self._inbox.forget(name)
+            with contextlib.suppress(*_GONE):  # in the meantime: then there is another place
+                self._observe()
+            self._inbox.schedule(_ScanDirectory(""))
 
-    def _vanished(self) -> None:
-        reason = "the watched directory was removed, moved or replaced: enter the watch anew"
-        self._inbox.close(FileNotFoundError(errno.ENOENT, reason, self._path))
+    def _find_place(self) -> tuple[str, tuple[int, int]]:
+        """Find the root or, if it is missing, the nearest directory in which it can appear."""
+        if (root := _identity(self._path)) is not None:
+            return self._path, root
+        for parent in Path(os.path.realpath(self._path)).parents:  # of a link's target
+            if (found := _identity(str(parent))) is not None:
+                return str(parent), found
+        raise FileNotFoundError(errno.ENOENT, "not even a directory above is there", self._given)
 
-    def _keep_observer(self) -> None:
-        """Start the observer, and another one if its threads have ended."""
-        if (old := self._observer) is not None:
-            threads = old, *old.emitters, getattr(old, "_inotify_fd", old)
-            if all(each.is_alive() for each in threads):
-                return
-        self._end_observer()
-        self._observer = observer = Observer(**_OPTIONS)  # from here on `run` stops it
-        wanted: list[type[events.FileSystemEvent]] = [events.FileClosedEvent, events.FileMovedEvent]
-        wanted += [events.FileDeletedEvent, events.DirDeletedEvent]
-        wanted += [events.DirCreatedEvent, events.DirMovedEvent] if self._recursive else []
-        kinds = wanted if _INOTIFY else None  # fewer events, later overflow
-        observer.schedule(self, self._root, recursive=self._recursive, event_filter=kinds)
+    def _observe(self) -> None:
+        there, below = self._is_there(), self._enters is not None
+        kinds: list[type[events.FileSystemEvent]] = [events.FileMovedEvent, events.DirDeletedEvent]
+        kinds += [events.FileClosedEvent, events.FileDeletedEvent] if there else []
+        kinds += [] if there else [events.FileCreatedEvent]  # also that of a link
+        kinds += [events.DirCreatedEvent, events.DirMovedEvent] if below or not there else []
+        path = os.path.realpath(self._place[0]) if self._place else ""
+        self._event_prefix = path.rstrip(os.sep) + os.sep
+        self._observer.start(path, kinds, recursive=below and there)
+
+
+class _Observer:
+    """watchdog's observer, and what is odd about it in one place."""
+
+    def __init__(self, handler: events.FileSystemEventHandler) -> None:
+        self._handler = handler
+        self._observer: Any = None
+
+    def start(
+        self, path: str, kinds: list[type[events.FileSystemEvent]], *, recursive: bool
+    ) -> None:
+        """Start one, in the place of the last one."""
+        self.end()
+        self._observer = observer = Observer(**_OPTIONS)  # from here on `end` ends it
+        wanted = kinds if _INOTIFY else None  # fewer events, later overflow
+        observer.schedule(self._handler, path, recursive=recursive, event_filter=wanted)
         observer.start()
         # When a file is moved out, watchdog holds back what follows for 0.5 s, lest the other
-        # half of the move be late. The halves serve as well here, but there is no setting. For
-        # the directories below a root it needs the pairs itself.
-        for emitter in () if self._recursive else observer.emitters:
-            grouper = getattr(getattr(emitter, "_inotify", None), "_move_event_grouper", None)
+        # half of the move be late. The halves serve as well here, but there is no public setting.
+        # For the directories below a root it needs the pairs itself.
+        for group in () if recursive else self._groups():
+            grouper = getattr(group, "_move_event_grouper", None)
             if grouper is not None:
                 getattr(grouper, "_queue", grouper).delay = 0.0
 
-    def _end_observer(self) -> None:
-        """End the observer, started or not, and wait for its threads."""
-        if self._observer is not None:
-            # Its readers first: watchdog logs an error where `stop` meets one with an event.
-            for emitter in self._observer.emitters:
-                while emitter.is_alive() and (group := getattr(emitter, "_inotify", None)):
-                    emitter.stopped_event.set()
-                    with contextlib.suppress(KeyError):  # of each watch that watchdog lost count of
-                        group.deactivate()
-                        emitter.join()
-            self._observer.stop()
-            if self._observer.is_alive():
-                self._observer.join()
+    def is_alive(self) -> bool:
+        """Whether events can come: its threads run, and no unmount has taken its watches."""
+        observer = self._observer  # that the thread which reads is alive, no public name tells
+        threads = (observer, *observer.emitters, getattr(observer, "_inotify_fd", observer))
+        watches = (getattr(group, "_active_callbacks_by_watch", True) for group in self._groups())
+        return all(thread.is_alive() for thread in threads) and all(watches)
+
+    def end(self) -> None:
+        """End it, started or not, and wait for its threads."""
+        if self._observer is None:
+            return
+        # Its readers first: watchdog logs an error where `stop` meets one with an event.
+        for emitter in self._observer.emitters:
+            while emitter.is_alive() and (group := getattr(emitter, "_inotify", None)):
+                emitter.stopped_event.set()
+                with contextlib.suppress(KeyError):  # of each watch that watchdog lost count of
+                    group.deactivate()
+                    emitter.join()
+        self._observer.stop()
+        if self._observer.is_alive():
+            self._observer.join()
+
+    def _groups(self) -> list[Any]:
+        """The watches of each emitter, for which watchdog has no public name."""
+        groups = (getattr(emitter, "_inotify", None) for emitter in self._observer.emitters)
+        return [group for group in groups if group is not None]
 
 
-def _open_for_writing(path: str) -> bool:
-    """Whether a program has the file open for writing; False where the system does not tell.
+def _open_for_writing(path: str) -> bool | None:
+    """Whether a program has the file open for writing; None where the system does not tell.
 
     Linux grants a read lease on a file only while nobody can write to it, and only to the file's
     owner or a privileged process. A program that opens the file for writing meanwhile waits
-    until the lease is given back, right below.
+    until the lease is given back, by closing, right below.
+
+    Raises:
+        OSError: it may tell at another time.
     """
-    if sys.platform == "linux":
-        safely = os.O_NONBLOCK | os.O_NOFOLLOW  # it may have become a pipe or a link
-        try:
-            with open(path, "rb", 0, opener=lambda path, how: os.open(path, how | safely)) as file:
-                # To break a lease sends its holder SIGIO, which kills; SIGURG is ignored.
-                fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
-                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        except OSError as error:  # or not the owner, or a file system without leases
-            return error.errno == errno.EAGAIN
+    if sys.platform != "linux":
+        return None
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)  # it may be a pipe now
+    except PermissionError:
+        return None
+    except _GONE:
+        return True  # let events tell what becomes of it
+    try:
+        # To break a lease sends its holder SIGIO, which kills; SIGURG is ignored.
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        if error.errno in _NO_LEASES:
+            return None
+        if error.errno != errno.EAGAIN:
+            raise
+        return True
+    finally:
+        os.close(file)
     return False
 
 
-def _compiled(patterns: Iterable[str]) -> re.Pattern[str]:
+def _identity(path: str) -> tuple[int, int] | None:
+    """What tells a directory from another one of its path; None where there is none."""
+    with contextlib.suppress(*_GONE):
+        found = os.stat(path)  # noqa: PTH116
+        if stat.S_ISDIR(found.st_mode):
+            return found.st_dev, found.st_ino
+    return None
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _patterns(name: str, patterns: Iterable[str]) -> list[str]:
+    """Check shell patterns for names."""
     single = isinstance(patterns, (str, bytes)) or not isinstance(patterns, Iterable)
-    either = []
-    for pattern in [None] if single else list(patterns) or [""]:
-        if not isinstance(pattern, str):
-            raise TypeError(f"patterns must be strings, such as ['*.csv'], not {patterns!r}")
-        if not pattern or "/" in pattern or os.sep in pattern or pattern.startswith("."):
-            raise ValueError(f"patterns must match visible names, as '*.csv' does, not {pattern!r}")
-        either.append(fnmatch.translate(pattern))
-    return re.compile(rf"(?![.]|\Z)(?:{'|'.join(either)})", re.IGNORECASE * (os.name == "nt"))
+    checked: list[Any] = [patterns] if single else list(patterns)
+    visible = name == "patterns"
+    for pattern in checked or [""] * visible:
+        if single or not isinstance(pattern, str):
+            raise TypeError(f"{name} must be strings, such as ['*.csv'], not {patterns!r}")
+        if not pattern or "/" in pattern or os.sep in pattern or (visible and pattern[0] == "."):
+            wanted = "visible names" if visible else "names"
+            raise ValueError(f"{name} must match {wanted}, as '*.csv' does, not {pattern!r}")
+    return list(map(_composed, checked))
 
 
-def _seconds(name: str, value: float, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not value >= least:
-        raise ValueError(f"{name} must be {'above' if least else 'at least'} zero, not {value!r}")
-    return float(min(value, 1e300))  # not every int fits a float
+def _check_type(name: str, value: object, wanted: str, *kinds: type) -> None:
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise TypeError(f"{name} must be {wanted}, not {value!r}")
+
+
+def _check_seconds(name: str, value: float, *, zero: bool = True) -> float:
+    _check_type(name, value, "a number of seconds", int, float)
+    if not (value > 0 or (zero and value == 0)):  # so put, it refuses NaN, too
+        least = "at least" if zero else "above"
+        raise ValueError(f"{name} must be {least} 0 seconds, not {value!r}")
+    return float(min(value, 1e300))  # also for an int that fits no float

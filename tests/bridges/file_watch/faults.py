@@ -77,7 +77,7 @@ def sees_files(change: Callable[[os.stat_result], dict[str, int]]) -> Fault:
         found = os.lstat(path, **options)
         if not stat.S_ISREG(found.st_mode):
             return found
-        names = ("st_dev", "st_ino", "st_mtime_ns", "st_size", "st_mode")
+        names = ("st_dev", "st_ino", "st_mtime_ns", "st_size", "st_mode", "st_uid")
         return SimpleNamespace(**{name: getattr(found, name) for name in names} | change(found))
 
     return shadowed("os", lstat=lstat)

@@ -30,21 +30,26 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class Looks:
-    """Which paths the threads of a watch have looked at (`lstat`) within the block."""
+    """Which paths the threads of a watch have looked at (`lstat`, `stat`) within the block."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
         self._patch = pytest.MonkeyPatch()
 
     def __enter__(self) -> Self:
-        real, here = os.lstat, threading.get_ident()
+        here = threading.get_ident()
 
-        def noted(path: Any, **options: Any) -> os.stat_result:
-            if threading.get_ident() != here:
-                self.paths.append(os.fspath(path).rstrip(os.sep))
-            return real(path, **options)
+        def noting(real: Any) -> Any:
+            def noted(path: Any, **options: Any) -> os.stat_result:
+                if threading.get_ident() != here:
+                    self.paths.append(os.fsdecode(path).rstrip(os.sep))
+                found: os.stat_result = real(path, **options)
+                return found
 
-        self._patch.setattr(os, "lstat", noted)
+            return noted
+
+        self._patch.setattr(os, "lstat", noting(os.lstat))
+        self._patch.setattr(os, "stat", noting(os.stat))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,6 +1,8 @@
 """What only a look inside DirectoryWatch shows. Tests that need it prove no promise."""
 
 import math
+import os
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -16,25 +18,47 @@ def inbox(
     return module._Inbox(lambda: None, settle, interval, clock or Clock())
 
 
+def next_job(box: Any) -> str | None:
+    """The next job's file or directory; a separator is the look at the root; None is the end."""
+    job = box.next_job()
+    return job and str(getattr(job, "path", getattr(job, "name", os.sep)))
+
+
+def request(box: Any, directory: str) -> None:
+    """Have a directory scanned."""
+    box.schedule(_module_of(box)._ScanDirectory(directory))
+
+
+def doubt(box: Any) -> None:
+    """Have the root looked at, when nothing has gone for a moment."""
+    module = _module_of(box)
+    box.schedule(module._CheckRoot(), module._LULL, put_off=True)
+
+
+def settle(box: Any, name: str, seen: Any) -> None:
+    """Look again at a file when it has been quiet."""
+    box.settle(_module_of(box)._LookAgain(name, seen))
+
+
+def _module_of(box: Any) -> Any:
+    return sys.modules[type(box).__module__]
+
+
 def run_ahead(module: ModuleType, files: int) -> None:
     """Let scans run so many files ahead of those who take them."""
-    assert hasattr(module, "_AHEAD")
-    vars(module)["_AHEAD"] = files
+    assert hasattr(module, "_READ_AHEAD")
+    vars(module)["_READ_AHEAD"] = files
 
 
 def keep(module: ModuleType, patch: pytest.MonkeyPatch) -> None:
     """Put back how far scans run ahead when the patch ends."""
-    patch.setattr(module, "_AHEAD", vars(module).get("_AHEAD"), raising=False)
+    patch.setattr(module, "_READ_AHEAD", vars(module).get("_READ_AHEAD"), raising=False)
 
 
-def is_open_for_writing(module: Any, path: object) -> bool:
+def is_open_for_writing(module: Any, path: object) -> bool | None:
     """What a scan asks of each file that it finds."""
-    return bool(module._open_for_writing(str(path)))
-
-
-def names_that_match(module: Any, *patterns: str) -> Any:
-    """The expression for the names that are given."""
-    return module._compiled(patterns)
+    found: bool | None = module._open_for_writing(str(path))
+    return found
 
 
 def look(number: int) -> Any:
@@ -56,5 +80,9 @@ def size_given(watch: Any, name: str) -> int:
 
 def size_settling(watch: Any, name: str) -> int | None:
     """The size of the file that must not change for a while; None if there is none."""
-    found = watch._inbox._settling.get(name)
-    return None if found is None else int(found[1][-1])
+    inbox = watch._inbox
+    with inbox._lock:
+        waiting = {
+            job.name: job.before[-1] for _, job in inbox._agenda.values() if hasattr(job, "before")
+        }
+    return waiting.get(name)

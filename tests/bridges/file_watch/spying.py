@@ -93,6 +93,7 @@ class Spy:
         self.watch: Any = None
         self.clock = Clock()
         self.handled: list[Event] = []
+        self.settles = False  # then a sentinel is moved in, lest it settle
         self.change: Callable[[Event], Event | None] = lambda event: event
         self._naps: list[_Nap] = []
         self.observers = Observers(module, self._hear)
@@ -138,7 +139,12 @@ class Spy:
     def put_sentinel(self) -> str:
         """Make a file that others are known by."""
         sentinel = f"sentinel-{next(sentinels)}"
-        (self.inbox / sentinel).touch()
+        if self.settles:
+            outside = self.inbox.with_name(f"outside-{sentinel}")
+            outside.touch()
+            outside.rename(self.inbox / sentinel)
+        else:
+            (self.inbox / sentinel).touch()
         return sentinel
 
     async def nothing_more(self) -> None:
@@ -203,6 +209,7 @@ async def entered(module: ModuleType, inbox: Path, **options: Any) -> AsyncItera
     """A watch that was entered. Its clock stands still, and it has no rescans unless asked for."""
     with spying(module, inbox) as spy:
         options = {"clock": spy.clock, "rescan_interval": None} | options
+        spy.settles = bool(options.get("settle"))
         spy.watch = module.DirectoryWatch(inbox, **options)
         async with spy.watch:
             yield spy

@@ -83,7 +83,7 @@ def vanishing(how: Callable[[Path], None]) -> Callable[[ModuleType, Path], objec
             how(inbox)
             if how in {renamed, replaced}:
                 spy.set(60.0)
-            with pytest.raises(FileNotFoundError, match=f"enter the watch anew: .*'{inbox}'") as e:
+            with pytest.raises(FileNotFoundError, match=f"enter it again: .*'{inbox}'") as e:
                 await waiting
             assert (e.value.errno, e.value.filename) == (errno.ENOENT, inbox)
             with pytest.raises(FileNotFoundError):
@@ -125,7 +125,7 @@ async def vanishes_in_use(m: ModuleType, inbox: Path, kept: str) -> None:
                 spy.change = partial(after, gate)
                 shutil.rmtree(inbox)
                 gate.open()
-                with pytest.raises(FileNotFoundError, match="enter the watch anew"):
+                with pytest.raises(FileNotFoundError, match="enter it again"):
                     await spy.name()
         finally:
             os.close(held)

@@ -97,7 +97,10 @@ class Nap:
 
     def wait(self, timeout: float | None = None) -> None:
         self._asleep = True
-        Keeper.made[-1].sleep()
+        try:
+            Keeper.made[-1].sleep()
+        finally:
+            self._asleep = False
 
     def notify(self) -> None:
         if self._asleep:
@@ -107,13 +110,17 @@ class Nap:
     notify_all = notify
 
 
+class Free(contextlib.nullcontext[None]):
+    """A lock that is always free: no two threads run at once."""
+
+
 @pytest.fixture
 def on_one_loop() -> Iterator[Callable[[ModuleType], ModuleType]]:
     """Lets a module's keepers run only while the loop waits for them."""
     undo: list[Callable[[], None]] = []
 
     def patched(module: ModuleType) -> ModuleType:
-        undo.append(rebind(module, Thread=Keeper, Condition=Nap))
+        undo.append(rebind(module, Thread=Keeper, RLock=Free, Condition=Nap))
         return module
 
     yield patched
