@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import hashlib
 import json
+import keyword
 import os
 import re
 import secrets
@@ -12,7 +13,7 @@ import shutil
 import stat
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -26,7 +27,8 @@ _ADDRESS = re.compile(
     rb"^# https://executable-guarantees\.example/(\w+)/(\w+)\.html(?:#(_\w+))?\s*$", re.MULTILINE
 )
 _VERSION = re.compile(rb"^# Version (\S+) \((\d{4}-\d\d-\d\d)\)", re.MULTILINE)
-_HEAD = 4096  # bytes: a project's own header may stand above ours, but no more than that
+# What says that a folder is on sys.path, or is meant to be, besides being there.
+_OF_A_PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -189,23 +191,23 @@ def third_party(modules: Iterable[Component]) -> list[str]:
     return sorted(imported - sys.stdlib_module_names)
 
 
-def layout(component: Component, folder: Path) -> dict[Path, Component]:
+def layout(wanted: Iterable[Component], folder: Path) -> dict[Path, Component]:
     """Where each file goes: side by side, or by family where there are several families.
 
     The files stand to each other as in the package, so that their relative imports, and with
     them each byte, can stay as they are.
     """
-    found = closure(component)
+    found = {each.path: each for component in wanted for each in closure(component)}.values()
     if len({each.family for each in found}) == 1:
         return {folder / f"{each.module}.py": each for each in found}
     return {folder / f"{each.path}.py": each for each in found}
 
 
-def copy(component: Component, folder: Path, *, force: bool = False) -> dict[Path, bool]:
-    """Copy the component and what it needs into a folder: all of it or nothing.
+def copy(components: Sequence[Component], folder: Path, *, force: bool = False) -> dict[Path, bool]:
+    """Copy the components and what they need into a folder: all of it or nothing.
 
     Args:
-        component: what to copy.
+        components: what to copy.
         folder: where to; it is made if only its parent exists.
         force: overwrite files that differ.
 
@@ -216,10 +218,10 @@ def copy(component: Component, folder: Path, *, force: bool = False) -> dict[Pat
         CopyError: nothing was written.
     """
     _check_folder(folder)
-    wanted = {path: vetted(each) for path, each in layout(component, folder).items()}
+    wanted = {path: vetted(each) for path, each in layout(components, folder).items()}
     folders = sorted({folder, *(path.parent for path in wanted)})
-    if _wants_package(component, folder, several=len(wanted) > 1):
-        markers = [place / "__init__.py" for place in folders]
+    if _wants_package(components, folder):
+        markers = [place / "__init__.py" for place in folders if not _is_in_use(place, wanted)]
         wanted |= {path: b"" for path in markers if not os.path.lexists(path)}
     refusals = [_refused_folder(place) for place in folders]
     refusals += [_refused_file(path, data, force=force) for path, data in wanted.items()]
@@ -234,19 +236,49 @@ def copy(component: Component, folder: Path, *, force: bool = False) -> dict[Pat
     return {path: path in changes for path in wanted}
 
 
-def package_name(folder: Path) -> str:
-    """The dotted name of the package that a folder is, "" if it is none."""
-    parts = list[str]()
-    place = folder.resolve()
-    while (place / "__init__.py").is_file():
-        parts.insert(0, place.name)
+def package_name(folder: Path, *, needed: bool = False) -> tuple[str, Path]:
+    """The dotted name of the package that a folder is, and what has to be on sys.path for it.
+
+    A package without an `__init__.py`, a namespace package, is told from a folder of scripts by
+    what is above it: sys.path, a project's settings, or `src`. The name is "" where there is
+    no package, unless one is needed.
+    """
+    names = list[str]()
+    root = _absolute(folder)
+    while (root / "__init__.py").is_file() or (needed and not names):
+        names.insert(0, root.name)
+        root = root.parent
+    place, between = root, list[str]()
+    while not _is_root(place) and _is_name(place.name):
+        between.insert(0, place.name)
         place = place.parent
-    return ".".join(parts)
+    if _is_root(place):
+        root, names = place, between + names
+    return ".".join(names), root
+
+
+def _absolute(folder: Path) -> Path:
+    """The folder by its own name, where that is a link, too: imports go by that name."""
+    return Path(os.path.abspath(folder))  # noqa: PTH100
+
+
+def _is_root(folder: Path) -> bool:
+    """Whether modules are imported from the folder without its name."""
+    on_path = {Path(entry).resolve() for entry in sys.path}
+    return folder.resolve() in on_path or folder.name == "src" or _has_project(folder)
+
+
+def _has_project(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _OF_A_PROJECT)
+
+
+def _is_name(name: str) -> bool:
+    return name.isidentifier() and not keyword.iskeyword(name)
 
 
 def judge(data: bytes, label: str = "the copy") -> Verdict | None:
     """What a file is: vetted, older, modified or unknown; None if it is no copy at all."""
-    address = _ADDRESS.search(_plain(data[:_HEAD]))
+    address = _ADDRESS.search(_plain(data))
     if address is None:
         return None
     family, page, part = (name.decode() for name in address.groups(b""))
@@ -267,18 +299,22 @@ def judge(data: bytes, label: str = "the copy") -> Verdict | None:
 def copies(path: Path) -> Iterator[tuple[Path, bytes]]:
     """The copies in a folder and below it, hidden folders and environments left out.
 
+    A single file is given back whether it is a copy or not.
+
     Raises:
-        CopyError: there is nothing at the path, or no copy.
+        CopyError: there is nothing at the path, or no copy in the folder.
     """
     if not path.exists():
         raise CopyError(f"there is no {path}: name a copied file, or a folder that has some")
+    if path.is_file():
+        yield path, path.read_bytes()
+        return
     found = False
-    for file in [path] if path.is_file() else _python_files(path):
-        with file.open("rb") as stream:
-            head = stream.read(_HEAD)
-            if _ADDRESS.search(_plain(head)):
-                found = True
-                yield file, head + stream.read()
+    for file in _python_files(path):
+        data = file.read_bytes()
+        if _ADDRESS.search(_plain(data)):
+            found = True
+            yield file, data
     if not found:
         raise CopyError(f"{path} has no copy: the second line of a copy is its page's address")
 
@@ -327,6 +363,17 @@ def _siblings(component: Component) -> Iterator[Component]:
 
 
 def _check_folder(folder: Path) -> None:
+    name = _absolute(folder).name
+    if keyword.iskeyword(name):
+        raise CopyError(f"{name!r} is a word of Python, and no import can name it: copy elsewhere")
+    packages = package_name(folder, needed=True)[0].split(".")
+    if "reference_impl" in {name, *packages}:
+        raise CopyError(
+            f"{folder}: a package named 'reference_impl' is the tool's own: copy elsewhere, "
+            "into a folder such as 'vendored'"
+        )
+    if odd := [package for package in packages if keyword.iskeyword(package)]:
+        raise CopyError(f"{folder} is in a package {odd[0]!r}, which no import can name")
     if folder.is_dir():
         return
     if os.path.lexists(folder):
@@ -338,16 +385,42 @@ def _check_folder(folder: Path) -> None:
         raise CopyError(f"there is no folder {folder.parent}: make it, or correct {folder}")
 
 
-def _wants_package(component: Component, folder: Path, *, several: bool) -> bool:
+def needs_package(components: Iterable[Component]) -> Component | None:
+    """The first of the components that imports a sibling, if any: relatively, as siblings do."""
+    return next((each for each in components if len(closure(each)) > 1), None)
+
+
+def _wants_package(components: Iterable[Component], folder: Path) -> bool:
     """Whether the folder has to be a package: for relative imports, or as part of a package."""
-    name = folder.resolve().name
-    if several and not name.isidentifier():
+    name = _absolute(folder).name
+    importing = needs_package(components)
+    is_package = (folder / "__init__.py").is_file()
+    why = ""
+    if not name.isidentifier():
+        why = f"{name!r} cannot be the name of a package"
+    elif _has_project(folder) and not is_package:
+        why = f"{folder} is the folder of a project and no package"
+    if importing and why:
         raise CopyError(
-            f"{name!r} cannot be the name of a package, and {component.path} needs one for its "
-            f"relative imports: name a folder such as {folder / 'vendored'}"
+            f"{why}, and {importing.path} needs one for its relative imports: "
+            f"name a folder such as {folder / 'vendored'}"
         )
     new_in_package = not folder.exists() and (folder.parent / "__init__.py").is_file()
-    return several or (name.isidentifier() and new_in_package)
+    wanted = importing is not None or (name.isidentifier() and new_in_package)
+    dotted = package_name(folder, needed=True)[0]
+    if wanted and not is_package and dotted in sys.stdlib_module_names:
+        raise CopyError(
+            f"a package {dotted!r} would hide the module of the standard library: copy elsewhere"
+        )
+    return wanted
+
+
+def _is_in_use(folder: Path, ours: Collection[Path]) -> bool:
+    """Whether other modules are in a folder: it may be a part of a namespace package.
+
+    Such a folder can be imported as it is; an `__init__.py` would hide the other parts.
+    """
+    return folder.is_dir() and any(path not in ours for path in _python_files(folder))
 
 
 def _refused_folder(folder: Path) -> str | None:
@@ -417,7 +490,8 @@ def _since(version: str, recorded: Mapping[str, Entry]) -> str:
 def _modified(path: str, recorded: Mapping[str, Entry], data: bytes, label: str) -> str:
     """The verdict on a copy that is no version of its component."""
     newest = next(iter(recorded))
-    claimed = _VERSION.search(_plain(data[:_HEAD]))
+    ours = _ADDRESS.search(_plain(data))  # another header may be above it
+    claimed = _VERSION.search(_plain(data), ours.end() if ours else 0)
     version = claimed[1].decode(errors="backslashreplace") if claimed else None
     note, since = "", ""
     if version is None:
@@ -443,17 +517,27 @@ def _lines(data: bytes) -> list[str]:
 
 
 def _python_files(folder: Path) -> Iterator[Path]:
-    """Python files, without those of hidden folders and virtual environments."""
+    """Python files, without those of hidden folders and virtual environments.
+
+    Linked folders are searched, each once and none that the folder itself is in.
+    """
 
     def fail(error: OSError) -> None:
         raise error
 
-    for place, folders, names in os.walk(folder, onerror=fail):
+    seen = {folder.resolve(), *folder.resolve().parents}
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         here = Path(place)
         folders[:] = sorted(
             name
             for name in folders
             if not name.startswith(".") and not (here / name / "pyvenv.cfg").exists()
         )
+        # Those that are there by themselves come first, so that they are told by their own names.
+        for name in sorted(folders, key=lambda name: (here / name).is_symlink()):
+            target = (here / name).resolve()
+            if target in seen:
+                folders.remove(name)
+            seen.add(target)
         found = (here / name for name in sorted(names) if name.endswith(".py"))
         yield from (file for file in found if file.is_file())

@@ -26,7 +26,8 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
         yield found
     for name in {name for name in sys.modules if name.startswith("reference_impl.")} - before:
         del sys.modules[name]
-        vars(queues).pop(name.rpartition(".")[2], None)
+        if hasattr(queues, last := name.rpartition(".")[2]):
+            delattr(queues, last)
 
 
 def test_the_catalogue_tells_parts_from_components(sources: dict[str, bytes]) -> None:

@@ -134,7 +134,8 @@ class TestCopy:
         )
         line = out.partition("Import it:")[2].partition("\n")[0].strip()
         assert line.startswith("from app.vendored.")
-        import_isolated(line, tmp_path)
+        assert line.endswith(f"  (with {tmp_path} on sys.path)")
+        import_isolated(line.partition("  (with")[0], tmp_path)
         assert run("check", tmp_path)[0] == 0
 
     @every_component
@@ -204,7 +205,7 @@ class TestCopy:
         monkeypatch.chdir(tmp_path / "here")
         status, out, _ = run("copy", "sharded_cache", ".")
         assert status == 0
-        assert "from here.sharded_cache import ShardedCache" in out
+        assert f"from here.sharded_cache import ShardedCache  (with {tmp_path} on" in out
 
     def test_force_overwrites_and_keeps_the_mode(
         self, run: Run, package: Path, tmp_path: Path
@@ -473,11 +474,17 @@ class TestCheck:
     ) -> None:
         copy = (package / "caches/store.py").read_bytes()
         place = tmp_path / "place"
-        found = ["a/b/c/deep.py", "with space/ü.py", "top.py"]
+        found = ["a/b/c/deep.py", "with space/ü.py", "top.py", "z/linked/copy.py"]
         others = ["a/.hidden/x.py", ".venv/lib/x.py", "env/lib/x.py", "a/x.txt", "a/x.py.orig"]
         write_tree(place, dict.fromkeys(found + others, copy))
         write_tree(place, {"env/pyvenv.cfg": b"", "a/own.py": b"x = 1\n", "a/empty.py": b""})
-        write_tree(place, {"a/late.py": b"#" * 5000 + b"\n" + copy, "a/binary.py": bytes(9000)})
+        write_tree(place, {"a/binary.py": bytes(9000)})
+        write_tree(tmp_path, {"elsewhere/copy.py": copy})
+        (place / "z/linked/copy.py").unlink()
+        (place / "z/linked").rmdir()
+        (place / "z" / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        (place / "z" / "again").symlink_to(place / "a", target_is_directory=True)
+        (place / "z" / "above").symlink_to(tmp_path, target_is_directory=True)
         (place / "folder.py").mkdir()
         (place / "dangling.py").symlink_to("nowhere")
         (place / "loop").symlink_to(place, target_is_directory=True)
@@ -487,22 +494,72 @@ class TestCheck:
         assert (status, err) == (0, "")
         assert out.splitlines() == [
             f"{place / name}: vetted: caches/store 1.2.0 (2026-11-23)"
-            for name in ("top.py", "a/b/c/deep.py", "with space/ü.py")
+            for name in ("top.py", "a/b/c/deep.py", "with space/ü.py", "z/linked/copy.py")
         ]
 
-    @pytest.mark.parametrize("name", ["own.py", "notes.txt", "utf16.py", "empty", "none"])
-    def test_what_has_no_copy_is_refused(
+    @pytest.mark.parametrize("name", ["empty", "own", "none", "none.py"])
+    def test_where_there_is_no_copy_it_is_refused(
         self, run: Run, package: Path, tmp_path: Path, name: str
     ) -> None:
         """A mistyped path would look like a clean bill of health otherwise."""
-        text = (package / "caches/store.py").read_text(encoding="utf-8")
-        write_tree(
-            tmp_path, {"own.py": b"x = 1\n", "notes.txt": b"", "utf16.py": text.encode("utf-16")}
-        )
+        write_tree(tmp_path, {"own/own.py": b"x = 1\n"})
         (tmp_path / "empty").mkdir()
         status, out, err = run("check", tmp_path / name)
         assert (status, out) == (2, "")
         assert str(tmp_path / name) in err
+
+    @pytest.mark.parametrize("name", ["own.py", "notes.txt", "utf16.py", "binary"])
+    def test_a_file_that_is_no_copy_is_said_to_be_none(
+        self, run: Run, package: Path, tmp_path: Path, name: str
+    ) -> None:
+        """As where pre-commit gives each file that has changed."""
+        text = (package / "caches/store.py").read_text(encoding="utf-8")
+        files = {"own.py": b"x = 1\n", "notes.txt": b"", "utf16.py": text.encode("utf-16")}
+        write_tree(tmp_path, files | {"binary": bytes(range(256))})
+        status, out, err = run("check", tmp_path / name)
+        assert (status, err) == (0, "")
+        assert out == f"{tmp_path / name}: no copy: its header has no component's address\n"
+
+    def test_several_paths_are_checked_one_after_another(
+        self, run: Run, package: Path, tmp_path: Path
+    ) -> None:
+        """The worst of them decides the status, and none is passed over."""
+        data = (package / "caches/store.py").read_bytes()
+        write_tree(tmp_path, {"a.py": data, "b/b.py": data + b"#\n", "own.py": b"", "c.py": data})
+        paths = [tmp_path / name for name in ("a.py", "own.py", "c.py")]
+        status, out, err = run("check", *paths)
+        assert (status, err) == (0, "")
+        assert [line.split(": ")[:2] for line in out.splitlines()] == [
+            [str(paths[0]), "vetted"],
+            [str(paths[1]), "no copy"],
+            [str(paths[2]), "vetted"],
+        ]
+        status, out, _ = run("check", tmp_path / "b", *paths)
+        assert status == 1
+        assert out.count("vetted:") == 2
+        status, out, err = run("check", tmp_path / "gone", tmp_path / "b", paths[0])
+        assert status == 2
+        assert "b.py: modified" in out
+        assert "a.py: vetted" in out
+        assert f"there is no {tmp_path / 'gone'}" in err
+
+    @pytest.mark.parametrize(
+        "above",
+        [b"#" * 5000 + b"\n", b'"""Of my project.\n' + b"Words.\n" * 9000 + b'"""\n'],
+        ids=["a comment", "a docstring"],
+    )
+    def test_a_long_header_of_the_project_hides_no_copy(
+        self, run: Run, package: Path, tmp_path: Path, above: bytes
+    ) -> None:
+        """Nor is a version in it taken for ours."""
+        own = b"# Version 7 (2020-01-01)\n" + above
+        data = own + (package / "caches/store.py").read_bytes()
+        write_tree(tmp_path, {"place/store.py": data, "linked/x.py": b""})
+        (tmp_path / "linked" / "place").symlink_to(tmp_path / "place", target_is_directory=True)
+        for place in ("place", "place/store.py", "linked"):
+            status, out, _ = run("check", tmp_path / place)
+            assert status == 1
+            assert "store.py: modified: caches/store, whose header says 1.2.0\n" in out
 
     def test_a_file_that_cannot_be_read_is_an_error(
         self, run: Run, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
