@@ -257,7 +257,7 @@ def is_open_for_writing(path: str) -> bool | None:
 
     Linux grants a read lease on a file only while nobody can write to it, and only to the file's
     owner or a privileged process. A program that opens the file for writing meanwhile waits
-    until the lease is given back, right below. A doubt, such as no descriptor left, is a yes.
+    until the file is closed, right below. A doubt, such as no descriptor left, is a yes.
     """
     if sys.platform != "linux":
         return None
@@ -266,7 +266,6 @@ def is_open_for_writing(path: str) -> bool | None:
             # To break a lease sends its holder SIGIO, which kills; SIGURG is ignored.
             fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
         return None if error.errno in _CANNOT_TELL else True
     return False

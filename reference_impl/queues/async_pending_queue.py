@@ -412,12 +412,13 @@ class AsyncPendingQueue:
         self._room.set()
 
     def _ended(self, name: str) -> None:
-        added, files = self._schedule.end(name), self._files
         # A newer file of that name, or one that the disk left .processing, its pause being over.
-        left = added and exists(files.path(name, "processing"))
-        if name not in self._schedule.waiting and (left or exists(files.path(name, "queued"))):
+        if self._schedule.end(name) and name not in self._schedule.waiting and self._is_there(name):
             self._schedule.add(name)
         self._dispatch()
+
+    def _is_there(self, name: str) -> bool:
+        return any(exists(self._files.path(name, state)) for state in ("queued", "processing"))
 
     def _retry(self, name: str, stem: str) -> None:
         """Have what was `name`, and is queued as `stem` now, tried again after a while."""
@@ -511,8 +512,7 @@ class AsyncPendingQueue:
     def _fault(self, name: str, fault: OSError) -> None:
         """The disk or another process is at fault: log it, and see again later."""
         self._error("trouble with the file %r", name, fault)
-        places = [self._files.path(name, state) for state in ("queued", "processing")]
-        if isinstance(fault, FileNotFoundError) and not any(map(exists, places)):
+        if isinstance(fault, FileNotFoundError) and not self._is_there(name):
             self._schedule.forget(name)
             self._files.forget(name)
         else:

@@ -106,6 +106,7 @@ class Server:
         self.note("begin", content)
         if content == "twice" and first:
             drop(self.directory, path.stem, b"newer")
+            PlainWatch.last.announce(f"{path.stem}.queued")
         await asyncio.sleep(0)
         if content.startswith("bad") or (first and content in {"once", "twice"}):
             raise ConnectionError(content)

@@ -77,7 +77,17 @@ def pausing(seconds: float) -> Fault:
     return given(backoff=lambda _: lambda failures: seconds)
 
 
-PUTS_BACK_BY_RENAME = moves(lambda _: os.replace)
+def _puts_back(move: Any) -> Any:
+    def call(source: str, target: str) -> None:
+        if source.endswith(".processing"):
+            Path(source).replace(Path(source).with_suffix(".queued"))
+        else:
+            move(source, target)
+
+    return call
+
+
+PUTS_BACK_BY_RENAME = moves(_puts_back)
 
 
 def _found(**fields: int) -> Fault:
@@ -99,7 +109,10 @@ def _found(**fields: int) -> Fault:
 
 
 SEES_ONE_NAME = _found(nlink=1)
-SEES_REGULAR_FILES = _found(mode=stat.S_IFREG | 0o644)
+SEES_REGULAR_FILES = _found(mode=stat.S_IFREG | 0o644) + within(
+    PART,
+    override("is_open_for_writing", lambda _: lambda path: False),  # or it waits for a pipe
+)
 
 
 def _puts_back_with(change: Callable[[int], int]) -> Fault:
@@ -211,10 +224,13 @@ def counts_after_the_claim() -> Fault:
 
 # What a crash test catches, and how.
 CRASHES: dict[str, tuple[Fault, str]] = {
-    "unlinks the old name before there is the new one": (copies(first=os.unlink), "lost {"),
+    "unlinks the old name before there is the new one": (
+        copies(first=lambda source: Path(source).unlink()),
+        "lost {",
+    ),
     "copies where it should rename": (copies(), "became two"),
     "leaves orphans": (LEAVES_ORPHANS, "are left alone"),
-    "counts an attempt after the claim": (counts_after_the_claim(), "forgot attempts"),
+    "counts an attempt after the claim": (counts_after_the_claim(), "more attempts than allowed"),
     "submits a file before it is written": (SUBMITS_AN_EMPTY_FILE, "[('s.completed', '')]"),
     "gives up without saying why": (GIVES_NO_REASON, "says not why"),
 }
