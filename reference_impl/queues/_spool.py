@@ -338,7 +338,7 @@ class Spool:
 
     def __init__(self, directory: str, max_attempts: int) -> None:
         self.directory, self._max_attempts = directory, max_attempts
-        self._attempts: dict[str, int] = {}  # as .NAME.attempts have them: only the owner writes
+        self.attempts: dict[str, int] = {}  # as .NAME.attempts have them: only the owner writes
 
     def path(self, name: str, state: str) -> str:
         """Where NAME is in that state."""
@@ -354,7 +354,7 @@ class Spool:
             OSError: it is gone, no regular file, or cannot be renamed; it is not claimed.
         """
         queued = self.path(name, "queued")
-        found, before = _regular(queued), self._attempts.get(name, 0)
+        found, before = _regular(queued), self.attempts.get(name, 0)
         if 1 <= before < self._max_attempts:
             self._count(name, before + 1)
         try:
@@ -391,11 +391,11 @@ class Spool:
 
     def _count(self, name: str, attempts: int) -> None:
         """Have it on disk that so many attempts have begun."""
-        if self._attempts.get(name, 0) != attempts:
+        if self.attempts.get(name, 0) != attempts:
             sidecar = self.path(f".{name}", "attempts")
             open(sidecar, "ab").close()  # an empty one says as much as none
             os.truncate(sidecar, attempts)
-            self._attempts[name] = attempts
+            self.attempts[name] = attempts
 
     def complete(self, name: str) -> None:
         """Make NAME.processing NAME.completed, with a suffix if there is one."""
@@ -424,7 +424,7 @@ class Spool:
 
     def forget(self, name: str) -> None:
         """The file has come to its end, or is gone: what comes under its name is new."""
-        if self._attempts.pop(name, None) is not None:
+        if self.attempts.pop(name, None) is not None:
             unlink_quietly(self.path(f".{name}", "attempts"))
 
     def recover(self, spared: Container[str] = ()) -> tuple[int, list[tuple[str, OSError]]]:
@@ -442,7 +442,7 @@ class Spool:
                     counts[match[1]] = entry.stat(follow_symlinks=False).st_size
                 elif entry.name.endswith(".processing") and not entry.name.startswith("."):
                     orphans.append(entry.name.removesuffix(".processing"))
-        self._attempts = counts
+        self.attempts = counts
         for name in counts.keys() - set(orphans):
             if not exists(self.path(name, "queued")):
                 self.forget(name)
@@ -462,7 +462,7 @@ class Spool:
         if found.st_nlink > 1 and (stem := self._linked_as(name, found.st_ino)):
             os.unlink(processing)
             return stem
-        return self.put_back(name, max(1, self._attempts.get(name, 0)))
+        return self.put_back(name, max(1, self.attempts.get(name, 0)))
 
     def _linked_as(self, name: str, inode: int) -> str | None:
         with os.scandir(self.directory) as entries:

@@ -380,9 +380,9 @@ class AsyncPendingQueue:
         async with watch:
             self._life.serves()
             async for path in watch:
-                name, _, state = path.name.rpartition(".")
-                if state != "queued":
-                    self._ignore(path.name)
+                name = path.name.removesuffix(".queued")
+                if name == path.name:
+                    self._ignore(name)
                 elif name not in schedule.waiting:
                     self._offer(name)
                 while name in schedule.ready:
