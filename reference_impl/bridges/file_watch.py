@@ -7,6 +7,7 @@
 
 import asyncio
 import contextlib
+import copy
 import enum
 import errno
 import fnmatch
@@ -50,6 +51,8 @@ _RETRY, _LONGEST_RETRY = 0.5, 60.0  # seconds to the next attempt: doubled each 
 _NO_LEASES = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 _GONE = (FileNotFoundError, NotADirectoryError)
 _Look = tuple[int, int, int, int]  # device, inode, mtime_ns, size: they tell one file from another
+_Names = Callable[[str], bool]  # whether a name is one of them
+_Kinds = list[type[events.FileSystemEvent]]
 _UNSEEN: _Look = (0, 0, 0, -1)
 _logger = logging.getLogger(__name__)
 
@@ -141,7 +144,7 @@ class DirectoryWatch:
         self._settle = _check_seconds("settle", settle)
         interval = math.inf if rescan_interval is None else rescan_interval
         self._interval = _check_seconds("rescan_interval", interval, zero=False)
-        self._prefix = f"{self._path}{os.sep}"
+        self._prefix = str(self._path).rstrip(os.sep) + os.sep
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox: _Inbox | None = None
         self._keeper: threading.Thread | None = None
@@ -162,18 +165,15 @@ class DirectoryWatch:
             RuntimeError: the watch is in use already, or watchdog is older than 7.
         """
         if version.VERSION_MAJOR < 7:
-            raise RuntimeError(
-                f"DirectoryWatch needs watchdog 7, and found {version.VERSION_STRING}: "
-                "run pip install 'watchdog>=7'"
-            )
+            found = f"DirectoryWatch needs watchdog 7 or later, and found {version.VERSION_STRING}"
+            raise RuntimeError(f"{found}: run pip install 'watchdog>=7'")
         if self._inbox is not None and self._inbox.state is not _State.ENDED:
             raise RuntimeError("this watch is in use already: make another one, or leave it first")
         loop, wakeup = asyncio.get_running_loop(), asyncio.Event()
         inbox = _Inbox(
             lambda: loop.call_soon_threadsafe(wakeup.set), self._settle, self._interval, self._clock
         )
-        names = self._matches, self._enters
-        watcher = _Watcher(inbox, self._path, *names, settle=self._settle, waits=self._waits)
+        watcher = _Watcher(inbox, self._path, self._matches, self._enters, waits=self._waits)
         keeper = threading.Thread(target=watcher.run, name="directory-watch", daemon=True)
         keeper.start()
         self._loop, self._wakeup, self._inbox, self._keeper = loop, wakeup, inbox, keeper
@@ -312,7 +312,7 @@ class _Inbox:
     def __init__(
         self, post: Callable[[], object], settle: float, interval: float, clock: Callable[[], float]
     ) -> None:
-        self._post, self._quiet, self._interval, self._clock = post, settle, interval, clock
+        self._post, self.settle, self._interval, self._clock = post, settle, interval, clock
         self._lock = threading.RLock()  # guards all below
         # Notified of an earlier job for the keeper, of room for its scan, of the end.
         self._changed = threading.Condition(self._lock)
@@ -357,8 +357,10 @@ class _Inbox:
     def take(self) -> str | None:
         """Take the file that waits longest; None if there is none now."""
         with self._lock:
-            if self.state >= _State.CLOSING:  # in this same step, lest an error be missed
-                raise self.error or StopAsyncIteration
+            if self.state >= _State.CLOSING:  # in this same step: no error may be missed
+                if self.error is None:
+                    raise StopAsyncIteration
+                raise copy.copy(self.error).with_traceback(self.error.__traceback__)
             if self._full and len(self._pending) <= _READ_AHEAD // 2:
                 self._full = False
                 self._changed.notify()
@@ -395,13 +397,13 @@ class _Inbox:
                 heapq.heappush(self._by_time, (due, next(self._serial), job))
                 self._changed.notify()
 
-    def settle(self, job: _LookAgain) -> None:
+    def wait_for_quiet(self, job: _LookAgain) -> None:
         """Look again at a file after a quiet period, which begins again if it has changed."""
         with self._lock:
             _, there = self._agenda.get(job, (0.0, None))
             since = there.before if isinstance(there, _LookAgain) else _UNSEEN
             if since[2:] != job.before[2:]:  # inodes may drift
-                self.schedule(job, self._quiet or _QUIET, put_off=True)
+                self.schedule(job, self.settle or _QUIET, put_off=True)
 
     def next_job(self) -> _Job | None:
         """Wait for the next job; None for the end."""
@@ -450,16 +452,9 @@ class _Watcher(events.FileSystemEventHandler):
     """What touches the file system: `dispatch` in the observer's thread, `run` in the keeper's."""
 
     def __init__(
-        self,
-        inbox: _Inbox,
-        path: Path,
-        matches: Callable[[str], bool],
-        enters: Callable[[str], bool] | None,
-        *,
-        settle: float,
-        waits: bool,
+        self, inbox: _Inbox, path: Path, matches: _Names, enters: _Names | None, *, waits: bool
     ) -> None:
-        self._inbox, self._given, self._settle, self._waits = inbox, path, settle, waits
+        self._inbox, self._given, self._settle, self._waits = inbox, path, inbox.settle, waits
         self._matches, self._enters = matches, enters
         self._path = str(path.absolute())  # not normalized: `..` may follow a link
         self._prefix = self._path.rstrip(os.sep) + os.sep
@@ -486,17 +481,16 @@ class _Watcher(events.FileSystemEventHandler):
 
     def _do(self, job: _Job) -> None:
         try:
-            match job:
-                case _ScanDirectory():
-                    self._scan(job.path)
-                case _LookAgain():
-                    self._check(job)
-                case _CheckRoot():
-                    self._check_root(deleted=job.deleted)
+            if isinstance(job, _LookAgain):
+                self._check(job)
+            elif isinstance(job, _ScanDirectory):
+                self._scan(job.path)
+            else:
+                self._check_root(deleted=job.deleted)
         except OSError as error:
             self._try_again(job, error)
         else:
-            if not isinstance(job, _ScanDirectory):  # which may have failed in part
+            if self._failing and not isinstance(job, _ScanDirectory):  # may have failed in part
                 self._failing.pop(job, None)
 
     def _try_again(self, job: _Job, error: OSError) -> None:
@@ -518,7 +512,7 @@ class _Watcher(events.FileSystemEventHandler):
             self._inbox.schedule(_ScanDirectory(""))
 
     def _handle(self, event: events.FileSystemEvent) -> None:
-        kind, start, gone = event.event_type, len(self._event_prefix), False
+        kind, start = event.event_type, len(self._event_prefix)
         source, target = os.fsdecode(event.src_path)[start:], os.fsdecode(event.dest_path)[start:]
         gone = kind in {"moved", "deleted"}
         if not self._is_there():
@@ -580,8 +574,8 @@ class _Watcher(events.FileSystemEventHandler):
             is_open = _open_for_writing(path) if quiet or not self._settle else None
             if is_open is False or (is_open is None and quiet):
                 self._inbox.offer(name, look, told=job.closed)
-            elif is_open is None:  # if it is, an event will tell that it was closed
-                self._inbox.settle(_LookAgain(name, look, job.closed))
+            elif is_open is None:  # if it is open, an event will tell that it was closed
+                self._inbox.wait_for_quiet(_LookAgain(name, look, job.closed))
 
     def _scan(self, top: str) -> None:
         """Find the files below a directory, lazily: no further ahead than there is room."""
@@ -646,7 +640,7 @@ class _Watcher(events.FileSystemEventHandler):
 
     def _observe(self) -> None:
         there, below = self._is_there(), self._enters is not None
-        kinds: list[type[events.FileSystemEvent]] = [events.FileMovedEvent, events.DirDeletedEvent]
+        kinds: _Kinds = [events.FileMovedEvent, events.DirDeletedEvent]
         kinds += [events.FileClosedEvent, events.FileDeletedEvent] if there else []
         kinds += [] if there else [events.FileCreatedEvent]  # also that of a link
         kinds += [events.DirCreatedEvent, events.DirMovedEvent] if below or not there else []
@@ -662,9 +656,7 @@ class _Observer:
         self._handler = handler
         self._observer: Any = None
 
-    def start(
-        self, path: str, kinds: list[type[events.FileSystemEvent]], *, recursive: bool
-    ) -> None:
+    def start(self, path: str, kinds: _Kinds, *, recursive: bool) -> None:
         """Start one, in the place of the last one."""
         self.end()
         self._observer = observer = Observer(**_OPTIONS)  # from here on `end` ends it

@@ -35,9 +35,14 @@ def doubt(box: Any) -> None:
     box.schedule(module._CheckRoot(), module._LULL, put_off=True)
 
 
+def close(module: Any, box: Any) -> None:
+    """Nothing more is given."""
+    box.advance(module._State.CLOSING)
+
+
 def settle(box: Any, name: str, seen: Any) -> None:
     """Look again at a file when it has been quiet."""
-    box.settle(_module_of(box)._LookAgain(name, seen))
+    box.wait_for_quiet(_module_of(box)._LookAgain(name, seen))
 
 
 def _module_of(box: Any) -> Any:

@@ -130,6 +130,7 @@ async def check_who_cannot_ask_whether_a_file_is_open_does_not_give_it(
                 for now in (0.5, 1.5, 3.5):
                     await spy.at(now)
                     await spy.nothing_more()
+                await spy.at(7.25)  # the wait between the attempts grows
                 broken.close()
                 await spy.at(7.5)
                 await spy.nothing_more()  # now it is seen to be open

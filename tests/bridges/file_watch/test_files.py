@@ -136,6 +136,31 @@ async def check_a_file_must_not_change_while_it_settles(m: ModuleType, inbox: Pa
         await spy.nothing_more()
 
 
+async def check_a_closed_file_settles_too(m: ModuleType, inbox: Path) -> None:
+    """A producer opens and closes its file again and again: each time the wait begins again."""
+    async with entered(m, inbox, settle=5.0, rescan_interval=3.0) as spy:
+        await spy.at_rest()
+        for now, text in ((0.0, "one"), (4.0, "one, two"), (8.0, "one, two, three")):
+            await spy.at(now)
+            (inbox / "file").write_text(text)
+            await spy.nothing_more()
+        for now in (9.0, 12.0):
+            await spy.at(now)
+            await spy.nothing_more()
+        spy.set(13.0)
+        assert await spy.name() == "file"
+        await spy.nothing_more()
+        with (inbox / "file").open("a") as file:
+            await spy.at(20.0)
+            await spy.at(26.0)
+            await spy.nothing_more()
+            file.write(", four")
+        await spy.nothing_more()
+        await spy.at_rest()
+        spy.set(40.0)
+        assert await spy.name() == "file"
+
+
 async def check_links_are_found_by_the_rescan(m: ModuleType, inbox: Path) -> None:
     (inbox.parent / "original").touch()
     async with entered(m, inbox, rescan_interval=60.0) as spy:
@@ -294,6 +319,11 @@ PROOFS = [
                 "AssertionError: sentinel",
             ),
         ],
+    ),
+    Proof(
+        "FW-1",
+        check_a_closed_file_settles_too,
+        [Twin("gives at once what is closed", made_with(settle=0.0), "AssertionError: sentinel")],
     ),
     Proof(
         "FW-1",

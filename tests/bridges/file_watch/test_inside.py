@@ -57,10 +57,15 @@ def test_a_lease_would_break_with_a_signal_that_is_ignored_and_is_given_back(
             states.append((real(file, fcntl.F_GETSIG), real(file, fcntl.F_GETLEASE)))
             return done
 
-        closed = []
+        closed = list[int]()
         (inbox / "file").touch()
         monkeypatch.setattr(fcntl, "fcntl", noted)
-        monkeypatch.setattr(os, "close", lambda file: (closed.append(file), close(file)))
+
+        def noted_close(file: int) -> None:
+            closed.append(file)
+            close(file)
+
+        monkeypatch.setattr(os, "close", noted_close)
         assert inside.is_open_for_writing(file_watch, inbox / "file") is False
         assert [lease for _, lease in states] == [fcntl.F_UNLCK, fcntl.F_RDLCK]
         assert states[1][0] == signal.SIGURG
@@ -125,7 +130,7 @@ def test_jobs_are_done_in_the_order_in_which_they_were_asked_for() -> None:
     for directory in ("b/", "a/", "b/", "c/"):
         inside.request(box, directory)
     assert [inside.next_job(box) for _ in range(4)] == ["", "b/", "a/", "c/"]
-    box.advance(file_watch._State.CLOSING)  # type: ignore[attr-defined]
+    inside.close(file_watch, box)
     assert inside.next_job(box) is None
 
 
@@ -201,7 +206,7 @@ def inbox_of_a_keeper(
     def wait(timeout: float | None) -> None:
         waits.append(timeout)
         if timeout is None:
-            box.advance(file_watch._State.CLOSING)  # type: ignore[attr-defined]
+            inside.close(file_watch, box)
         else:
             clock.tick(timeout)
 
