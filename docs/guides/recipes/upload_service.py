@@ -25,7 +25,8 @@ def put(url: str, path: Path, timeout: float) -> None:
     connection = kind(parts.netloc, timeout=timeout)
     try:
         with path.open("rb") as file:
-            connection.request("PUT", parts.path + urllib.parse.quote(path.stem), file)
+            length = {"Content-Length": str(path.stat().st_size)}
+            connection.request("PUT", parts.path + urllib.parse.quote(path.stem), file, length)
             answer = connection.getresponse()
             answer.read()
         if not 200 <= answer.status < 300:
@@ -44,7 +45,7 @@ async def serve(options: argparse.Namespace) -> None:
         options.directory,
         upload,
         max_concurrency=options.concurrency,
-        max_attempts=200,  # with these pauses, an outage may last 8 hours and more
+        max_attempts=200,  # with these pauses an outage may last 16 hours
         backoff=functools.partial(exponential_backoff, cap=600.0),
     )
     loop, stopping = asyncio.get_running_loop(), set[asyncio.Task[None]]()
