@@ -219,13 +219,9 @@ class Look(NamedTuple):
     mtime_ns: int
 
 
-def _look(found: os.stat_result) -> Look:
-    return Look(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _regular(path: str | os.PathLike[str]) -> os.stat_result:
+def _regular(path: str | os.PathLike[str]) -> Look:
     if stat.S_ISREG((found := os.lstat(path)).st_mode):
-        return found
+        return Look(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
     raise OSError(errno.EINVAL, "it is no regular file: move it away", os.fspath(path))
 
 
@@ -236,7 +232,7 @@ def look(path: str | os.PathLike[str]) -> Look | None:
         OSError: the system does not tell (EACCES, EIO …): it may well be there.
     """
     try:
-        return _look(_regular(path))
+        return _regular(path)
     except OSError as error:
         if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.EINVAL}:
             raise
@@ -293,21 +289,19 @@ def rename_new(source: str, target: str) -> None:
 
 def rename_exclusively(source: str, target: str) -> None:
     """The same in one system call, or an OSError with one of the UNSUPPORTED numbers."""
-    old, new = os.fsencode(source), os.fsencode(target)
+    old, new, failed = os.fsencode(source), os.fsencode(target), -1
+    ctypes.set_errno(errno.ENOSYS)
     if sys.platform == "win32":
-        os.rename(old, new)
+        failed = os.rename(old, new)
     elif hasattr(_LIBRARY, "renameat2"):
-        failed = _LIBRARY.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, _RENAME_NOREPLACE)
+        failed = _LIBRARY.renameat2(-100, old, -100, new, 1)  # AT_FDCWD, RENAME_NOREPLACE
     elif hasattr(_LIBRARY, "renamex_np"):
-        failed = _LIBRARY.renamex_np(old, new, _RENAME_EXCL)
-    else:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), source, None, target)
-    if sys.platform != "win32" and failed:
+        failed = _LIBRARY.renamex_np(old, new, 4)  # RENAME_EXCL
+    if failed:
         raise OSError(code := ctypes.get_errno(), os.strerror(code), source, None, target)
 
 
 _LIBRARY: Any = None if sys.platform == "win32" else ctypes.CDLL(None, use_errno=True)
-_AT_FDCWD, _RENAME_NOREPLACE, _RENAME_EXCL = -100, 1, 4  # of fcntl.h, linux/fs.h, sys/stdio.h
 UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _CANNOT_TELL = UNSUPPORTED | {errno.EACCES, errno.EPERM, errno.ENOENT}
 _TEMPORARY = re.compile(r"\.pending-[0-9a-f]{16}\.tmp")
@@ -362,7 +356,7 @@ class Spool:
         except OSError:
             self._count(name, before)
             raise
-        return before + 1, _look(found)
+        return before + 1, found
 
     def is_unchanged(self, name: str, before: Look) -> bool:
         """Whether NAME.processing is as it was, and nobody can be seen writing to it."""
@@ -374,6 +368,7 @@ class Spool:
 
         That is NAME, or has a suffix where there is a newer NAME.queued.
         """
+        stem = name
         for stem in _stems(name):
             used = stem != name and exists(self.path(stem, "processing"))
             if used or exists(self.path(stem, "queued")):
@@ -433,17 +428,16 @@ class Spool:
         Returns:
             How many files were queued; the names of those that cannot be, with the reason.
         """
-        orphans, counts, faults = list[str](), dict[str, int](), list[tuple[str, OSError]]()
+        orphans, faults = list[str](), list[tuple[str, OSError]]()
         with os.scandir(self.directory) as entries:
             for entry in entries:
                 if _TEMPORARY.fullmatch(entry.name) and entry.name not in spared:
                     unlink_quietly(entry.path)
                 elif match := _SIDECAR.fullmatch(entry.name):
-                    counts[match[1]] = entry.stat(follow_symlinks=False).st_size
+                    self.attempts[match[1]] = entry.stat(follow_symlinks=False).st_size
                 elif entry.name.endswith(".processing") and not entry.name.startswith("."):
                     orphans.append(entry.name.removesuffix(".processing"))
-        self.attempts = counts
-        for name in counts.keys() - set(orphans):
+        for name in self.attempts.keys() - set(orphans):
             if not exists(self.path(name, "queued")):
                 self.forget(name)
         for name in orphans:
@@ -458,8 +452,8 @@ class Spool:
 
         If it has another name already, by a link whose unlink is missing, it only loses this one.
         """
-        found = _regular(processing := self.path(name, "processing"))
-        if found.st_nlink > 1 and (stem := self._linked_as(name, found.st_ino)):
+        inode = _regular(processing := self.path(name, "processing")).inode
+        if os.lstat(processing).st_nlink > 1 and (stem := self._linked_as(name, inode)):
             os.unlink(processing)
             return stem
         return self.put_back(name, max(1, self.attempts.get(name, 0)))
@@ -475,17 +469,14 @@ class Spool:
 
 
 def _stems(name: str) -> Iterator[str]:
-    yield name
-    for number in itertools.count(1):
-        yield f"{name}-{number}"
+    return itertools.chain([name], (f"{name}-{number}" for number in itertools.count(1)))
 
 
 def safe_repr(value: object) -> str:
     """The repr of a value or, where that fails, the default one."""
-    try:
+    with contextlib.suppress(Exception):
         return repr(value)
-    except Exception:
-        return object.__repr__(value)
+    return object.__repr__(value)
 
 
 # Arguments.

@@ -383,7 +383,8 @@ class AsyncPendingQueue:
                 name = path.name.removesuffix(".queued")
                 if name == path.name:
                     self._ignore(name)
-                elif name not in schedule.waiting:
+                    continue
+                if name not in schedule.waiting:
                     self._offer(name)
                 while name in schedule.ready:
                     self._room.clear()
@@ -445,7 +446,8 @@ class AsyncPendingQueue:
     # One file. What touches its names is in plain functions: no cancellation splits them.
 
     async def _handle(self, name: str) -> None:
-        files, error = self._files, _LAST_END_UNKNOWN
+        files = self._files
+        error: str | None = _LAST_END_UNKNOWN
         try:
             if exists(files.path(name, "processing")):  # the disk was at fault
                 self._restore(name)
@@ -456,10 +458,10 @@ class AsyncPendingQueue:
                     _logger.warning("%r was written to while it was uploaded: once more", name)
                     self._retry(name, files.put_back(name, attempt - 1))
                     return
-                if error:
+                if error is not None:
                     self._stats.failed += 1
                     _logger.warning("attempt %d to upload %r failed: %s", attempt, name, error)
-            if error and attempt < self._max_attempts:
+            if error is not None and attempt < self._max_attempts:
                 self._retry(name, files.put_back(name, attempt))
             else:
                 self._finish(name, error)
@@ -472,8 +474,8 @@ class AsyncPendingQueue:
         if stem != name:
             self._retry(stem, stem)
 
-    async def _attempt(self, name: str, attempt: int) -> str:
-        """Upload it; returns what failed, or nothing, unless the upload is cancelled."""
+    async def _attempt(self, name: str, attempt: int) -> str | None:
+        """Upload it; returns what failed, unless the upload is cancelled."""
         task, path = asyncio.current_task(), Path(self._files.path(name, "processing"))
         try:
             if self._upload_timeout is None:
@@ -491,10 +493,10 @@ class AsyncPendingQueue:
             if cancelled:
                 raise asyncio.CancelledError from error
             raise
-        return ""
+        return None
 
-    def _finish(self, name: str, error: str) -> None:
-        if error:
+    def _finish(self, name: str, error: str | None) -> None:
+        if error is not None:
             self._files.give_up(name, error)
             self._stats.given_up += 1
             _logger.error("%r is given up: see its .error.json", name)

@@ -92,7 +92,7 @@ class Server:
         self.directory, self.log = directory, log
 
     def note(self, what: str, content: str) -> None:
-        file = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        file = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.write(file, f"{what} {content}\n".encode())
         os.close(file)
 
@@ -283,15 +283,19 @@ def crash_everywhere(
     print(f"{point - 1} points, {survived} deaths survived, {len(AFTER)} files each")
 
 
-def kill_at_random(module: ModuleType, kills: int, seed: int = 0) -> None:
-    """SIGKILL a busy owner again and again, while producers go on; then count what there is."""
+def kill_at_random(module: ModuleType, kills: int, seed: int = 0, user: int | None = None) -> None:
+    """SIGKILL a busy owner again and again, while producers go on; then count what there is.
+
+    With a `user` the owners run as that one, and the producers' files are of this process's.
+    """
     logging.disable(logging.CRITICAL)
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         directory, log = Path(folder, "queue"), Path(folder, "log")
         locks = Path(folder, "locks")
-        directory.mkdir()
-        locks.mkdir()
+        for path in (Path(folder), directory, locks):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o777)
         server = Server(directory, log)
         dropped: set[str] = set()
         done: set[str] = set()
@@ -319,6 +323,14 @@ def kill_at_random(module: ModuleType, kills: int, seed: int = 0) -> None:
                     (directory / name).unlink()
 
         def own(ready: int, number: int, end: bool) -> None:
+            if user is not None:
+                import concurrent.futures.thread  # noqa: F401 (it may not read them later)
+
+                import watchdog.observers  # noqa: F401
+
+                os.setgroups([])
+                os.setgid(user)
+                os.setuid(user)
             asyncio.run(_own(module, server, locks, ready, number, end=end))
 
         produce(100)
@@ -351,6 +363,9 @@ def kill_at_random(module: ModuleType, kills: int, seed: int = 0) -> None:
         assert not files(directory)
         assert not hidden(directory)
         assert not any(line.startswith("at once") for line in lines), "uploaded twice at once"
+        if user is not None:
+            owners = {line.rpartition(" ")[2] for line in lines if line.startswith("of user ")}
+            assert owners == {str(os.getuid()), str(user)}, f"files of {owners}"
         ends = sum(line.startswith("end ") for line in lines)
         print(f"{kills} kills, {busy} while busy; {len(done)} files, {ends} uploads to the end")
         assert busy
@@ -364,13 +379,14 @@ async def _own(
 
     async def upload(path: Path) -> None:
         content = path.read_text()
-        lock = os.open(locks / content, os.O_RDWR | os.O_CREAT)
+        lock = os.open(locks / content, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 server.note("at once", content)
             server.note("begin", content)
+            server.note("of user", str(path.stat().st_uid))
             os.write(ready, b".")
             await asyncio.sleep(chance.random() * 0.004)
             if chance.random() < 0.2:

@@ -392,6 +392,20 @@ async def test_an_error_whose_repr_fails_is_a_reason_and_has_its_pause(
     assert len(logged) == 3
 
 
+class Silent(Exception):
+    def __repr__(self) -> str:
+        return ""
+
+
+@pytest.mark.guarantee("PQ-4")
+async def test_an_error_without_words_is_a_failure(directory: Path) -> None:
+    drop(directory, "a", b"1")
+    async with AsyncPendingQueue(directory, fails_with(Silent()), max_attempts=1) as queue:
+        await until(lambda: queue.stats.given_up or queue.stats.completed)
+    assert files(directory) == {"a.error": b"1"}
+    assert json.loads((directory / "a.error.json").read_text())["error"] == ""
+
+
 @pytest.mark.guarantee("PQ-4")
 async def test_more_seconds_than_a_float_holds_are_as_good_as_no_limit(directory: Path) -> None:
     """An int may be more than a float can hold: it is as good as no limit."""

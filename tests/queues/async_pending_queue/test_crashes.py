@@ -55,6 +55,19 @@ def test_busy_owners_are_killed_again_and_again() -> None:
 
 
 @forks
+@pytest.mark.timeout(1200)
+@pytest.mark.guarantee("PQ-7")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root makes files of two owners"
+)
+def test_owners_that_handle_other_users_files_are_killed_again_and_again() -> None:
+    """The producers are root; the owners are nobody, and submit files of their own."""
+    kills = budget(12, 1_000)
+    code = f"{HARNESS}\nkill_at_random(ours, {kills}, user=65534)"
+    print(run_python(code, deadline=1100).stdout)
+
+
+@forks
 @pytest.mark.stress
 @pytest.mark.timeout(1200)
 @pytest.mark.guarantee("PQ-2")
