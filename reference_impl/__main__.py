@@ -1,4 +1,4 @@
-"""The copy tool: `python -m reference_impl list | show | copy | check`; `--help` says more.
+"""The copy tool: `python -m reference_impl COMMAND`; `--help` names the commands.
 
 An older Python must be able to read this file, to be told that it is too old.
 """

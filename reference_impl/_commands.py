@@ -1,16 +1,18 @@
-"""The copy tool's commands: `list`, `show NAME`, `copy NAME… DEST` and `check PATH…`."""
+"""The copy tool's commands: `list`, `show NAME`, `copy NAME… DEST`, `check` and `update PATH…`."""
 
 import argparse
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
 from reference_impl._copying import (
     Component,
     CopyError,
+    Verdict,
     components,
     copies,
     copy,
@@ -20,6 +22,7 @@ from reference_impl._copying import (
     needs_package,
     package_name,
     third_party,
+    update,
     vetted,
 )
 
@@ -27,8 +30,8 @@ PROGRAM = "python -m reference_impl"
 NAME = "a module (ttl_cache), a class (TTLCache) or a path (caches/ttl_cache)"
 NO_COPY = "no copy: its header has no component's address"
 EXIT = """\
-exit status: 0 when all is well; 1 when `check` finds a copy that is not the vetted version;
-2 when a command is refused, and then nothing has been written.
+exit status: 0 when all is well; 1 when `check` finds a copy that is not the vetted version, or
+`update` one that is modified, which it leaves; 2 when something is refused, and not written.
 """
 
 
@@ -83,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         "paths", metavar="PATH", type=Path, nargs="+", help="a copy, or a folder with copies"
     )
     command.set_defaults(command=_check)
+    command = commands.add_parser("update", help="bring untouched copies up to date")
+    command.add_argument(
+        "paths", metavar="PATH", type=Path, nargs="+", help="a copy, or a folder with copies"
+    )
+    command.add_argument("--dry-run", action="store_true", help="write nothing")
+    command.set_defaults(command=_update)
     return parser
 
 
@@ -157,20 +166,49 @@ def _import_line(component: Component, wanted: Sequence[Component], folder: Path
 
 
 def _check(options: argparse.Namespace) -> int:
-    status = 0
-    for path in options.paths:
-        status = max(status, _check_path(path))
-    return status
+    def check(file: Path, verdict: Verdict) -> int:
+        print(f"{file}: {verdict.text}")
+        return not verdict.vetted
+
+    return max(_each_copy(path, check) for path in options.paths)
 
 
-def _check_path(path: Path) -> int:
+def _update(options: argparse.Namespace) -> int:
+    def check(file: Path, verdict: Verdict) -> int:
+        if not verdict.older:
+            first, *_ = verdict.text.splitlines()
+            print(f"{file}: {first}")
+            return not verdict.vetted
+        print(f"{file}: {verdict.text}")
+        for path, written in update(file, verdict.older, dry=options.dry_run).items():
+            if written:
+                print(f"{'would write' if options.dry_run else 'wrote'} {path}")
+        return 0
+
+    return max(_each_copy(path, check) for path in options.paths)
+
+
+def _each_copy(path: Path, look: Callable[[Path, Verdict], int]) -> int:
+    """Look at each copy at a path; the highest status counts, and a refusal stops no other."""
     status = 0
-    try:
+    with _refusals() as refused:
         for file, data in copies(path):
             verdict = judge(data, str(file))
-            print(f"{file}: {verdict.text if verdict else NO_COPY}")
-            status |= verdict is not None and not verdict.vetted
-    except CopyError as error:  # the paths behind it are looked at nevertheless
+            if verdict is None:
+                print(f"{file}: {NO_COPY}")
+                continue
+            with _refusals() as refused_here:
+                status = max(status, look(file, verdict))
+            refused.extend(refused_here)
+    return 2 if refused else status
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[list[str]]:
+    """Print what is refused meanwhile, and collect it."""
+    found = list[str]()
+    try:
+        yield found
+    except CopyError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    return status
+        found.append(str(error))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 PACKAGE = files("reference_impl")
 _TITLE = re.compile(rb"^# \w+\.py: (.+)$", re.MULTILINE)
@@ -92,6 +92,7 @@ class Verdict:
 
     vetted: bool
     text: str  # the first line says it; below it, what has changed since, or a diff
+    older: str = ""  # the component that it is an earlier version of, byte for byte
 
 
 @cache
@@ -203,16 +204,26 @@ def layout(wanted: Iterable[Component], folder: Path) -> dict[Path, Component]:
     return {folder / f"{each.path}.py": each for each in found}
 
 
-def copy(components: Sequence[Component], folder: Path, *, force: bool = False) -> dict[Path, bool]:
+def copy(
+    components: Sequence[Component],
+    folder: Path,
+    *,
+    force: bool = False,
+    older: bool = False,
+    dry: bool = False,
+) -> dict[Path, bool]:
     """Copy the components and what they need into a folder: all of it or nothing.
 
     Args:
         components: what to copy.
         folder: where to; it is made if only its parent exists.
         force: overwrite files that differ.
+        older: overwrite files that are earlier versions, byte for byte.
+        dry: write nothing.
 
     Returns:
-        The files, and whether each was written: one that is the same is left as it is.
+        The files, and whether each was (or would be) written: one that is the same is left as
+        it is.
 
     Raises:
         CopyError: nothing was written.
@@ -224,16 +235,46 @@ def copy(components: Sequence[Component], folder: Path, *, force: bool = False) 
         markers = [place / "__init__.py" for place in folders if not _is_in_use(place, wanted)]
         wanted |= {path: b"" for path in markers if not os.path.lexists(path)}
     refusals = [_refused_folder(place) for place in folders]
-    refusals += [_refused_file(path, data, force=force) for path, data in wanted.items()]
+    allowed = _Allowed(force=force, older=older)
+    refusals += [_refused_file(path, data, allowed) for path, data in wanted.items()]
     if reasons := [reason for reason in refusals if reason]:
         raise CopyError("nothing was written:\n  " + "\n  ".join(reasons))
     changes = {path: data for path, data in wanted.items() if not _holds(path, data)}
+    if dry:
+        return {path: path in changes for path in wanted}
     try:
         _write(changes, [place for place in folders if not place.exists()])
     except OSError as error:
         where = error.filename or folder
         raise CopyError(f"nothing was written: {where}: {error.strerror}") from error
     return {path: path in changes for path in wanted}
+
+
+def update(file: Path, path: str, *, dry: bool = False) -> dict[Path, bool]:
+    """Bring the copy of an earlier version up to date, with all that the newest one needs.
+
+    Args:
+        file: the copy.
+        path: the component, as `judge` has found it.
+        dry: write nothing.
+
+    Returns:
+        The files, and whether each was (or would be) written.
+
+    Raises:
+        CopyError: nothing was written, as what it needs was modified, or it is in another place.
+    """
+    component = modules().get(path)
+    if component is None:
+        raise CopyError(f"{file} cannot be updated: {path} is no longer published")
+    places = layout([component], file.parent)
+    folder = file.parent if file in places else file.parent.parent
+    if file not in layout([component], folder):
+        raise CopyError(
+            f"{file} cannot be updated: {path} and what it needs are not laid out as they are "
+            "copied; copy it anew"
+        )
+    return copy([component], folder, older=True, dry=dry)
 
 
 def package_name(folder: Path, *, needed: bool = False) -> tuple[str, Path]:
@@ -292,7 +333,7 @@ def judge(data: bytes, label: str = "the copy") -> Verdict | None:
             which = f"{_but(data)}: {path} {version} ({entry['date']})"
             if version == newest:
                 return Verdict(True, f"vetted{which}")
-            return Verdict(False, f"older{which}\n{_since(version, recorded)}")
+            return Verdict(False, f"older{which}\n{_since(version, recorded)}", older=path)
     return Verdict(False, _modified(path, recorded, data, label))
 
 
@@ -434,7 +475,14 @@ def _refused_folder(folder: Path) -> str | None:
     return None
 
 
-def _refused_file(path: Path, data: bytes, *, force: bool) -> str | None:
+class _Allowed(NamedTuple):
+    """What may be overwritten."""
+
+    force: bool  # all
+    older: bool  # copies of earlier versions
+
+
+def _refused_file(path: Path, data: bytes, allowed: _Allowed) -> str | None:
     """Why the file must not be written, None if it may."""
     hiding = path.with_suffix("")
     if hiding.is_dir() and data:
@@ -446,8 +494,10 @@ def _refused_file(path: Path, data: bytes, *, force: bool) -> str | None:
     if not path.stat().st_mode & stat.S_IWUSR:
         return f"{path} differs and is read-only: make it writable, or copy elsewhere"
     verdict = judge(path.read_bytes())
+    if allowed.force or (allowed.older and verdict and verdict.older):
+        return None
     what = verdict.text.partition("\n")[0] if verdict else "no copy of a component"
-    return None if force else f"{path} differs ({what}): see `check`, or overwrite it by --force"
+    return f"{path} differs ({what}): see `check`, or overwrite it by `copy --force`"
 
 
 def _holds(path: Path, data: bytes) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit import COMPONENTS, ROOT
+from tests.kit import COMPONENTS, ROOT, argument_checks
 from tests.kit.catalogue import closure, components, is_part, parts, users
 
 SECTIONS = [
@@ -168,15 +168,71 @@ def test_file_imports_only_what_the_design_allows(module: str) -> None:
         if isinstance(node, ast.Import):
             assert {alias.name.split(".")[0] for alias in node.names} <= allowed
         elif isinstance(node, ast.ImportFrom) and node.level:
-            names = module.split("/")[: -node.level] + str(node.module).split(".")
-            assert "/".join(names) in siblings(module), "declare it in [tool.importlinter]"
+            undeclared = set(imported_siblings(module, node)) - siblings(module)
+            assert not undeclared, f"declare {undeclared} in [tool.importlinter]"
         elif isinstance(node, ast.ImportFrom):
             assert str(node.module).split(".")[0] in allowed
+
+
+def imported_siblings(module: str, node: ast.ImportFrom) -> list[str]:
+    """The modules of a relative import; `from . import name` names each of them."""
+    package = module.split("/")[: -node.level]
+    names = [node.module] if node.module else [alias.name for alias in node.names]
+    return ["/".join([*package, *name.split(".")]) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("from ._spool import Spool", ["queues/_spool"]),
+        ("from ..bridges.file_watch import DirectoryWatch", ["bridges/file_watch"]),
+        ("from . import _spool, other", ["queues/_spool", "queues/other"]),
+    ],
+)
+def test_a_relative_import_names_its_modules(line: str, found: list[str]) -> None:
+    (node,) = ast.parse(line).body
+    assert isinstance(node, ast.ImportFrom)
+    assert imported_siblings("queues/one", node) == found
 
 
 @every_component
 def test_it_is_copied_as_three_files_at_most(component: str) -> None:
     assert len(closure(component)) <= 3
+
+
+def functions(text: str) -> dict[str, str]:
+    """The lines of each function of a module, comments included."""
+    lines = text.splitlines(keepends=True)
+    return {
+        node.name: "".join(lines[node.lineno - 1 : node.end_lineno])
+        for node in ast.parse(text).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def not_canonical(text: str) -> list[str]:
+    """The argument checks of a module that are not byte for byte what they are elsewhere."""
+    canonical = functions(Path(argument_checks.__file__).read_text(encoding="utf-8"))
+    found = functions(text)
+    return [name for name in canonical if name in found and found[name] != canonical[name]]
+
+
+@every_module
+def test_argument_checks_are_the_canonical_ones(module: str) -> None:
+    changed = not_canonical(source(module))
+    assert not changed, f"take {', '.join(changed)} from tests/kit/argument_checks.py as they are"
+
+
+def test_an_argument_check_that_was_changed_is_found() -> None:
+    text = Path(argument_checks.__file__).read_text(encoding="utf-8")
+    assert functions(text).keys() >= {"_check_type", "_check_seconds", "_is_generator"}
+    assert not_canonical(text) == []
+    assert not_canonical("def _check_type(value): ...\n") == ["_check_type"]
+    assert not_canonical(text.replace("value < 1", "value < 2")) == ["_check_count"]
+    assert not_canonical(text.replace("  # also for an int", "  # for an int")) == [
+        "_check_seconds"
+    ]
+    assert not_canonical("async " + text[text.index("def _check_plain") :]) == ["_check_plain"]
 
 
 def test_no_test_file_is_too_long_to_find_anything_in() -> None:

@@ -88,6 +88,17 @@ def test_a_twin_may_have_its_fault_in_a_part(sources: dict[str, bytes], fault: F
     assert broken.One.__mro__[1] is not sound.One.__mro__[1]
 
 
+def test_a_twin_has_the_broken_part_however_it_is_imported(
+    sources: dict[str, bytes], tmp_path: Path
+) -> None:
+    one = tmp_path / "reference_impl" / "queues" / "one.py"
+    one.write_text("from . import _shared\nfrom ._shared import step\n")
+    broken = build("queues/one", within("queues/_shared", edit("step", "1", "2")))
+    sound = build("queues/one")
+    assert (broken.step(), broken._shared.step()) == (2, 2)
+    assert (sound.step(), sound._shared.step()) == (1, 1)
+
+
 def test_faults_of_one_sibling_add_up(sources: dict[str, bytes]) -> None:
     """Given apart as well as together."""
     doubled = override("step", lambda original: lambda: 10 * original())
