@@ -104,7 +104,8 @@ class DirectoryWatch:
         be taken. There is no `__del__`: leave the block.
 
     Signals:
-        Signal handlers may not use it, except those of `loop.add_signal_handler`.
+        Signal handlers may not use it, except those of `loop.add_signal_handler`. An exception
+        that one raises while a file is taken loses no file: it is given next.
 
     Examples:
         >>> async def main(inbox: Path) -> None:
@@ -175,15 +176,18 @@ class DirectoryWatch:
         )
         watcher = _Watcher(inbox, self._path, self._matches, self._enters, waits=self._waits)
         keeper = threading.Thread(target=watcher.run, name="directory-watch", daemon=True)
-        keeper.start()
         self._loop, self._wakeup, self._inbox, self._keeper = loop, wakeup, inbox, keeper
         try:
+            keeper.start()
             while inbox.state is _State.STARTING:
                 await self._wait_for_wakeup()
             if inbox.error is not None:
                 raise inbox.error  # noqa: TRY301
         except BaseException:
-            await self.__aexit__()
+            if keeper.ident is None:  # it was not started, or ends as soon as it is
+                inbox.advance(_State.ENDED)
+            else:
+                await self.__aexit__()
             raise
         return self
 
@@ -205,7 +209,8 @@ class DirectoryWatch:
         self._inbox.advance(_State.CLOSING)
         while self._inbox.state is not _State.ENDED:
             await self._wait_for_wakeup()
-        self._keeper.join()  # it has said its last word: this is only its way out
+        if self._keeper.is_alive():
+            self._keeper.join()  # it has said its last word: this is only its way out
 
     async def _wait_for_wakeup(self) -> None:
         """Wait for the next wake-up; each task then looks again whether it concerns it."""
@@ -232,7 +237,9 @@ class DirectoryWatch:
             await asyncio.sleep(0)
         while (name := inbox.take()) is None:
             await self._wait_for_wakeup()
-        return Path(self._prefix + name)
+        path = Path(self._prefix + name)
+        inbox.unconfirmed = None  # from here to the caller no signal handler runs
+        return path
 
 
 def name_filter(patterns: Iterable[str], exclude: Iterable[str] = ()) -> Callable[[str], bool]:
@@ -324,6 +331,7 @@ class _Inbox:
         self._serial = itertools.count()  # jobs of one time are done in the order of requests
         self._full = False  # a scan waits for room
         self._awake = False
+        self.unconfirmed: str | None = None  # taken; given unless a signal handler raises
         self.state = _State.STARTING
         self.error: BaseException | None = None
         self.schedule(_ScanDirectory(""))
@@ -364,11 +372,15 @@ class _Inbox:
             if self._full and len(self._pending) <= _READ_AHEAD // 2:
                 self._full = False
                 self._changed.notify()
-            if not self._pending:
-                self._awake = False
-                return None
-            name, self._taken[name] = self._pending.popitem(last=False)
-            return name
+            if self.unconfirmed is None:
+                if not self._pending:
+                    self._awake = False
+                    return None
+                name = next(iter(self._pending))
+                # One straight line: no signal handler runs before all of it is done.
+                self.unconfirmed, self._taken[name] = name, self._pending[name]
+                del self._pending[name]
+            return self.unconfirmed
 
     def forget(self, name: str) -> None:
         """A file is gone: it need not be given, and one of its name is new."""

@@ -52,7 +52,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # the queue by stale values, on_evict, delays and waiting for room.
 LONGER = {
     "bridges/async_runner": 479,
-    "bridges/file_watch": 502,
+    "bridges/file_watch": 512,
     "bridges/parallel_execute": 447,
     "bridges/run_sync": 406,
     "buses/async_event_bus": 503,

@@ -24,6 +24,13 @@ def next_job(box: Any) -> str | None:
     return job and str(getattr(job, "path", getattr(job, "name", os.sep)))
 
 
+def take(box: Any) -> str | None:
+    """The next file, which is given."""
+    name: str | None = box.take()
+    box.unconfirmed = None
+    return name
+
+
 def request(box: Any, directory: str) -> None:
     """Have a directory scanned."""
     box.schedule(_module_of(box)._ScanDirectory(directory))

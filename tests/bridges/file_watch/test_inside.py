@@ -140,7 +140,7 @@ def test_a_scan_goes_on_when_half_of_what_it_found_was_taken(
     monkeypatch.setattr(file_watch, "_READ_AHEAD", 9)
     with watched(file_watch) as waits:
         box = inside.inbox(file_watch)
-        assert box.take() is None
+        assert inside.take(box) is None
         for number in range(9):
             assert box.wait_for_room()
             box.offer(f"{number}", look(number))
@@ -150,7 +150,7 @@ def test_a_scan_goes_on_when_half_of_what_it_found_was_taken(
         before = waits.notified
         told = []
         for number in range(9):
-            assert box.take() == f"{number}"
+            assert inside.take(box) == f"{number}"
             told.append(waits.notified - before)
         assert told == [0] * 5 + [1] * 4  # once, before the sixth is taken
         scan.join(PATIENCE)
@@ -164,17 +164,17 @@ def test_only_an_event_and_only_soon_after_a_change_gives_again_what_looks_the_s
         monkeypatch.setattr(time, "time_ns", lambda since=since: look(1)[2] + since)
         box = inside.inbox(file_watch)
         box.offer("file", look(1))
-        assert box.take() == "file"
+        assert inside.take(box) == "file"
         box.offer("file", look(1))
-        assert box.take() is None
+        assert inside.take(box) is None
         box.offer("file", look(1), told=True)
-        assert box.take() == again
+        assert inside.take(box) == again
 
 
 def test_only_a_scan_takes_a_time_that_was_set_back_for_that_of_the_original() -> None:
     box = inside.inbox(file_watch)
     box.offer("file", look(1))
-    assert box.take() == "file"
+    assert inside.take(box) == "file"
     device, inode, then, size = look(1)
     assert not box.is_news("file", (device, inode, then - 1, size))
     assert box.is_news("file", (device, inode, then - 1, size), told=True)
