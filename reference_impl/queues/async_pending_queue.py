@@ -57,14 +57,21 @@ from pathlib import Path
 from typing import NoReturn, Self, SupportsIndex, TypeVar
 
 from ..bridges.file_watch import DirectoryWatch
-from . import _spool
 from ._spool import (
+    STATES,
+    UNSUPPORTED,
+    Lifecycle,
+    Spool,
     _check_async,
     _check_count,
     _check_plain,
     _check_seconds,
     _check_type,
     exists,
+    rename_exclusively,
+    rename_new,
+    safe_repr,
+    temporary,
     unlink_quietly,
 )
 
@@ -246,8 +253,8 @@ class AsyncPendingQueue:
         self._max_attempts = _check_count("max_attempts", max_attempts)
         self._settle = _check_seconds("settle", settle)
         self._upload_timeout, self._stats = upload_timeout, PendingStats()
-        self._life = _spool.Lifecycle(type(self).__name__)
-        self._files: _spool.Spool  # from run on
+        self._life = Lifecycle(type(self).__name__)
+        self._files: Spool  # from run on
         self._schedule = Schedule(time.monotonic)  # another one from run on
         self._timer: asyncio.TimerHandle | None = None  # for all pauses, at the end of the first
         self._room = asyncio.Event()  # set when a name has left the ready ones
@@ -287,12 +294,12 @@ class AsyncPendingQueue:
         queued = os.path.join(folder, f"{name}.queued")
         while True:
             _check_absent(folder, name)
-            written = _spool.temporary(folder)
+            written = temporary(folder)
             self._writing.add(os.path.basename(written))
             try:
                 await _in_thread(functools.partial(_write, written, data))
                 _check_absent(folder, name)
-                _spool.rename_new(written, queued)
+                rename_new(written, queued)
             except FileNotFoundError:
                 # An owner that has just started took it for a dead one's: write it again.
                 _real(self._directory)
@@ -363,7 +370,7 @@ class AsyncPendingQueue:
         place = _real(self._directory)
         try:
             with directory_lock(place):
-                self._files = _spool.Spool(place, self._max_attempts)
+                self._files = Spool(place, self._max_attempts)
                 self._schedule = Schedule(asyncio.get_running_loop().time)
                 yield
         finally:
@@ -488,7 +495,7 @@ class AsyncPendingQueue:
                 raise  # it is closed: the loop is gone, and perhaps the ownership, too
             cancelled = task.cancelling() > 0
             if not cancelled and not isinstance(error, SystemExit | KeyboardInterrupt):
-                return _spool.safe_repr(error)
+                return safe_repr(error)
             self._put_back(name, attempt - 1)
             if cancelled:
                 raise asyncio.CancelledError from error
@@ -580,18 +587,18 @@ def _check_moves(directory: str) -> None:
         raise _refusal(
             directory, "no file of other users can be renamed here: remove the sticky bit"
         )
-    old, new = _spool.temporary(directory), _spool.temporary(directory)
+    old, new = temporary(directory), temporary(directory)
     try:
         os.close(os.open(old, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        _spool.rename_exclusively(old, new)
+        rename_exclusively(old, new)
     except OSError as error:
-        if error.errno not in _spool.UNSUPPORTED:
+        if error.errno not in UNSUPPORTED:
             raise _refusal(directory, f"it must be writable ({error.strerror})") from error
         if user and _links_are_protected():
             reason = "its file system has no exclusive rename, and fs.protected_hardlinks forbids "
             reason += "links to other users' files: use another one, or set that to 0"
             raise PermissionError(errno.EPERM, reason, directory) from error
-        _spool.rename_new(old, new)
+        rename_new(old, new)
     finally:
         unlink_quietly(old)
         unlink_quietly(new)
@@ -684,7 +691,7 @@ async def _in_thread(function: Callable[[], R]) -> R:
 
 
 def _check_absent(directory: str, name: str) -> None:
-    for state in _spool.STATES:
+    for state in STATES:
         if exists(path := os.path.join(directory, f"{name}.{state}")):
             message = "there is such a file: submit under another name"
             raise FileExistsError(errno.EEXIST, message, path)

@@ -34,7 +34,7 @@ def test_a_death_at_any_step_loses_nothing() -> None:
 @pytest.mark.guarantee("PQ-1")
 def test_a_death_at_any_step_loses_nothing_where_files_have_to_be_linked() -> None:
     """There a file may have two names."""
-    points = budget("second=100, stride=2", "second=2")
+    points = budget("second=100, stride=5", "second=2")
     code = f"{HARNESS}\ncrash_everywhere(ours, {points}, linked=True)"
     print(run_python(code, deadline=280).stdout)
 

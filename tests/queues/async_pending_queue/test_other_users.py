@@ -139,7 +139,7 @@ def refused(directory: Path, body: str) -> str:
         import asyncio, errno, os
         from pathlib import Path
         import concurrent.futures.thread, watchdog.observers
-        from reference_impl.queues import _spool
+        from reference_impl.queues import _spool, async_pending_queue
         from reference_impl.queues.async_pending_queue import AsyncPendingQueue
         directory = Path({str(directory)!r})
 
@@ -178,7 +178,9 @@ def test_a_sticky_directory_of_another_user_is_refused(shared: Path) -> None:
 def test_a_file_system_that_can_only_link_is_refused_if_links_are_protected(
     shared: Path,
 ) -> None:
-    said = refused(shared, "_spool.rename_exclusively = cannot")
+    said = refused(
+        shared, "_spool.rename_exclusively = async_pending_queue.rename_exclusively = cannot"
+    )
     assert said.startswith("PermissionError")
     assert "fs.protected_hardlinks forbids links" in said
     assert "use another one, or set that to 0" in said
@@ -191,7 +193,8 @@ async def test_a_file_system_that_can_neither_rename_nor_link_is_refused(
     def cannot(*_: object, **__: object) -> None:
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
-    monkeypatch.setattr(part(async_pending_queue), "rename_exclusively", cannot)
+    for module in (async_pending_queue, part(async_pending_queue)):
+        monkeypatch.setattr(module, "rename_exclusively", cannot)
     monkeypatch.setattr(os, "link", cannot)
     with pytest.raises(OSError, match="Operation not supported"):
         await AsyncPendingQueue(directory, nothing).run()
