@@ -200,32 +200,37 @@ class Schedule:
 
 
 class AsyncPendingQueue:
-    """Uploads each file that appears in a directory, at least once, so many at a time.
+    """Uploads each `*.queued` of a directory, at least once, at most `max_concurrency` at a time.
 
     Producers write elsewhere on the same file system and rename to `NAME.queued`; `submit`
-    does that. Each file wants a name of its own, since a rename replaces what waits under it,
-    put back after a failed attempt, say. Completed files and errors stay: move or delete them
-    as you like. To have a file tried again, rename `NAME.error` to `NAME.queued`.
+    does that. Whose files they are does not matter. Other names are left alone, and counted.
+    Each file needs a name of its own, since a rename replaces what waits under it, put back
+    after a failed attempt, say. Completed files and errors stay: move or delete them as you
+    like. To have a file tried again, rename `NAME.error` to `NAME.queued`.
 
     Single use: `run` it, or enter it as a context manager, which runs it in the background
     and stops it on leaving, and raises what ended it before.
 
     Args:
-        directory: Where the files are: an existing directory on a local file system with
-            hard links, a relative one as of now. One queue owns it at a time.
-        upload: Called with the path of `NAME.processing`, whose `stem` is the NAME. What it
-            raises is a failed attempt. A file may come again after a crash: uploads must
-            bear repetition.
-        max_concurrency: The most uploads at once.
-        max_attempts: The most attempts for a file, counted across restarts.
-        backoff: Gives the seconds to wait before the next attempt, from the number of
-            failures since the start of this queue.
-        upload_timeout: Seconds for one upload, which is then cancelled and has failed; None
+        directory: where the files are: an existing directory on a local file system, a relative
+            one as of now. One queue owns it at a time.
+        upload: called with the path of `NAME.processing`, whose `stem` is the NAME. What it
+            raises is a failed attempt. It must not write to the file: a file that changes
+            meanwhile is uploaded again. A file may come again after a crash, too: the server
+            must tolerate duplicates.
+        max_concurrency: the most uploads at once.
+        max_attempts: the most attempts for a file, counted across restarts.
+        settle: seconds for which a file that was written in place must not change before it
+            is taken. If in doubt, 0: files that are renamed in are complete.
+        backoff: gives the seconds to wait before the next attempt, from the number of
+            failures since the start of this queue. What it raises ends the queue.
+        upload_timeout: seconds for one upload, which is then cancelled and has failed; None
             for no limit.
 
     Raises:
-        TypeError: If an argument is of the wrong type, `upload` a plain function included.
-        ValueError: If a number is out of range.
+        TypeError: an argument is of the wrong type; also for an `upload` that is a plain
+            function, and a `backoff` that is none.
+        ValueError: a number is out of range.
 
     Async safety:
         Loop-bound; the module tells of threads, fork, exit, signals and `__del__`.

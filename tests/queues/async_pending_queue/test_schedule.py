@@ -118,6 +118,6 @@ TestSchedule = pytest.mark.guarantee("PQ-3")(machine(async_pending_queue).TestCa
     ),
 )
 def test_the_model_catches_faults(twin: Twin) -> None:
-    quick = same_each_time(budget(100, 500), deadline=None)
+    quick = same_each_time(budget(200, 500), deadline=None)
     broken = machine(build(COMPONENT, twin.fault))
     must_fail(twin, lambda: run_state_machine_as_test(broken, settings=quick))
