@@ -1,6 +1,6 @@
 # async_pending_queue.py: a durable upload queue in a directory, for asyncio (AsyncPendingQueue)
 # https://executable-guarantees.example/queues/async_pending_queue.html
-# Version 1.0.1 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; needs watchdog
+# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; needs watchdog
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """An upload queue whose items are the files of one directory, so that a crash loses none.
@@ -40,39 +40,51 @@ calls `stop`. Nothing here relies on the GIL.
 import asyncio
 import contextlib
 import errno
+import functools
 import heapq
-import inspect
-import json
 import logging
 import math
 import os
 import random
-import re
-import secrets
 import stat
 import sys
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextvars import Context, copy_context
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Self, SupportsIndex
+from typing import NoReturn, Self, SupportsIndex, TypeVar
 
 from ..bridges.file_watch import DirectoryWatch
+from ._spool import (
+    STATES,
+    UNSUPPORTED,
+    Lifecycle,
+    Spool,
+    _check_async,
+    _check_count,
+    _check_plain,
+    _check_seconds,
+    _check_type,
+    exists,
+    rename_exclusively,
+    rename_new,
+    safe_repr,
+    temporary,
+    unlink_quietly,
+)
 
 __all__ = ["AsyncPendingQueue", "DirectoryInUse", "PendingStats", "exponential_backoff"]
 
 _LOCK = ".pending-queue.lock"
-_TEMPORARY = re.compile(r"\.pending-[0-9a-f]{16}\.tmp")
-_SIDECAR = re.compile(r"\.(.+)\.attempts", re.DOTALL)
-_STATES = ("queued", "processing", "completed", "error")
+_OWN_FILES = ("*.processing", "*.completed", "*.error", "*.error.json")
 # In bytes: of the usual 255, what is left beside the longest suffix and "-1234567".
 _LONGEST_NAME = 255 - len(".processing") - 8
-_AT_ONCE = 100  # so many of those whose pause is over are seen to before other tasks are let in
+_TIMER_BATCH = 100  # pauses that end before other tasks are let in
+_LAST_END_UNKNOWN = repr(RuntimeError("the last attempt's end is not known"))
 _logger = logging.getLogger(__name__)
+R = TypeVar("R")
 
 
 class DirectoryInUse(RuntimeError):
@@ -92,13 +104,13 @@ def exponential_backoff(
     jitter spreads the clients of a server that comes back over the whole interval.
 
     Args:
-        attempt: How many times it has failed, from 1.
-        base: The most seconds to wait after the first failure.
-        cap: The most seconds to wait after any.
-        jitter: Gives numbers from 0 to 1.
+        attempt: how many times it has failed, from 1.
+        base: the most seconds to wait after the first failure.
+        cap: the most seconds to wait after any.
+        jitter: gives numbers from 0 to 1.
 
     Raises:
-        ValueError: If `attempt` is below 1, or `base` or `cap` is no duration.
+        ValueError: `attempt` is below 1, or `base` or `cap` is no duration.
 
     Examples:
         >>> [exponential_backoff(n, cap=10.0, jitter=lambda: 1.0) for n in (1, 2, 3, 4, 5)]
@@ -122,35 +134,103 @@ class PendingStats:
     errors: int = 0  # faults of files and of the disk, each of them logged
     uploading: int = 0  # files being uploaded now
     waiting: int = 0  # files that wait for their next attempt
+    ignored: int = 0  # names seen that do not end in .queued
+
+
+class Schedule:
+    """Which names are ready, running, or wait for their next attempt; it touches no file.
+
+    A name has one of these places, or none. Those that are ready are served first come, first
+    served. A pause costs an entry in a heap and no timer: in an outage there may be 100,000.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.ready: OrderedDict[str, None] = OrderedDict()
+        self.running: dict[str, bool] = {}  # and whether it was added meanwhile
+        self.waiting: dict[str, float] = {}  # and until when
+        self._pauses: list[tuple[float, str]] = []  # a heap of the same, and of outdated ones
+        self._failures: dict[str, int] = {}  # since the start, of what will be tried again
+
+    def add(self, name: str) -> None:
+        """Make it ready; one that is running is only marked."""
+        self.waiting.pop(name, None)
+        if name in self.running:
+            self.running[name] = True
+        else:
+            self.ready[name] = None
+
+    def start(self) -> str:
+        """Let the first that is ready run."""
+        name, _ = self.ready.popitem(last=False)
+        self.running[name] = False
+        return name
+
+    def end(self, name: str) -> bool:
+        """Let it run no more; whether it was added meanwhile."""
+        return self.running.pop(name)
+
+    def fail(self, name: str, stem: str) -> int:
+        """Count a failure of what goes on as `stem`; how many there are now."""
+        self._failures[stem] = failures = self._failures.pop(name, 0) + 1
+        return failures
+
+    def forget(self, name: str) -> None:
+        """It has come to its end: what comes under its name is new."""
+        self._failures.pop(name, None)
+
+    def pause(self, name: str, seconds: float) -> float:
+        """Let it wait; when the first of all pauses ends."""
+        self.waiting[name] = until = self._clock() + seconds
+        heapq.heappush(self._pauses, (until, name))
+        return self._pauses[0][0]
+
+    def end_pauses(self, end: float, most: int) -> float:
+        """Make ready what waits until this end, or until now; when the next pause ends.
+
+        In the order of the ends, and at most so many: the next call goes on.
+        """
+        now = max(end, self._clock())
+        while self._pauses and self._pauses[0][0] <= now and most:
+            until, name = heapq.heappop(self._pauses)
+            if self.waiting.get(name) == until:
+                self.add(name)
+            most -= 1
+        return self._pauses[0][0] if self._pauses else math.inf
 
 
 class AsyncPendingQueue:
-    """Uploads each file that appears in a directory, at least once, so many at a time.
+    """Uploads each `*.queued` of a directory, at least once, at most `max_concurrency` at a time.
 
     Producers write elsewhere on the same file system and rename to `NAME.queued`; `submit`
-    does that. Each file wants a name of its own, since a rename replaces what waits under it,
-    put back after a failed attempt, say. Completed files and errors stay: move or delete them
-    as you like. To have a file tried again, rename `NAME.error` to `NAME.queued`.
+    does that. Whose files they are does not matter. Other names are left alone, and counted.
+    Each file needs a name of its own, since a rename replaces what waits under it, put back
+    after a failed attempt, say. Completed files and errors stay: move or delete them as you
+    like. To have a file tried again, rename `NAME.error` to `NAME.queued`.
 
     Single use: `run` it, or enter it as a context manager, which runs it in the background
     and stops it on leaving, and raises what ended it before.
 
     Args:
-        directory: Where the files are: an existing directory on a local file system with
-            hard links, a relative one as of now. One queue owns it at a time.
-        upload: Called with the path of `NAME.processing`, whose `stem` is the NAME. What it
-            raises is a failed attempt. A file may come again after a crash: uploads must
-            bear repetition.
-        max_concurrency: The most uploads at once.
-        max_attempts: The most attempts for a file, counted across restarts.
-        backoff: Gives the seconds to wait before the next attempt, from the number of
-            failures since the start of this queue.
-        upload_timeout: Seconds for one upload, which is then cancelled and has failed; None
+        directory: where the files are: an existing directory on a local file system, a relative
+            one as of now. One queue owns it at a time.
+        upload: called with the path of `NAME.processing`, whose `stem` is the NAME. What it
+            raises is a failed attempt. It must not write to the file: a file that changes
+            meanwhile is uploaded again. A file may come again after a crash, too: the server
+            must tolerate duplicates.
+        max_concurrency: the most uploads at once.
+        max_attempts: the most attempts for a file, counted across restarts.
+        settle: seconds for which a file that was written in place must not change before it
+            is taken. If in doubt, 0: files that are renamed in are complete.
+        backoff: gives the seconds to wait before the next attempt, from the number of
+            failures since the start of this queue. What it raises ends the queue.
+        upload_timeout: seconds for one upload, which is then cancelled and has failed; None
             for no limit.
 
     Raises:
-        TypeError: If an argument is of the wrong type, `upload` a plain function included.
-        ValueError: If a number is out of range.
+        TypeError: an argument is of the wrong type; also for an `upload` that is a plain
+            function, and a `backoff` that is none.
+        ValueError: a number is out of range.
 
     Async safety:
         Loop-bound; the module tells of threads, fork, exit, signals and `__del__`.
@@ -163,42 +243,28 @@ class AsyncPendingQueue:
         *,
         max_concurrency: int = 5,
         max_attempts: int = 5,
+        settle: float = 0.0,
         backoff: Callable[[int], float] = exponential_backoff,
         upload_timeout: float | None = None,
     ) -> None:
-        if not isinstance(directory, str | os.PathLike):
-            raise TypeError(f"directory must be a path, got {directory!r}")
-        _check_upload(upload)
-        if not callable(backoff):
-            raise TypeError(f"backoff must be callable, got {backoff!r}")
+        _check_type("directory", directory, "a path", str, os.PathLike)
+        _check_async("upload", upload)
+        _check_plain("backoff", backoff)
         if upload_timeout is not None:
-            upload_timeout = _check_seconds("upload_timeout", upload_timeout)
-            if not upload_timeout:
-                raise ValueError("upload_timeout must be more than 0 seconds, or None; got 0")
+            upload_timeout = _check_seconds("upload_timeout", upload_timeout, zero=False)
         # Absolute, or a later os.chdir would point it elsewhere.
         self._directory, self._upload, self._backoff = Path(directory).absolute(), upload, backoff
         self._max_concurrency = _check_count("max_concurrency", max_concurrency)
         self._max_attempts = _check_count("max_attempts", max_attempts)
+        self._settle = _check_seconds("settle", settle)
         self._upload_timeout, self._stats = upload_timeout, PendingStats()
-        self._loop: asyncio.AbstractEventLoop | None = None  # from run on
-        self._context: Context
-        self._serving: asyncio.Task[None] | None = None
-        self._runner: asyncio.Task[None] | None = None  # of the context manager
-        self._up, self._over = asyncio.Event(), asyncio.Event()  # it began to watch; run ended
-        self._stopping = self._stop_asked = self._cancelled = False
-        self._deadlines: list[asyncio.TimerHandle] = []  # of stop
+        self._life = Lifecycle(type(self).__name__)
+        self._files: Spool  # from run on
+        self._schedule = Schedule(time.monotonic)  # another one from run on
+        self._timer: asyncio.TimerHandle | None = None  # for all pauses, at the end of the first
+        self._room = asyncio.Event()  # set when a name has left the ready ones
+        self._ignored: set[str] = set()
         self._writing: set[str] = set()  # temporaries of submissions under way
-        # Of each file that was drawn from the watch and has not ended, the name is in one of
-        # these. The task that draws goes on when its name is no longer among the ready ones.
-        self._ready: OrderedDict[str, None] = OrderedDict()
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._waiting: dict[str, float] = {}  # and until when, by the loop's clock
-        # A heap of the same, and of what is out of date, with one timer for its first. A timer
-        # for each name would be what the collector stops for: there may be 100,000 in an outage.
-        self._pauses: list[tuple[float, str]] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._failures: dict[str, int] = {}  # since the start, of those that will be tried again
-        self._room: asyncio.Future[None] | None = None
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         """Refuse copy.copy, copy.deepcopy and pickle."""
@@ -212,49 +278,49 @@ class AsyncPendingQueue:
         two fsyncs, in a thread.
 
         Args:
-            name: What the file is called; `path.stem` in `upload`.
-            data: All of its bytes.
+            name: what the file is called; `path.stem` in `upload`.
+            data: all of its bytes.
 
         Returns:
             The path that it was queued as.
 
         Raises:
-            FileExistsError: If there is a file of that name, in whatever state.
-            TypeError, ValueError: If the name cannot be one, or `data` is not bytes.
-            OSError: If it cannot be written. Nothing is queued, unless it was the last step
+            FileExistsError: there is a file of that name, in whatever state.
+            TypeError, ValueError: the name cannot be one, or `data` is not bytes.
+            OSError: it cannot be written. Nothing is queued, unless it was the last step
                 that failed, the fsync of the directory.
-            RuntimeError: Here and in `run` and `stop`: on another loop.
+            RuntimeError: here and in `run` and `stop`: on another loop.
         """
-        self._check_loop()
+        self._life.check_loop()
         _check_name(name)
         if not isinstance(data, bytes):
-            raise TypeError(f"data must be bytes, got {type(data).__name__}")
-        _check_directory(self._directory)
-        queued = self._path(name, "queued")
+            raise TypeError(f"data must be bytes, not {type(data).__name__}")
+        folder = _real(self._directory)
+        queued = os.path.join(folder, f"{name}.queued")
         while True:
-            self._check_absent(name)
-            temporary = _temporary(self._directory)
-            self._writing.add(temporary.name)
+            _check_absent(folder, name)
+            written = temporary(folder)
+            self._writing.add(os.path.basename(written))
             try:
-                await _in_thread(partial(_write, temporary, data))
-                self._check_absent(name)
-                queued.hardlink_to(temporary)
+                await _in_thread(functools.partial(_write, written, data))
+                _check_absent(folder, name)
+                rename_new(written, queued)
             except FileNotFoundError:
                 # An owner that has just started took it for a dead one's: write it again.
-                _check_directory(self._directory)
+                _real(self._directory)
             else:
                 break
             finally:
-                _unlink(temporary)
-                self._writing.discard(temporary.name)
-        if self._up.is_set() and not self._stopping:
+                unlink_quietly(written)
+                self._writing.discard(os.path.basename(written))
+        if self._life.serving:
             self._offer(name)
         else:
             # A link is no event that a watch, in another process perhaps, hears of; this is.
             with contextlib.suppress(OSError):
                 os.close(os.open(queued, os.O_WRONLY))
-        await _in_thread(partial(_sync_directory, self._directory))
-        return queued
+        await _in_thread(functools.partial(_sync_directory, folder))
+        return self._directory / f"{name}.queued"
 
     async def run(self) -> None:
         """Own the directory, recover what a dead owner left, and upload until `stop`.
@@ -263,43 +329,14 @@ class AsyncPendingQueue:
         cancelled, too, and their files put back.
 
         Raises:
-            DirectoryInUse: If another queue owns the directory.
-            FileNotFoundError: If the directory is missing, or vanishes.
-            OSError: If it cannot be written to, or has no hard links.
-            RuntimeError: Here and on entry: if it was run or entered before.
+            DirectoryInUse: another queue owns the directory.
+            FileNotFoundError: the directory is missing, or vanishes, or a link to it is switched.
+            OSError: it cannot be written to, or the files of other users could not be moved
+                without a loss; the message says what to change.
+            RuntimeError: here and on entry: it was run or entered before.
+            Exception: what `backoff` raised.
         """
-        self._check_loop()
-        if self._stop_asked:
-            self._up.set()
-            return
-        self._check_unused()
-        self._loop, self._context = asyncio.get_running_loop(), copy_context()
-        try:
-            with _ownership(self._directory):
-                self._serving = self._loop.create_task(self._serve(), name="pending-queue")
-                await self._until_over(self._serving)
-        finally:
-            self._stopping = True
-            for timer in filter(None, (self._timer, *self._deadlines)):
-                timer.cancel()
-            self._serving = None  # or a cancellation that it keeps would hold it and this queue
-            self._up.set()
-            self._over.set()
-
-    async def _until_over(self, serving: asyncio.Task[None]) -> None:
-        cancelled = False
-        while not serving.done() or self._running:
-            try:
-                await asyncio.wait(self._running.values() if serving.done() else [serving])
-            except asyncio.CancelledError:
-                cancelled = True
-                self._request_stop(0)
-            if serving.done() and not self._stopping:  # the directory is gone
-                self._request_stop(0)
-        if cancelled:
-            raise asyncio.CancelledError
-        if not serving.cancelled():
-            serving.result()
+        await self._life.run(self._serve, self._owning())
 
     async def stop(self, timeout: float | None = 30.0) -> None:  # noqa: ASYNC109
         """Start no more uploads, let those under way finish, and end `run`.
@@ -308,352 +345,216 @@ class AsyncPendingQueue:
         cancelled, the request stands.
 
         Args:
-            timeout: Seconds for the uploads under way. Then they are cancelled, their files
+            timeout: seconds for the uploads under way. Then they are cancelled, their files
                 put back, and those that ignore it waited for. None never cancels.
 
         Raises:
-            TypeError, ValueError: If `timeout` is no duration.
+            TypeError, ValueError: `timeout` is no duration.
         """
         seconds = math.inf if timeout is None else _check_seconds("timeout", timeout)
-        self._check_loop()
-        self._stop_asked = True
-        self._request_stop(seconds)
-        if self._loop is not None and asyncio.current_task() not in self._running.values():
-            await self._over.wait()
-
-    def _request_stop(self, timeout: float) -> None:
-        if not self._stopping and self._serving is not None:
-            self._serving.cancel()
-        self._stopping = True
-        if self._loop is not None and self._running and timeout < math.inf:
-            self._deadlines.append(self._loop.call_later(timeout, self._cancel_uploads))
-
-    def _cancel_uploads(self) -> None:
-        if not self._cancelled:  # once: their clean-up is left in peace
-            self._cancelled = True
-            for task in self._running.values():  # `cancelling` may be a timeout of their own
-                task.cancel()
+        await self._life.stop(seconds)
 
     @property
     def stats(self) -> PendingStats:
         """The figures of one instant, if read on the loop. Cost: constant."""
-        return replace(self._stats, uploading=len(self._running), waiting=len(self._waiting))
+        now = self._schedule
+        running, waiting, ignored = len(now.running), len(now.waiting), len(self._ignored)
+        return replace(self._stats, uploading=running, waiting=waiting, ignored=ignored)
 
     async def __aenter__(self) -> Self:
-        self._check_loop()
-        if not self._stop_asked:
-            self._check_unused()
-        self._runner = asyncio.create_task(self.run())
-        await self._unless_cancelled(self._runner, self._up.wait())
-        if self._over.is_set():
-            await self._runner  # raises what prevented the start
+        await self._life.enter(self.run)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._check_loop()  # or it would wait for ever for another loop's task
-        assert self._runner is not None
-        await self._unless_cancelled(self._runner, self.stop())
-        await self._runner
-
-    async def _unless_cancelled(
-        self, runner: asyncio.Task[None], step: Coroutine[Any, Any, object]
-    ) -> None:
-        try:
-            await step
-        except BaseException:
-            runner.cancel()
-            await asyncio.wait([runner])
-            raise
+        await self._life.leave(self.stop)
 
     # From the directory to a task: one name is drawn ahead of the slots, and no more.
 
+    @contextlib.contextmanager
+    def _owning(self) -> Iterator[None]:
+        place = _real(self._directory)
+        try:
+            with directory_lock(place):
+                self._files = Spool(place, self._max_attempts)
+                self._schedule = Schedule(asyncio.get_running_loop().time)
+                yield
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
     async def _serve(self) -> None:
-        await _in_thread(self._recover)
-        async with DirectoryWatch(self._directory, ("*.queued",)) as watch:
-            self._up.set()
+        files, schedule = self._files, self._schedule
+        recovered, faults = await _in_thread(functools.partial(files.recover, self._writing))
+        self._stats.recovered += recovered
+        for name, fault in faults:
+            self._error("%r cannot be put back: it stays .processing", name, fault)
+        watch = DirectoryWatch(self._directory, exclude=_OWN_FILES, settle=self._settle)
+        async with watch:
+            self._life.serves()
             async for path in watch:
                 name = path.name.removesuffix(".queued")
-                if name not in self._waiting:
+                if name == path.name:
+                    self._ignore(name)
+                    continue
+                if name not in schedule.waiting:
                     self._offer(name)
-                while name in self._ready:
-                    self._room = asyncio.get_running_loop().create_future()
-                    await self._room
+                while name in schedule.ready:
+                    self._room.clear()
+                    await self._room.wait()
+
+    def _ignore(self, name: str) -> None:
+        """Count a file that is left alone, unless its producer has renamed it by now."""
+        path = os.path.join(self._files.directory, name)
+        if name in self._ignored or not exists(path):
+            return
+        if not self._ignored:
+            reason = "%r is left alone: rename it to %r to have it uploaded (later ones: see stats)"
+            _logger.warning(reason, path, f"{name}.queued")
+        self._ignored.add(name)
 
     def _offer(self, name: str) -> None:
-        self._waiting.pop(name, None)
-        if name not in self._running:  # else it is looked for when that has ended
-            self._ready[name] = None
+        self._schedule.add(name)
         self._dispatch()
 
     def _dispatch(self) -> None:
-        assert self._loop is not None
-        while self._ready and len(self._running) < self._max_concurrency and not self._stopping:
-            name, _ = self._ready.popitem(last=False)
-            upload, context = self._process(name), self._context.copy()
-            task = self._loop.create_task(upload, name=f"upload {name}", context=context)
-            self._running[name] = task
-            task.add_done_callback(partial(self._done, name))
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        schedule, life = self._schedule, self._life
+        while schedule.ready and len(schedule.running) < self._max_concurrency and life.serving:
+            name = schedule.start()
+            ended = functools.partial(self._ended, name)
+            life.spawn(functools.partial(self._handle, name), f"upload {name}", ended)
+        self._room.set()
 
-    def _done(self, name: str, _: asyncio.Task[None]) -> None:
-        del self._running[name]
-        # A newer file of that name, or one that the disk left .processing and whose pause is over.
-        paths = self._path(name, "queued"), self._path(name, "processing")
-        if name not in self._waiting and any(map(os.path.lexists, paths)):
-            self._offer(name)
+    def _ended(self, name: str) -> None:
+        # A newer file of that name, or one that the disk left .processing, its pause being over.
+        if self._schedule.end(name) and name not in self._schedule.waiting and self._is_there(name):
+            self._schedule.add(name)
         self._dispatch()
+
+    def _is_there(self, name: str) -> bool:
+        return any(exists(self._files.path(name, state)) for state in ("queued", "processing"))
 
     def _retry(self, name: str, stem: str) -> None:
         """Have what was `name`, and is queued as `stem` now, tried again after a while."""
-        assert self._loop is not None
-        self._failures[stem] = failures = self._failures.pop(name, 0) + 1
+        failures = self._schedule.fail(name, stem)
         try:
-            delay = _check_seconds("what backoff returns", self._backoff(failures))
+            seconds = _check_seconds("what backoff returns", self._backoff(failures))
         except Exception:
-            self._error("backoff(%r) failed: the default is used", failures)
-            delay = exponential_backoff(failures)
-        self._waiting[stem] = until = self._loop.time() + delay
-        heapq.heappush(self._pauses, (until, stem))
-        if self._pauses[0] == (until, stem):
-            self._set_timer()
+            _logger.exception("backoff(%r) failed: the queue ends", failures)
+            raise
+        self._set_timer(self._schedule.pause(stem, seconds))
 
-    def _set_timer(self) -> None:
-        assert self._loop is not None
-        if self._timer is not None:
-            self._timer.cancel()
-        until, _ = self._pauses[0]
-        self._timer = self._loop.call_at(until, self._end_pauses, until)
+    def _set_timer(self, end: float) -> None:
+        if self._timer is None or self._timer.when() != end:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(end, self._end_pauses, end)
 
-    def _end_pauses(self, now: float) -> None:
-        assert self._loop is not None
-        now = max(now, self._loop.time())
-        for _ in range(_AT_ONCE):
-            if not self._pauses or self._pauses[0][0] > now:
-                break
-            until, name = heapq.heappop(self._pauses)
-            if self._waiting.get(name) == until:
-                self._offer(name)
-        if self._pauses:
-            self._set_timer()
+    def _end_pauses(self, end: float) -> None:
+        self._timer = None
+        if (end := self._schedule.end_pauses(end, _TIMER_BATCH)) < math.inf:
+            self._set_timer(end)
+        self._dispatch()
 
-    # One file. What touches its names stands in plain functions: no cancellation splits them.
+    # One file. What touches its names is in plain functions: no cancellation splits them.
 
-    async def _process(self, name: str) -> None:
-        if name not in self._running:  # an eager task: others are to know of it first
-            await asyncio.sleep(0)
+    async def _handle(self, name: str) -> None:
+        files = self._files
+        error: str | None = _LAST_END_UNKNOWN
         try:
-            attempt = self._claim(name)
-            if attempt > self._max_attempts:
-                error: str | None = repr(RuntimeError("the last attempt's end is not known"))
-            else:
+            if exists(files.path(name, "processing")):  # the disk was at fault
+                self._restore(name)
+            attempt, before = files.claim(name)
+            if attempt <= self._max_attempts:
                 error = await self._attempt(name, attempt)
-            self._settle(name, attempt, error)
+                if not files.is_unchanged(name, before):
+                    _logger.warning("%r was written to while it was uploaded: once more", name)
+                    self._retry(name, files.put_back(name, attempt - 1))
+                    return
+                if error is not None:
+                    self._stats.failed += 1
+                    _logger.warning("attempt %d to upload %r failed: %s", attempt, name, error)
+            if error is not None and attempt < self._max_attempts:
+                self._retry(name, files.put_back(name, attempt))
+            else:
+                self._finish(name, error)
         except OSError as fault:
             self._fault(name, fault)
 
+    def _restore(self, name: str) -> None:
+        stem = self._files.restore(name)
+        self._stats.recovered += 1
+        if stem != name:
+            self._retry(stem, stem)
+
     async def _attempt(self, name: str, attempt: int) -> str | None:
-        """Upload it; returns what failed, unless it is cancelled by stop."""
+        """Upload it; returns what failed, unless the upload is cancelled."""
+        task, path = asyncio.current_task(), Path(self._files.path(name, "processing"))
         try:
-            async with asyncio.timeout(self._upload_timeout):
-                await self._upload(self._path(name, "processing"))
+            if self._upload_timeout is None:
+                await self._upload(path)
+            else:
+                async with asyncio.timeout(self._upload_timeout):
+                    await self._upload(path)
         except BaseException as error:
-            task = self._running[name]
-            if task is not asyncio.current_task(self._loop):
+            if task is None or task is not asyncio.current_task(self._life.loop):
                 raise  # it is closed: the loop is gone, and perhaps the ownership, too
-            if task.cancelling():
-                self._put_back(name, attempt)
+            cancelled = task.cancelling() > 0
+            if not cancelled and not isinstance(error, SystemExit | KeyboardInterrupt):
+                return safe_repr(error)
+            self._put_back(name, attempt - 1)
+            if cancelled:
                 raise asyncio.CancelledError from error
-            if isinstance(error, SystemExit | KeyboardInterrupt):
-                self._put_back(name, attempt)
-                raise
-            self._stats.failed += 1
-            reason = _told(error)
-            _logger.warning("attempt %d to upload %r failed: %s", attempt, name, reason)
-            return reason
+            raise
         return None
 
-    def _claim(self, name: str) -> int:
-        """Count an attempt, make the file NAME.processing; returns the attempt's number."""
-        queued, processing = self._path(name, "queued"), self._path(name, "processing")
-        if os.path.lexists(processing):  # the disk was at fault when it was to be moved
-            stem = self._restore(name)
-            if stem != name:
-                self._retry(stem, stem)
-        if not stat.S_ISREG(queued.lstat().st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file: move it away", str(queued))
-        attempt = self._attempts(name) + 1
-        if attempt <= self._max_attempts:
-            file = os.open(self._sidecar(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            try:
-                os.write(file, b".")
-            finally:
-                os.close(file)
-        # By rename: with a link and an unlink, a producer's newer file of this name could come
-        # in between, and be unlinked in its place.
-        try:
-            queued.rename(processing)
-        except OSError:
-            os.truncate(self._sidecar(name), attempt - 1)  # it was none
-            raise
-        return attempt
-
-    def _settle(self, name: str, attempt: int, error: str | None) -> None:
-        if error is None:
-            self._move(name, "completed")
-            self._stats.completed += 1
-        elif attempt < self._max_attempts:
-            self._retry(name, self._move(name, "queued"))
-            return
-        else:
-            self._move(name, "error", error)
+    def _finish(self, name: str, error: str | None) -> None:
+        if error is not None:
+            self._files.give_up(name, error)
             self._stats.given_up += 1
             _logger.error("%r is given up: see its .error.json", name)
-        self._failures.pop(name, None)
+        else:
+            self._files.complete(name)
+            self._stats.completed += 1
+        self._schedule.forget(name)
 
-    def _put_back(self, name: str, attempt: int) -> None:
-        """Undo the claim of a cancelled upload: it does not count."""
+    def _put_back(self, name: str, attempts: int) -> None:
         try:
-            os.truncate(self._sidecar(name), attempt - 1)
-            self._retry(name, self._move(name, "queued"))
+            self._retry(name, self._files.put_back(name, attempts))
         except OSError as fault:
             self._fault(name, fault)
 
     def _fault(self, name: str, fault: OSError) -> None:
         """The disk or another process is at fault: log it, and see again later."""
-        self._error("trouble with the file %r", name)
-        paths = self._path(name, "queued"), self._path(name, "processing")
-        if not isinstance(fault, FileNotFoundError) or any(map(os.path.lexists, paths)):
-            self._retry(name, name)
+        self._error("trouble with the file %r", name, fault)
+        if isinstance(fault, FileNotFoundError) and not self._is_there(name):
+            self._schedule.forget(name)
+            self._files.forget(name)
         else:
-            self._failures.pop(name, None)
-            _unlink(self._sidecar(name))
+            self._retry(name, name)
 
-    def _move(self, name: str, state: str, error: str | None = None) -> str:
-        """Give NAME.processing its next name, but none that is taken; returns its stem."""
-        stem, number = name, 0
-        while True:
-            target = self._path(stem, state)
-            busy = stem != name and os.path.lexists(self._path(stem, "processing"))
-            if not busy and not os.path.lexists(target):
-                if error is not None:
-                    self._explain(stem, error)
-                with contextlib.suppress(FileExistsError):
-                    # By link: a rename would overwrite what a producer puts there meanwhile.
-                    target.hardlink_to(self._path(name, "processing"))
-                    break
-            number += 1
-            stem = f"{name}-{number}"
-        self._finish_move(name, stem, state)
-        return stem
-
-    def _finish_move(self, name: str, stem: str, state: str) -> None:
-        """The file has its next name: see to its attempts, and end the other name."""
-        if state != "queued":
-            self._sidecar(name).unlink(missing_ok=True)
-        elif stem != name and self._attempts(name):
-            self._sidecar(name).replace(self._sidecar(stem))
-        self._path(name, "processing").unlink(missing_ok=True)
-
-    def _explain(self, stem: str, error: str) -> None:
-        """Say in NAME.error.json why, before there is a NAME.error."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        reason = {"error": error, "attempts": self._max_attempts, "time": now}
-        temporary = _temporary(self._directory)
-        try:
-            temporary.write_text(json.dumps(reason, indent=1), encoding="utf-8")
-            temporary.replace(self._directory / f"{stem}.error.json")
-        finally:
-            _unlink(temporary)
-
-    def _recover(self) -> None:
-        """In a thread, before all else: sweep, and put back what a dead owner was uploading."""
-        orphans = []
-        with os.scandir(self._directory) as entries:
-            for entry in entries:
-                name = entry.name
-                if _TEMPORARY.fullmatch(name) and name not in self._writing:
-                    _unlink(self._directory / name)
-                elif match := _SIDECAR.fullmatch(name):
-                    states = (self._path(match[1], state) for state in _STATES[:2])
-                    if not any(map(os.path.lexists, states)):
-                        _unlink(self._directory / name)
-                elif name.endswith(".processing") and not name.startswith("."):
-                    orphans.append(name.removesuffix(".processing"))
-        for name in orphans:
-            try:
-                self._restore(name)
-            except OSError:
-                self._error("%r cannot be put back: it stays .processing", name)
-
-    def _restore(self, name: str) -> str:
-        """Put back NAME.processing, or finish the move that gave it another name; returns that."""
-        found = self._path(name, "processing").lstat()
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file: move it away", name)
-        if found.st_nlink > 1:
-            with os.scandir(self._directory) as entries:
-                for entry in entries:
-                    stem, _, state = entry.name.rpartition(".")
-                    moved = (stem == name and state != "processing") or stem.startswith(f"{name}-")
-                    if moved and state in _STATES and entry.inode() == found.st_ino:
-                        self._finish_move(name, stem, state)
-                        return stem
-        self._stats.recovered += 1
-        return self._move(name, "queued")
-
-    def _path(self, name: str, state: str) -> Path:
-        return self._directory / f"{name}.{state}"
-
-    # It has a byte for each attempt: one more or one less is one step, which no crash splits.
-    def _sidecar(self, name: str) -> Path:
-        return self._directory / f".{name}.attempts"
-
-    def _attempts(self, name: str) -> int:
-        try:
-            return self._sidecar(name).stat().st_size
-        except FileNotFoundError:
-            return 0
-
-    def _check_absent(self, name: str) -> None:
-        for state in _STATES:
-            if os.path.lexists(path := self._path(name, state)):
-                message = "there is such a file: submit under another name"
-                raise FileExistsError(errno.EEXIST, message, str(path))
-
-    def _check_loop(self) -> None:
-        if self._loop is not None and self._loop is not asyncio.get_running_loop():
-            raise RuntimeError(
-                "this queue belongs to the event loop that ran it: "
-                "use it there, or make a new AsyncPendingQueue"
-            )
-
-    def _check_unused(self) -> None:
-        if self._loop is not None or self._runner not in (None, asyncio.current_task()):
-            raise RuntimeError("a queue runs once: make a new AsyncPendingQueue to run again")
-
-    def _error(self, message: str, *values: object) -> None:
+    def _error(self, message: str, name: str, fault: OSError) -> None:
         self._stats.errors += 1
-        _logger.exception(message, *values)
+        _logger.error(message, name, exc_info=fault)
 
 
 @contextlib.contextmanager
-def _ownership(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock, which the system releases when the process dies."""
-    _check_directory(directory)
-    with _fork_guard, _fitness(directory):
-        file = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+def directory_lock(directory: str) -> Iterator[None]:
+    """Hold the directory's lock, which the system releases when the process dies.
+
+    Raises:
+        DirectoryInUse: another queue holds it.
+        OSError: what a queue does in the directory would fail; the message says what to change.
+    """
+    with _fork_guard:
+        file = _open_lock(directory)
         _held.add(file)
     try:
         if not _try_lock(file):
             raise DirectoryInUse(
-                f"{str(directory)!r} belongs to another AsyncPendingQueue: "
+                f"{directory!r} belongs to another AsyncPendingQueue: "
                 "stop that one, or use another directory"
             )
-        with _fitness(directory):  # or no upload could be settled
-            probe = _temporary(directory)
-            probe.hardlink_to(directory / _LOCK)
-            probe.unlink()
+        _check_moves(directory)
         yield
     finally:
         with _fork_guard:
@@ -662,20 +563,65 @@ def _ownership(directory: Path) -> Iterator[None]:
                 os.close(file)
 
 
-def _check_directory(directory: Path) -> None:
+def _open_lock(directory: str) -> int:
+    path = os.path.join(directory, _LOCK)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError as error:
+        with contextlib.suppress(OSError):
+            return os.open(path, os.O_RDONLY)  # enough for a lock
+        if exists(path):
+            raise _refusal(
+                path, "let this user read it, or remove it while no queue runs"
+            ) from error
+        raise _refusal(directory, "it must be writable for this user") from error
+
+
+def _refusal(path: str, remedy: str) -> PermissionError:
+    try:
+        owner = Path(path).owner()
+    except (KeyError, OSError, NotImplementedError):
+        owner = "somebody else"
+    return PermissionError(errno.EACCES, f"{remedy}: it belongs to {owner}", path)
+
+
+def _check_moves(directory: str) -> None:
+    """See that files, those of other users, too, can be moved without overwriting others."""
+    found, user = os.stat(directory), os.geteuid() if hasattr(os, "geteuid") else 0
+    if found.st_mode & stat.S_ISVTX and user not in (0, found.st_uid):
+        raise _refusal(
+            directory, "no file of other users can be renamed here: remove the sticky bit"
+        )
+    old, new = temporary(directory), temporary(directory)
+    try:
+        os.close(os.open(old, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        rename_exclusively(old, new)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise _refusal(directory, f"it must be writable ({error.strerror})") from error
+        if user and _links_are_protected():
+            reason = "its file system has no exclusive rename, and fs.protected_hardlinks forbids "
+            reason += "links to other users' files: use another one, or set that to 0"
+            raise PermissionError(errno.EPERM, reason, directory) from error
+        rename_new(old, new)
+    finally:
+        unlink_quietly(old)
+        unlink_quietly(new)
+
+
+def _links_are_protected() -> bool:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/fs/protected_hardlinks").read_text().strip() != "0"
+    return False
+
+
+def _real(directory: Path) -> str:
+    """Where the directory is now: a link to it may be switched later."""
     if not directory.is_dir():
         number = errno.ENOTDIR if directory.exists() else errno.ENOENT
         message = "directory must be an existing directory: create it first"
         raise OSError(number, message, str(directory))
-
-
-@contextlib.contextmanager
-def _fitness(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        message = f"directory must be writable and allow hard links ({error.strerror})"
-        raise OSError(error.errno, message, str(directory)) from error
+    return os.path.realpath(directory)
 
 
 # A lock belongs to the open file, which a forked child shares, and would keep it when its owner
@@ -718,30 +664,14 @@ else:
         return True
 
 
-def _told(error: BaseException) -> str:
-    try:
-        return repr(error)
-    except Exception:
-        return f"{object.__repr__(error)}, whose repr fails"
-
-
-def _temporary(directory: Path) -> Path:
-    return directory / f".pending-{secrets.token_hex(8)}.tmp"
-
-
-def _unlink(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
+def _write(path: str, data: bytes) -> None:
+    with open(path, "xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync_directory(directory: Path) -> None:
+def _sync_directory(directory: str) -> None:
     if sys.platform != "win32":  # which cannot open one
         file = os.open(directory, os.O_RDONLY)
         try:
@@ -750,7 +680,7 @@ def _sync_directory(directory: Path) -> None:
             os.close(file)
 
 
-async def _in_thread(function: Callable[[], None]) -> None:
+async def _in_thread(function: Callable[[], R]) -> R:
     """Run it to its end; a cancellation is raised after that."""
     future = asyncio.get_running_loop().run_in_executor(None, function)
     cancelled = False
@@ -762,46 +692,23 @@ async def _in_thread(function: Callable[[], None]) -> None:
     error = future.exception()
     if cancelled:
         raise asyncio.CancelledError from error
-    future.result()
+    return future.result()
 
 
-def _check_count(name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be 1 or more, got {value!r}")
-    return value
-
-
-def _check_seconds(name: str, value: float) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number of seconds, got {value!r}")
-    if not value >= 0:
-        raise ValueError(f"{name} must be 0 or more seconds, got {value!r}")
-    return float(min(value, 1e300))  # an int may be more than a clock can add
+def _check_absent(directory: str, name: str) -> None:
+    for state in STATES:
+        if exists(path := os.path.join(directory, f"{name}.{state}")):
+            message = "there is such a file: submit under another name"
+            raise FileExistsError(errno.EEXIST, message, path)
 
 
 def _check_name(name: str) -> None:
-    if not isinstance(name, str):
-        raise TypeError(f"name must be a str, got {name!r}")
+    _check_type("name", name, "a str", str)
     if not name or name.startswith(".") or any(c in name for c in ("/", os.sep, "\0")):
-        raise ValueError(f"name must be a file's, no path, and not hidden, got {name!r}")
+        raise ValueError(f"name must be a file's, no path, and not hidden, not {name!r}")
     try:
         length = len(os.fsencode(name))
     except UnicodeEncodeError as error:
-        raise ValueError(f"name must be what the file system can encode, got {name!r}") from error
+        raise ValueError(f"name must be what the file system can encode, not {name!r}") from error
     if length > _LONGEST_NAME:
-        raise ValueError(f"name must have at most {_LONGEST_NAME} bytes, got {name!r}")
-
-
-def _check_upload(upload: Callable[[Path], Awaitable[None]]) -> None:
-    function: object = upload
-    while isinstance(function, partial):
-        function = function.func
-    # A lambda may return an awaitable, and so may an object; a plain function blocks the loop.
-    plain = inspect.isroutine(function) and getattr(function, "__name__", "") != "<lambda>"
-    if not callable(upload) or (plain and not inspect.iscoroutinefunction(function)):
-        raise TypeError(
-            f"upload must be a coroutine function, got {upload!r}: define it with `async def`, "
-            "and put what blocks into asyncio.to_thread"
-        )
+        raise ValueError(f"name must have at most {_LONGEST_NAME} bytes, not {name!r}")

@@ -59,7 +59,7 @@ LONGER = {
     "buses/event_bus": 485,
     "caches/ttl_cache": 600,
     "queues/async_converter_pool": 502,
-    "queues/async_pending_queue": 554,
+    "queues/async_pending_queue": 453,
     "queues/memory_queue": 575,
 }
 

@@ -21,7 +21,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.queues.async_pending_queue.disk import drop, drop_beside, files, hidden, unfinished
+import pytest
+
+from tests.queues.async_pending_queue.disk import (
+    drop,
+    drop_beside,
+    files,
+    hidden,
+    part,
+    unfinished,
+    without_exclusive_rename,
+)
 from tests.queues.async_pending_queue.helpers import MEMORY
 from tests.queues.async_pending_queue.watch import PlainWatch, started
 
@@ -29,23 +39,22 @@ if sys.platform != "win32":
     import fcntl
 
 CRASHED = 77
-# What the component does to names, and what makes data durable. The attempts are written with
-# `write` and taken back with `truncate`.
-STEPS = ("rename", "replace", "link", "unlink", "fsync", "truncate", "write")
-
-
-_write = os.write  # while `dying_at` replaces it
+# What the component does to names, and what makes data durable. Attempts are counted by
+# `truncate`, both ways. Where the file system has no exclusive rename, it links and unlinks.
+STEPS = {"rename", "replace", "unlink", "fsync", "truncate"}
+EXCLUSIVE, LINKED = STEPS | {"rename_exclusively"}, STEPS | {"link"}
 
 
 @contextlib.contextmanager
-def dying_at(point: int) -> Iterator[list[str]]:
+def dying_at(point: int, module: ModuleType, steps: set[str]) -> Iterator[list[str]]:
     """End the process at this point: odd ones come before a step, even ones after it.
 
     Gives the steps as they are done.
     """
     done: list[str] = []
     passed = 0
-    before = {step: getattr(os, step) for step in STEPS}
+    owners = {step: part(module) if step == "rename_exclusively" else os for step in steps}
+    before = {step: getattr(owner, step) for step, owner in owners.items()}
 
     def pass_point() -> None:
         nonlocal passed
@@ -64,12 +73,12 @@ def dying_at(point: int) -> Iterator[list[str]]:
         return call
 
     try:
-        for step in STEPS:
-            setattr(os, step, dying(step))
+        for step, owner in owners.items():
+            setattr(owner, step, dying(step))
         yield done
     finally:
-        for step, function in before.items():
-            setattr(os, step, function)
+        for step, owner in owners.items():
+            setattr(owner, step, before[step])
 
 
 class Server:
@@ -83,8 +92,8 @@ class Server:
         self.directory, self.log = directory, log
 
     def note(self, what: str, content: str) -> None:
-        file = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        _write(file, f"{what} {content}\n".encode())
+        file = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.write(file, f"{what} {content}\n".encode())
         os.close(file)
 
     def count(self, what: str, content: str) -> int:
@@ -97,6 +106,7 @@ class Server:
         self.note("begin", content)
         if content == "twice" and first:
             drop(self.directory, path.stem, b"newer")
+            PlainWatch.last.announce(f"{path.stem}.queued")
         await asyncio.sleep(0)
         if content.startswith("bad") or (first and content in {"once", "twice"}):
             raise ConnectionError(content)
@@ -179,8 +189,8 @@ def check_survivors(server: Server) -> None:
         found.setdefault(content, set()).add(info.st_ino)
         if name.endswith(".processing") and info.st_nlink == 1 and content != "hang":
             sidecar = server.directory / f".{path.stem}.attempts"
-            counted = sidecar.stat().st_size if sidecar.exists() else 0
-            assert counted >= max(1, server.count("begin", content)), f"{name} forgot attempts"
+            counted = max(1, sidecar.stat().st_size if sidecar.exists() else 0)
+            assert counted >= server.count("begin", content), f"{name} forgot attempts"
     expected = {*BEFORE.values()}
     if server.count("begin", "twice"):
         expected.add("newer")
@@ -220,12 +230,18 @@ def forked(work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def crash_everywhere(module: ModuleType, *, second: int, stride: int = 1) -> None:
+def crash_everywhere(
+    module: ModuleType, *, second: int, stride: int = 1, linked: bool = False
+) -> None:
     """End the process at each point; at each `second` one die once more while recovering.
 
-    A `stride` leaves out points: enough to meet a fault that there is at many of them.
+    A `stride` leaves out points: enough to meet a fault that there is at many of them. With
+    `linked` the file system has no exclusive rename.
     """
     vars(module)["DirectoryWatch"] = PlainWatch
+    wanted = LINKED if linked else EXCLUSIVE
+    if linked:
+        without_exclusive_rename(pytest.MonkeyPatch(), module)  # the process is its own
     logging.disable(logging.CRITICAL)
     point, survived, seen = 0, 0, set[str]()
     for point in itertools.count(1, stride):
@@ -235,7 +251,7 @@ def crash_everywhere(module: ModuleType, *, second: int, stride: int = 1) -> Non
             prepare(server.directory)
 
             def live(point: int, server: Server = server) -> None:
-                with dying_at(point) as steps:
+                with dying_at(point, module, wanted) as steps:
                     asyncio.run(life(module, server))
                 with server.log.with_name("steps").open("a") as file:
                     file.write(" ".join(steps) + "\n")
@@ -263,19 +279,23 @@ def crash_everywhere(module: ModuleType, *, second: int, stride: int = 1) -> Non
             seen |= set((Path(folder) / "steps").read_text().split())
         if codes[0] == 0:
             break
-    assert seen == set(STEPS), f"never seen: {set(STEPS) - seen}"
+    assert seen == wanted, f"never seen: {wanted - seen}"
     print(f"{point - 1} points, {survived} deaths survived, {len(AFTER)} files each")
 
 
-def kill_at_random(module: ModuleType, kills: int, seed: int = 0) -> None:
-    """SIGKILL a busy owner again and again, while producers go on; then count what there is."""
+def kill_at_random(module: ModuleType, kills: int, seed: int = 0, user: int | None = None) -> None:
+    """SIGKILL a busy owner again and again, while producers go on; then count what there is.
+
+    With a `user` the owners run as that one, and the producers' files are of this process's.
+    """
     logging.disable(logging.CRITICAL)
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         directory, log = Path(folder, "queue"), Path(folder, "log")
         locks = Path(folder, "locks")
-        directory.mkdir()
-        locks.mkdir()
+        for path in (Path(folder), directory, locks):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o777)
         server = Server(directory, log)
         dropped: set[str] = set()
         done: set[str] = set()
@@ -303,6 +323,14 @@ def kill_at_random(module: ModuleType, kills: int, seed: int = 0) -> None:
                     (directory / name).unlink()
 
         def own(ready: int, number: int, end: bool) -> None:
+            if user is not None:
+                import concurrent.futures.thread  # noqa: F401 (it may not read them later)
+
+                import watchdog.observers  # noqa: F401
+
+                os.setgroups([])
+                os.setgid(user)
+                os.setuid(user)
             asyncio.run(_own(module, server, locks, ready, number, end=end))
 
         produce(100)
@@ -335,6 +363,9 @@ def kill_at_random(module: ModuleType, kills: int, seed: int = 0) -> None:
         assert not files(directory)
         assert not hidden(directory)
         assert not any(line.startswith("at once") for line in lines), "uploaded twice at once"
+        if user is not None:
+            owners = {line.rpartition(" ")[2] for line in lines if line.startswith("of user ")}
+            assert owners == {str(os.getuid()), str(user)}, f"files of {owners}"
         ends = sum(line.startswith("end ") for line in lines)
         print(f"{kills} kills, {busy} while busy; {len(done)} files, {ends} uploads to the end")
         assert busy
@@ -348,13 +379,14 @@ async def _own(
 
     async def upload(path: Path) -> None:
         content = path.read_text()
-        lock = os.open(locks / content, os.O_RDWR | os.O_CREAT)
+        lock = os.open(locks / content, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 server.note("at once", content)
             server.note("begin", content)
+            server.note("of user", str(path.stat().st_uid))
             os.write(ready, b".")
             await asyncio.sleep(chance.random() * 0.004)
             if chance.random() < 0.2:

@@ -1,9 +1,12 @@
 """What producers do to a queue's directory, what is in it, and a disk that refuses."""
 
 import contextlib
+import errno
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -60,7 +63,10 @@ def hidden(directory: Path) -> list[str]:
 
 
 class Refusing:
-    """A system call that the disk refuses so many times, where `when` holds of its arguments."""
+    """A system call that the disk refuses so many times, where `when` holds of its arguments.
+
+    It is one of `os`, or the exclusive rename of the component's part.
+    """
 
     def __init__(
         self,
@@ -70,10 +76,11 @@ class Refusing:
         times: float = 1,
         error: int,
         when: Callable[..., bool] = lambda *_: True,
+        owner: ModuleType = os,
     ) -> None:
         self.left, self._error, self._when = times, error, when
-        self._call = getattr(os, name)
-        patch.setattr(os, name, self)
+        self._call = getattr(owner, name)
+        patch.setattr(owner, name, self)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         if self.left and self._when(*arguments):
@@ -82,12 +89,29 @@ class Refusing:
         return self._call(*arguments, **options)
 
 
-def after_links(patch: pytest.MonkeyPatch, step: Callable[[Path, Path], object]) -> None:
-    """Do the step each time that a file has got another name by a link."""
-    link = os.link
+def part(m: ModuleType) -> ModuleType:
+    """The part that this module, a twin perhaps, has its moves from."""
+    return sys.modules[m.unlink_quietly.__module__]
 
-    def link_and_more(source: Any, target: Any, **options: Any) -> None:
-        link(source, target, **options)
-        step(Path(source), Path(target))
 
-    patch.setattr(os, "link", link_and_more)
+def without_exclusive_rename(patch: pytest.MonkeyPatch, m: ModuleType) -> None:
+    """As on a file system that cannot: it has to link and unlink."""
+    Refusing(patch, "rename_exclusively", times=float("inf"), error=errno.ENOSYS, owner=part(m))
+
+
+def around_moves(
+    patch: pytest.MonkeyPatch,
+    m: ModuleType,
+    *,
+    before: Callable[[Path, Path], object] = lambda *_: None,
+    after: Callable[[Path, Path], object] = lambda *_: None,
+) -> None:
+    """Do these each time that a file gets a name that must be free."""
+    move = part(m).rename_exclusively
+
+    def call(source: str, target: str) -> None:
+        before(Path(source), Path(target))
+        move(source, target)
+        after(Path(source), Path(target))
+
+    patch.setattr(part(m), "rename_exclusively", call)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.kit.twins import Fault, edit, override, patch
+from tests.kit.twins import Fault, edit, override, patch, within
 
 Upload = Callable[[Path], Awaitable[None]]
 
@@ -26,45 +26,27 @@ class StandIn:
         return getattr(self._module, name)
 
 
-def system(**faults: Callable[[Any], Any]) -> Fault:
-    """System calls, by their names in `os`, are `fault(the real one)` for the module.
+PART = "queues/_spool"
 
-    However it makes them: by os, by os.path or by Path.
-    """
+
+def system(**faults: Callable[[Any], Any]) -> Fault:
+    """System calls, by their names in `os`, are `fault(the real one)` for component and part."""
 
     def real(name: str) -> Callable[..., Any]:
         # Looked up at each call: a test that watches the calls replaces them meanwhile.
-        owner = os.path if name == "lexists" else os
-        return lambda *arguments, **options: getattr(owner, name)(*arguments, **options)
+        return lambda *arguments, **options: getattr(os, name)(*arguments, **options)
 
     calls = {name: fault(real(name)) for name, fault in faults.items()}
 
-    def moved(name: str) -> Callable[..., Path]:
-        def call(path: Path, target: Any) -> Path:
-            calls[name](path, target)
-            return type(path)(target)
-
-        return call
-
-    def unlink(path: Path, missing_ok: bool = False) -> None:
-        with contextlib.suppress(*[FileNotFoundError] * missing_ok):
-            calls["unlink"](path)
-
-    methods = {
-        "rename": ("rename", moved("rename")),
-        "replace": ("replace", moved("replace")),
-        "link": ("hardlink_to", lambda path, target: calls["link"](target, path)),
-        "unlink": ("unlink", unlink),
-        "lstat": ("lstat", lambda path: calls["lstat"](path)),
-    }
-
     def change(m: ModuleType) -> None:
-        looks = {name: calls[name] for name in calls if name == "lexists"}
-        vars(m)["os"] = StandIn(os, path=StandIn(os.path, **looks), **calls)
-        found = dict(methods[name] for name in calls if name in methods)
-        vars(m)["Path"] = type("Path", (type(Path()),), found)
+        vars(m)["os"] = StandIn(os, **calls)
 
-    return patch(change)
+    return patch(change) + within(PART, patch(change))
+
+
+def moves(fault: Callable[[Any], Any]) -> Fault:
+    """The rename that overwrites nothing is `fault(the real one)`."""
+    return within(PART, override("rename_exclusively", fault))
 
 
 def given(**changes: Callable[[Any], Any]) -> Fault:
@@ -95,17 +77,17 @@ def pausing(seconds: float) -> Fault:
     return given(backoff=lambda _: lambda failures: seconds)
 
 
-def _puts_back(link: Any) -> Any:
-    def call(source: Path, target: Path) -> None:
-        if source.suffix == ".processing" and Path(target).suffix == ".queued":
-            Path(source).replace(source.with_suffix(".queued"))
+def _puts_back(move: Any) -> Any:
+    def call(source: str, target: str) -> None:
+        if source.endswith(".processing"):
+            Path(source).replace(Path(source).with_suffix(".queued"))
         else:
-            link(source, target)
+            move(source, target)
 
     return call
 
 
-PUTS_BACK_BY_RENAME = system(link=_puts_back)
+PUTS_BACK_BY_RENAME = moves(_puts_back)
 
 
 def _found(**fields: int) -> Fault:
@@ -113,11 +95,13 @@ def _found(**fields: int) -> Fault:
     places = {"mode": 0, "nlink": 3}
 
     def make(lstat: Any) -> Any:
-        def call(path: Path) -> os.stat_result:
-            values = list(lstat(path))
+        def call(path: Any) -> os.stat_result:
+            found = lstat(path)
+            values = list(found)
             for name, value in fields.items():
                 values[places[name]] = value
-            return os.stat_result(values)
+            times = {name: getattr(found, name) for name in dir(found) if name.endswith("_ns")}
+            return os.stat_result(values, times)
 
         return call
 
@@ -125,34 +109,46 @@ def _found(**fields: int) -> Fault:
 
 
 SEES_ONE_NAME = _found(nlink=1)
-SEES_REGULAR_FILES = _found(mode=stat.S_IFREG | 0o644)
-TAKES_NO_ATTEMPT_BACK = system(truncate=lambda _: lambda *arguments: None)
+SEES_REGULAR_FILES = _found(mode=stat.S_IFREG | 0o644) + within(
+    PART,
+    override("is_open_for_writing", lambda _: lambda path: False),  # or it waits for a pipe
+)
+
+
+def _puts_back_with(change: Callable[[int], int]) -> Fault:
+    """A file is put back with another number of attempts than it had."""
+
+    def make(put_back: Any) -> Any:
+        return lambda spool, name, attempts: put_back(spool, name, change(attempts))
+
+    return within(PART, override("Spool.put_back", make))
+
+
+COUNTS_CANCELLED = _puts_back_with(lambda attempts: max(1, attempts))
+FORGETS_ATTEMPTS = _puts_back_with(lambda attempts: 0)
+COUNTS_CLAIMS = within(PART, edit("Spool.claim", "self._count(name, before)", "pass"))
 
 
 def sees_no(is_hidden: Callable[[Path], bool]) -> Fault:
     """It looks whether there is a file, and overlooks those."""
-    return system(lexists=lambda lexists: lambda path: not is_hidden(Path(path)) and lexists(path))
+
+    def make(exists: Any) -> Any:
+        return lambda path: not is_hidden(Path(path)) and exists(path)
+
+    return within(PART, override("exists", make))
 
 
 SEES_NO_SUFFIX_IN_USE = sees_no(lambda path: bool(re.search(r"-\d+\.processing$", path.name)))
-STARTS_AGAIN = edit("AsyncPendingQueue._offer", "name not in self._running", "True")
+STARTS_AGAIN = edit("Schedule.add", "name in self.running", "False")
 SEES_NO_NEWER_FILE = sees_no(lambda path: path.suffix == ".queued")
-
-
-def _attempts_stay(replace: Any) -> Any:
-    def call(source: Path, target: Path) -> None:
-        if source.suffix != ".attempts":
-            replace(source, target)
-
-    return call
-
-
-LEAVES_ATTEMPTS = system(replace=_attempts_stay)
+LEAVES_ATTEMPTS = within(
+    PART, edit("Spool.put_back", "self._count(stem, attempts)", "self._count(name, attempts)")
+)
 
 
 def _gives_no_reason(replace: Any) -> Any:
-    def call(source: Path, target: Path) -> None:
-        if str(target).endswith(".error.json"):
+    def call(source: str, target: str) -> None:
+        if target.endswith(".error.json"):
             Path(source).unlink()
         else:
             replace(source, target)
@@ -163,39 +159,42 @@ def _gives_no_reason(replace: Any) -> Any:
 GIVES_NO_REASON = system(replace=_gives_no_reason)
 
 
-def copies(*, first: Callable[[Path], None] = lambda source: None) -> Fault:
-    """A file gets its next name by a copy, before which this is done with the old one."""
+def copies(*, first: Callable[[str], None] = lambda source: None) -> Fault:
+    """A file gets its last name by a copy, before which this is done with the old one."""
 
-    def make(link: Any) -> Any:
-        def call(source: Path, target: Path) -> None:
-            if Path(source).suffix != ".processing":
-                link(source, target)
+    def make(rename: Any) -> Any:
+        def call(source: str, target: str) -> None:
+            if not source.endswith(".processing"):
+                rename(source, target)
                 return
             data = Path(source).read_bytes()
             first(source)
             Path(target).write_bytes(data)
+            with contextlib.suppress(FileNotFoundError):
+                Path(source).unlink()
 
         return call
 
-    return system(link=make)
+    return system(rename=make)
 
 
-def _submits_nothing(link: Any) -> Any:
-    def call(source: Path, target: Path) -> None:
-        if Path(source).suffix == ".tmp":
+def _submits_nothing(move: Any) -> Any:
+    def call(source: str, target: str) -> None:
+        if source.endswith(".tmp") and target.endswith(".queued"):
             Path(target).touch()
+            Path(source).unlink()
         else:
-            link(source, target)
+            move(source, target)
 
     return call
 
 
-SUBMITS_AN_EMPTY_FILE = system(link=_submits_nothing)
+SUBMITS_AN_EMPTY_FILE = moves(_submits_nothing)
 
 
 def _hides_orphans(scandir: Any) -> Any:
     @contextlib.contextmanager
-    def call(path: Path) -> Iterator[list[os.DirEntry[str]]]:
+    def call(path: str) -> Iterator[list[os.DirEntry[str]]]:
         with scandir(path) as entries:
             yield [entry for entry in entries if not entry.name.endswith(".processing")]
 
@@ -207,36 +206,37 @@ LEAVES_ORPHANS = system(scandir=_hides_orphans)
 
 def counts_after_the_claim() -> Fault:
     """What should be written before the file is renamed is written after it."""
-    late: list[tuple[int, bytes]] = []
+    late: list[tuple[str, int]] = []
 
-    def write(_: Any) -> Any:
-        return lambda file, data: late.append((os.dup(file), data))
+    def truncate(_: Any) -> Any:
+        return lambda path, size: late.append((path, size))
 
     def rename(rename: Any) -> Any:
-        def call(source: Path, target: Path) -> None:
+        def call(source: str, target: str) -> None:
             rename(source, target)
             while late:
-                file, data = late.pop()
-                os.write(file, data)
-                os.close(file)
+                os.truncate(*late.pop())
 
         return call
 
-    return system(write=write, rename=rename)
+    return system(truncate=truncate, rename=rename)
 
 
 # What a crash test catches, and how.
 CRASHES: dict[str, tuple[Fault, str]] = {
     "unlinks the old name before there is the new one": (
-        copies(first=lambda source: source.unlink()),
+        copies(first=lambda source: Path(source).unlink()),
         "lost {",
     ),
-    "copies where it should link": (copies(), "became two"),
-    "takes a file of two names for two": (SEES_ONE_NAME, "ended otherwise"),
+    "copies where it should rename": (copies(), "became two"),
     "leaves orphans": (LEAVES_ORPHANS, "are left alone"),
-    "counts an attempt after the claim": (counts_after_the_claim(), "forgot attempts"),
+    "counts an attempt after the claim": (counts_after_the_claim(), "more attempts than allowed"),
     "submits a file before it is written": (SUBMITS_AN_EMPTY_FILE, "[('s.completed', '')]"),
     "gives up without saying why": (GIVES_NO_REASON, "says not why"),
+}
+# The same where the file system has no exclusive rename.
+CRASHES_OF_LINKS: dict[str, tuple[Fault, str]] = {
+    "takes a file of two names for two": (SEES_ONE_NAME, "ended otherwise"),
 }
 
 

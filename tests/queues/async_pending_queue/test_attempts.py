@@ -7,6 +7,7 @@ import os
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.kit.fakes import turns, until
 from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.disk import Refusing, drop, files, hidden
+from tests.queues.async_pending_queue.disk import Refusing, drop, files, hidden, part
 from tests.queues.async_pending_queue.helpers import LOGGER, owning, posix, quiet, stopped_clock
 from tests.queues.async_pending_queue.uploads import Pauses, Server, fails_with
 from tests.queues.async_pending_queue.watch import PlainWatch, on_plain_watch
@@ -127,20 +128,21 @@ async def check_pauses_end(m: ModuleType, directory: Path) -> None:
 
 @on_plain_watch
 async def check_claim_that_fails(m: ModuleType, directory: Path) -> None:
-    """The disk refuses the claim more often than there are attempts."""
+    """The disk refuses the claim more often than there are attempts; one was made before."""
     pauses, counted = Pauses(), list[int]()
 
     async def upload(path: Path) -> None:
         counted.append((directory / ".a.attempts").stat().st_size)
 
     drop(directory, "a", b"1")
+    (directory / ".a.attempts").write_bytes(b".")
     queue = m.AsyncPendingQueue(directory, upload, max_attempts=2, backoff=pauses)
     with pytest.MonkeyPatch.context() as patch:
-        Refusing(patch, "rename", times=5, error=errno.EACCES)
+        refusing = Refusing(patch, "rename", times=5, error=errno.EACCES)
         async with owning(queue):
             await until(lambda: queue.stats.completed or queue.stats.given_up)
     assert files(directory) == {"a.completed": b"1"}, "given up without an upload"
-    assert (counted, queue.stats.errors) == ([1], 5)
+    assert (counted, queue.stats.errors, refusing.left) == ([2], 5, 0)
     assert pauses.asked == [1, 2, 3, 4, 5]
 
 
@@ -209,7 +211,7 @@ ONE_PAUSE = Twin(
 )
 COUNTS_CLAIMS = Twin(
     "counts a claim that fails",
-    faults.TAKES_NO_ATTEMPT_BACK,
+    faults.COUNTS_CLAIMS,
     "AssertionError: given up without an upload",
 )
 NO_ATTEMPT = Twin(
@@ -238,11 +240,11 @@ async def test_a_cancelled_upload_does_not_count(directory: Path) -> None:
             await server.until(lambda: server.running)  # noqa: B023
             await queue.stop(0)
         assert files(directory) == {"a.queued": b"1"}
-        assert (directory / ".a.attempts").read_bytes() == b""
+        assert not hidden(directory)  # nothing counts an attempt
 
 
 @pytest.mark.guarantee("PQ-4")
-@pytest.mark.parametrize("refusals", [0, 1], ids=["", "its attempt is hard to take back"])
+@pytest.mark.parametrize("refusals", [0, 1], ids=["", "it is hard to put back"])
 async def test_an_upload_that_others_cancel_does_not_count_and_is_tried_again(
     directory: Path,
     refusals: int,
@@ -260,7 +262,12 @@ async def test_an_upload_that_others_cancel_does_not_count_and_is_tried_again(
             task.cancel()
             await asyncio.sleep(0)
 
-    Refusing(monkeypatch, "truncate", times=refusals, error=errno.EIO)
+    def back(source: str, target: str) -> bool:
+        return target.endswith(".queued")
+
+    owner = part(async_pending_queue)
+    refused: dict[str, Any] = {"times": refusals, "error": errno.EIO, "owner": owner}
+    Refusing(monkeypatch, "rename_exclusively", **refused, when=back)
     drop(directory, "a", b"1")
     queue = AsyncPendingQueue(directory, upload, max_attempts=1 + refusals, backoff=pauses)
     async with queue:
@@ -319,9 +326,10 @@ async def test_back_off_starts_anew_with_each_file_of_a_name(directory: Path) ->
 async def test_the_count_of_attempts_is_a_plain_file(directory: Path) -> None:
     os.umask(mask := os.umask(0))
     drop(directory, "a", b"1")
-    async with AsyncPendingQueue(directory, Server(holds=True).upload) as queue:
-        await until(lambda: queue.stats.uploading)
-        await turns()
+    upload, pauses = fails_with(ConnectionError("no route")), Pauses(3600.0)
+    async with AsyncPendingQueue(directory, upload, backoff=pauses) as queue:
+        await until(lambda: queue.stats.waiting)
+        assert (directory / ".a.attempts").read_bytes() == b"\0"
         assert (directory / ".a.attempts").stat().st_mode & 0o777 == 0o666 & ~mask
         await queue.stop(0)
 
@@ -377,13 +385,25 @@ async def test_an_error_whose_repr_fails_is_a_reason_and_has_its_pause(
         await until(lambda: queue.stats.given_up)
     reason = json.loads((directory / "a.error.json").read_text())["error"]
     assert "Unspeakable object at" in reason, "the reason is lost"
-    assert reason.endswith(">, whose repr fails")
     assert queue.stats == PendingStats(failed=2, given_up=1)
     assert pauses.asked == [1]
     logged = [record.getMessage() for record in caplog.records if record.name == LOGGER]
     assert logged[0].startswith("attempt 1 to upload 'a' failed: <")
-    assert logged[0].endswith(">, whose repr fails")
     assert len(logged) == 3
+
+
+class Silent(Exception):
+    def __repr__(self) -> str:
+        return ""
+
+
+@pytest.mark.guarantee("PQ-4")
+async def test_an_error_without_words_is_a_failure(directory: Path) -> None:
+    drop(directory, "a", b"1")
+    async with AsyncPendingQueue(directory, fails_with(Silent()), max_attempts=1) as queue:
+        await until(lambda: queue.stats.given_up or queue.stats.completed)
+    assert files(directory) == {"a.error": b"1"}
+    assert json.loads((directory / "a.error.json").read_text())["error"] == ""
 
 
 @pytest.mark.guarantee("PQ-4")

@@ -1,5 +1,6 @@
-"""exponential_backoff, a pure function (PQ-4), and what stands in for a faulty one."""
+"""exponential_backoff, a pure function (PQ-4), and what a faulty one does."""
 
+import asyncio
 import math
 import random
 from pathlib import Path
@@ -9,11 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reference_impl.queues import async_pending_queue
 from reference_impl.queues.async_pending_queue import AsyncPendingQueue, exponential_backoff
-from tests.kit.fakes import until
-from tests.queues.async_pending_queue.disk import drop
-from tests.queues.async_pending_queue.uploads import Pauses, fails_with
+from tests.queues.async_pending_queue.disk import drop, files
 
 
 @pytest.mark.guarantee("PQ-4")
@@ -56,11 +54,11 @@ def test_backoff_takes_numbers_of_any_size() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"attempt": 0}, ValueError, "attempt must be 1 or more, got 0"),
-        ({"attempt": 1.5}, TypeError, "attempt must be an int, got 1.5"),
-        ({"attempt": 1, "base": -1}, ValueError, "base must be 0 or more seconds, got -1"),
-        ({"attempt": 1, "cap": math.nan}, ValueError, "cap must be 0 or more seconds, got nan"),
-        ({"attempt": 1, "cap": "60"}, TypeError, "cap must be a number of seconds, got '60'"),
+        ({"attempt": 0}, ValueError, "attempt must be at least 1, not 0"),
+        ({"attempt": 1.5}, TypeError, "attempt must be an int, not 1.5"),
+        ({"attempt": 1, "base": -1}, ValueError, "base must be at least 0 seconds, not -1"),
+        ({"attempt": 1, "cap": math.nan}, ValueError, "cap must be at least 0 seconds, not nan"),
+        ({"attempt": 1, "cap": "60"}, TypeError, "cap must be a number of seconds, not '60'"),
     ],
 )
 def test_backoff_refuses_what_is_no_number(
@@ -70,26 +68,41 @@ def test_backoff_refuses_what_is_no_number(
         exponential_backoff(**options)
 
 
-@pytest.mark.parametrize("result", [-1.0, math.nan, "soon", None])
-async def test_a_faulty_backoff_is_replaced_by_the_default(
+def sulking(failures: int) -> float:
+    raise ZeroDivisionError("no pause")
+
+
+@pytest.mark.guarantee("PQ-4")
+@pytest.mark.parametrize(
+    ("backoff", "error"),
+    [
+        (lambda n: -1.0, ValueError),
+        (lambda n: math.nan, ValueError),
+        (lambda n: "soon", TypeError),
+        (lambda n: None, TypeError),
+        (sulking, ZeroDivisionError),
+    ],
+)
+async def test_a_faulty_backoff_ends_the_queue_and_loses_nothing(
     directory: Path,
     plain_watch: None,
-    result: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    backoff: Any,
+    error: type[Exception],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    default, upload = Pauses(0.0), fails_with(ConnectionError())
-    monkeypatch.setattr(async_pending_queue, "exponential_backoff", default)
-    drop(directory, "a", b"1")
-    queue = AsyncPendingQueue(directory, upload, max_attempts=3, backoff=lambda n: result)
-    async with queue:
-        await until(lambda: queue.stats.given_up)
-    assert (queue.stats.errors, default.asked) == (2, [1, 2])
-    logged = [record for record in caplog.records if record.exc_info]
-    assert [record.getMessage() for record in logged] == [
-        "backoff(1) failed: the default is used",
-        "backoff(2) failed: the default is used",
-    ]
-    for record in logged:
-        assert record.exc_info is not None
-        assert str(record.exc_info[1]).startswith("what backoff returns must be ")
+    """The file that failed is put back, and what runs beside it is cancelled and put back."""
+
+    async def upload(path: Path) -> None:
+        if path.stem == "b":
+            await asyncio.get_running_loop().create_future()
+        raise ConnectionError("no route")
+
+    for name in "ba":
+        drop(directory, name, b"1")
+    queue = AsyncPendingQueue(directory, upload, backoff=backoff)
+    with pytest.raises(error):
+        await queue.run()
+    assert files(directory) == {"a.queued": b"1", "b.queued": b"1"}
+    assert (directory / ".a.attempts").read_bytes() != b""
+    logged = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert "backoff(1) failed: the queue ends" in logged

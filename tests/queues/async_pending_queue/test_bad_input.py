@@ -2,7 +2,6 @@
 
 import asyncio
 import copy
-import errno
 import functools
 import math
 import os
@@ -20,7 +19,7 @@ from reference_impl.queues.async_pending_queue import (
     exponential_backoff,
 )
 from tests.kit.fakes import until
-from tests.queues.async_pending_queue.disk import Refusing, drop
+from tests.queues.async_pending_queue.disk import drop
 from tests.queues.async_pending_queue.uploads import nothing
 
 pytestmark = pytest.mark.usefixtures("plain_watch")
@@ -56,7 +55,7 @@ def test_an_upload_that_is_no_coroutine_function_is_refused(directory: Path, upl
     with pytest.raises(TypeError) as caught:
         AsyncPendingQueue(directory, upload)
     assert str(caught.value) == (
-        f"upload must be a coroutine function, got {upload!r}: "
+        f"upload must be a coroutine function, not {upload!r}: "
         "define it with `async def`, and put what blocks into asyncio.to_thread"
     )
 
@@ -74,21 +73,24 @@ async def test_whatever_returns_an_awaitable_will_do(directory: Path, upload: An
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"max_concurrency": 0}, ValueError, "max_concurrency must be 1 or more, got 0"),
-        ({"max_concurrency": -5}, ValueError, "max_concurrency must be 1 or more, got -5"),
-        ({"max_concurrency": 2.5}, TypeError, "max_concurrency must be an int, got 2.5"),
-        ({"max_attempts": 0}, ValueError, "max_attempts must be 1 or more, got 0"),
-        ({"max_attempts": True}, TypeError, "max_attempts must be an int, got True"),
+        ({"max_concurrency": 0}, ValueError, "max_concurrency must be at least 1, not 0"),
+        ({"max_concurrency": -5}, ValueError, "max_concurrency must be at least 1, not -5"),
+        ({"max_concurrency": 2.5}, TypeError, "max_concurrency must be an int, not 2.5"),
+        ({"max_attempts": 0}, ValueError, "max_attempts must be at least 1, not 0"),
+        ({"max_attempts": True}, TypeError, "max_attempts must be an int, not True"),
         (
             {"upload_timeout": 0},
             ValueError,
-            "upload_timeout must be more than 0 seconds, or None; got 0$",
+            "upload_timeout must be above 0 seconds, not 0$",
         ),
-        ({"upload_timeout": -1.0}, ValueError, "upload_timeout must be 0 or more seconds"),
-        ({"upload_timeout": math.nan}, ValueError, "upload_timeout must be 0 or more seconds"),
+        ({"upload_timeout": -1.0}, ValueError, "upload_timeout must be above 0 seconds"),
+        ({"upload_timeout": math.nan}, ValueError, "upload_timeout must be above 0 seconds"),
         ({"upload_timeout": "1"}, TypeError, "upload_timeout must be a number of seconds"),
-        ({"backoff": 1.0}, TypeError, "backoff must be callable, got 1.0"),
-        ({"directory": 5}, TypeError, "directory must be a path, got 5"),
+        ({"backoff": 1.0}, TypeError, "backoff must be a plain function, not 1.0"),
+        ({"backoff": nothing}, TypeError, "backoff must be a plain function, not <function"),
+        ({"settle": -1.0}, ValueError, "settle must be at least 0 seconds, not -1.0"),
+        ({"settle": "1"}, TypeError, "settle must be a number of seconds, not '1'"),
+        ({"directory": 5}, TypeError, "directory must be a path, not 5"),
     ],
 )
 def test_bad_arguments_are_refused_by_name(
@@ -113,6 +115,8 @@ async def test_what_is_no_duration_is_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=r"^upload_timeout must be"):
         AsyncPendingQueue(directory, nothing, upload_timeout=seconds)
+    with pytest.raises(error, match=r"^settle must be"):
+        AsyncPendingQueue(directory, nothing, settle=seconds)
     for name in ("base", "cap"):
         with pytest.raises(error, match=f"^{name} must be"):
             exponential_backoff(1, **{name: seconds})
@@ -169,11 +173,3 @@ async def test_a_directory_that_is_none_is_an_error_at_the_start(tmp_path: Path,
     with pytest.raises(expected, match="existing directory: create it first"):
         await AsyncPendingQueue(path, nothing).submit("a", b"1")
     assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
-async def test_a_file_system_without_links_is_an_error_at_the_start(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Refusing(monkeypatch, "link", error=errno.EPERM)
-    with pytest.raises(PermissionError, match="must be writable and allow hard links"):
-        await AsyncPendingQueue(directory, nothing).run()

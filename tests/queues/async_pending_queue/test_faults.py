@@ -17,13 +17,20 @@ from tests.kit.process import run_python
 from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin, override
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.disk import Refusing, after_links, drop, files, hidden
+from tests.queues.async_pending_queue.disk import (
+    Refusing,
+    drop,
+    files,
+    hidden,
+    part,
+    without_exclusive_rename,
+)
 from tests.queues.async_pending_queue.helpers import owning, posix, quiet, stopped_clock
 from tests.queues.async_pending_queue.uploads import Server, nothing
 from tests.queues.async_pending_queue.watch import PlainWatch, on_plain_watch
 
 pytestmark = pytest.mark.usefixtures("plain_watch")
-STEPS = ["open", "write", "rename", "link", "unlink", "replace", "lstat", "stat"]
+STEPS = ["rename", "rename_exclusively", "truncate", "unlink", "replace", "lstat"]
 
 
 @on_plain_watch
@@ -61,7 +68,12 @@ async def _fails(m: ModuleType, directory: Path, step: str, serial: int) -> bool
     async with owning(queue):
         with pytest.MonkeyPatch.context() as patch:
             refused = Refusing(
-                patch, step, times=3, error=errno.ENOSPC, when=lambda *_: next(calls) >= serial
+                patch,
+                step,
+                times=3,
+                error=errno.ENOSPC,
+                when=lambda *_: next(calls) >= serial,
+                owner=part(m) if step == "rename_exclusively" else os,
             )
             for _ in range(3000):
                 await asyncio.sleep(0)
@@ -145,7 +157,7 @@ async def test_a_pause_that_is_over_at_once_is_seen(
         await server.until(lambda: len(server.running) == 2)
         server.end("a", ConnectionError("no route"))
         await until(lambda: queue.stats.waiting)
-        Refusing(monkeypatch, "link", error=errno.ENOSPC)
+        Refusing(monkeypatch, "rename", error=errno.ENOSPC)
         server.end("b")
         clock.tick(2)  # so the timer comes right after b's last step
         await turns()
@@ -244,12 +256,14 @@ async def test_what_others_remove_during_an_upload(
             await asyncio.sleep(0)
 
     drop(directory, "a", b"1")
+    (directory / ".a.attempts").write_bytes(b".")  # of an attempt before
     async with owning(AsyncPendingQueue(directory, upload, backoff=lambda n: 3600.0)) as queue:
         await until(lambda: seen)
         await turns()
         assert seen == [b"1"], "it did not wait"
-        if removed == ".a.attempts" and not cancelled:
-            assert (queue.stats.errors, queue.stats.completed) == (0, 1)
+        if removed == ".a.attempts":
+            assert (queue.stats.errors, queue.stats.completed) == (0, not cancelled)
+            assert hidden(directory) == [".a.attempts"] * cancelled  # it is counted all the same
         else:
             assert (queue.stats.errors, queue.stats.completed) == (1, 0)
             assert queue.stats.waiting == len(files(directory))
@@ -258,20 +272,27 @@ async def test_what_others_remove_during_an_upload(
 
 
 @pytest.mark.guarantee("PQ-6")
-async def test_a_file_that_vanishes_when_it_has_its_next_name_is_no_error(
+async def test_a_name_that_vanishes_when_the_file_has_its_next_one_loses_nothing(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its old name was to be unlinked anyway."""
+    """Where files have to be linked: its old name was to be unlinked anyway."""
+    link, begun = os.link, list[Path]()
 
-    def unlink(source: Path, target: Path) -> None:
-        if target == directory / "a.completed":
-            source.unlink()
+    def link_and_unlink(source: str, target: str, **options: bool) -> None:
+        link(source, target, **options)
+        Path(source).unlink()
 
-    after_links(monkeypatch, unlink)
+    async def upload(path: Path) -> None:
+        begun.append(path)
+        if len(begun) == 1:
+            monkeypatch.setattr(os, "link", link_and_unlink)
+            raise ConnectionError("no route")
+
+    without_exclusive_rename(monkeypatch, async_pending_queue)
     drop(directory, "a", b"1")
-    async with AsyncPendingQueue(directory, nothing) as queue:
-        await until(lambda: queue.stats.completed or queue.stats.errors)
-    assert (queue.stats.completed, queue.stats.errors) == (1, 0)
+    async with AsyncPendingQueue(directory, upload, backoff=lambda n: 0.0) as queue:
+        await until(lambda: queue.stats.completed)
+    assert (len(begun), queue.stats.errors) == (2, 1)
     assert files(directory) == {"a.completed": b"1"}
 
 
@@ -306,9 +327,9 @@ async def test_what_is_no_regular_file_is_logged_with_its_name_and_a_remedy(
         "'a' cannot be put back: it stays .processing",
         "trouble with the file 'b'",
     ]
-    for record, place in zip(logged, ("a", str(directory / "b.queued")), strict=True):
+    for record, place in zip(logged, ("a.processing", "b.queued"), strict=True):
         assert record.exc_info is not None
         error = record.exc_info[1]
         assert isinstance(error, OSError)
-        assert (error.errno, error.filename) == (errno.EINVAL, place)
+        assert (error.errno, error.filename) == (errno.EINVAL, str(directory / place))
         assert error.strerror == "it is no regular file: move it away"

@@ -172,7 +172,7 @@ def test_the_queue_belongs_to_the_loop_that_runs_it(directory: Path) -> None:
         with pytest.raises(RuntimeError) as caught:
             asyncio.run(use())
         assert str(caught.value) == (
-            "this queue belongs to the event loop that ran it: "
+            "this AsyncPendingQueue belongs to the event loop that ran it: "
             "use it there, or make a new AsyncPendingQueue"
         )
 

@@ -160,6 +160,8 @@ def machine(module: ModuleType) -> type[RuleBasedStateMachine]:
                     # A newer file of its name: the attempts belong to the one before it.
                     waits = state == "queued" and f"{stem}.processing" in files(self.directory)
                     counted = sidecar.stat().st_size if sidecar.exists() and not waits else 0
+                    if state == "processing":
+                        counted = max(1, counted)  # which its name says
                     assert counted == self.attempts[content], f"{content} has {counted} attempts"
                     if self.queue is not None and not waits:
                         assert content in self.uploads, f"{content} is left alone"
@@ -177,7 +179,7 @@ MISCOUNTED = "AssertionError: attempts"
 LEFT_ALONE = "AssertionError: is left alone"
 TWINS = [
     Twin("starts a name again that is being uploaded", faults.STARTS_AGAIN, MISCOUNTED),
-    Twin("counts a cancelled attempt", faults.TAKES_NO_ATTEMPT_BACK, MISCOUNTED),
+    Twin("counts a cancelled attempt", faults.COUNTS_CANCELLED, MISCOUNTED),
     Twin("leaves attempts with the old name", faults.LEAVES_ATTEMPTS, (MISCOUNTED, LEFT_ALONE)),
     Twin("gives a suffix that is in use", faults.SEES_NO_SUFFIX_IN_USE, (MISCOUNTED, LEFT_ALONE)),
     Twin(

@@ -16,7 +16,12 @@ from tests.kit.process import run_python
 from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin, must_fail, patch
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.disk import Refusing, drop, files
+from tests.queues.async_pending_queue.disk import (
+    Refusing,
+    drop,
+    files,
+    without_exclusive_rename,
+)
 from tests.queues.async_pending_queue.helpers import owning, posix
 from tests.queues.async_pending_queue.uploads import Pauses, Server, nothing
 from tests.queues.async_pending_queue.watch import PlainWatch, on_plain_watch, started
@@ -42,11 +47,12 @@ async def check_one_owner(m: ModuleType, directory: Path) -> None:
 
 @on_plain_watch
 async def check_half_moved(m: ModuleType, directory: Path) -> None:
-    """A put-back stays half done for long: its new name is found, and being uploaded."""
+    """A put-back by a link stays half done for long: its new name is found, and being uploaded."""
     server = Server(holds=True)
     drop(directory, "a.csv", b"old")
     queue = m.AsyncPendingQueue(directory, server.upload, backoff=Pauses(0.0))
     with pytest.MonkeyPatch.context() as patch:
+        without_exclusive_rename(patch, m)
         async with owning(queue):
             await server.until(lambda: server.running)
             unlink = Refusing(

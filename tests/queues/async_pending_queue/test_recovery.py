@@ -16,7 +16,7 @@ from tests.kit.fakes import turns, until
 from tests.kit.proofs import Proof, failing, holding
 from tests.kit.twins import Twin
 from tests.queues.async_pending_queue import faults
-from tests.queues.async_pending_queue.disk import Refusing, drop, files, hidden
+from tests.queues.async_pending_queue.disk import Refusing, around_moves, drop, files, hidden
 from tests.queues.async_pending_queue.helpers import owning
 from tests.queues.async_pending_queue.uploads import Pauses, Server, nothing
 from tests.queues.async_pending_queue.watch import PlainWatch, on_plain_watch
@@ -57,7 +57,7 @@ async def check_closed_upload(m: ModuleType, directory: Path) -> None:
         coroutine.close()
         assert not server.running
         assert files(directory) == {"a.processing": b"1"}, "it was moved without ownership"
-        assert (directory / ".a.attempts").read_bytes() == b"."
+        assert not hidden(directory)
         assert not queue.stats.failed
     finally:
         running.cancel()
@@ -130,17 +130,16 @@ async def test_a_newer_file_that_comes_just_before_the_put_back_is_not_overwritt
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the look for what is in the way, that is."""
-    link, server = os.link, Server(holds=True)
+    server = Server(holds=True)
 
-    def link_too_late(source: Any, target: Any, **options: Any) -> None:
+    def be_quicker(_: Path, target: Path) -> None:
         if target == directory / "a.queued":
             drop(directory, "a", b"new")
-        link(source, target, **options)
 
     drop(directory, "a", b"old")
     async with AsyncPendingQueue(directory, server.upload) as queue:
         await server.until(lambda: server.running)
-        monkeypatch.setattr(os, "link", link_too_late)
+        around_moves(monkeypatch, async_pending_queue, before=be_quicker)
         await queue.stop(0)
     assert files(directory) == {"a.queued": b"new", "a-1.queued": b"old"}
     assert queue.stats.errors == 0
@@ -222,9 +221,9 @@ async def test_an_older_file_that_the_disk_left_is_uploaded_after_the_newer_one(
             drop(directory, "a", b"new")
 
     def is_completion(source: Any, target: Path) -> bool:
-        return target == directory / "a.completed"
+        return Path(target) == directory / "a.completed"
 
-    Refusing(monkeypatch, "link", error=errno.ENOSPC, when=is_completion)
+    Refusing(monkeypatch, "rename", error=errno.ENOSPC, when=is_completion)
     drop(directory, "a", b"old")
     async with AsyncPendingQueue(directory, upload, backoff=pauses) as queue:
         await until(lambda: queue.stats.completed == 2)

@@ -119,7 +119,7 @@ async def check_stop_meets_a_timeout(m: ModuleType, directory: Path) -> None:
 @on_plain_watch
 async def check_entries(m: ModuleType, directory: Path) -> None:
     """A second entry, or run beside an entry, is refused, and the first goes on."""
-    once = "a queue runs once: make a new AsyncPendingQueue to run again"
+    once = "this AsyncPendingQueue runs once: make a new one to run again"
 
     async def refused(use: Awaitable[object]) -> None:
         try:
@@ -336,7 +336,7 @@ async def test_a_queue_stopped_before_it_runs_does_not_run(directory: Path) -> N
 
 
 async def test_a_queue_runs_once(directory: Path) -> None:
-    once = "^a queue runs once: make a new AsyncPendingQueue to run again$"
+    once = "^this AsyncPendingQueue runs once: make a new one to run again$"
     queue = AsyncPendingQueue(directory, nothing)
     running = await started(queue)
     with pytest.raises(RuntimeError, match=once):

@@ -12,11 +12,19 @@ from typing import Any
 
 import pytest
 
+from reference_impl.queues import async_pending_queue
 from reference_impl.queues.async_pending_queue import AsyncPendingQueue
 from tests.kit.fakes import Gate, turns, until
 from tests.kit.process import run_python
 from tests.queues.async_pending_queue import inside
-from tests.queues.async_pending_queue.disk import STATES, after_links, files, hidden
+from tests.queues.async_pending_queue.disk import (
+    STATES,
+    around_moves,
+    files,
+    hidden,
+    part,
+    without_exclusive_rename,
+)
 from tests.queues.async_pending_queue.helpers import posix
 from tests.queues.async_pending_queue.uploads import nothing
 
@@ -112,26 +120,34 @@ async def test_a_queue_that_starts_spares_its_own_submission(
 async def test_a_submission_may_be_claimed_before_its_owner_is_told_of_it(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    after_links(monkeypatch, lambda _, target: target.rename(directory / "a.processing"))
+    def claim(_: Path, target: Path) -> None:
+        target.rename(directory / "a.processing")
+
+    around_moves(monkeypatch, async_pending_queue, after=claim)
     path = await AsyncPendingQueue(directory, nothing).submit("a", b"1")
     assert path == directory / "a.queued"
     assert files(directory) == {"a.processing": b"1"}
 
 
+@pytest.mark.parametrize("linked", [False, True], ids=["renamed", "linked"])
 async def test_submitted_data_is_on_disk_before_it_has_its_name(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
 ) -> None:
     steps: list[str] = []
 
-    def recorded(step: str, call: Callable[..., object], *args: object) -> object:
+    def recorded(step: str, call: Callable[..., object], *given: object, **options: bool) -> object:
         steps.append(step)
-        return call(*args)
+        return call(*given, **options)
 
-    for step in ("fsync", "link", "unlink"):
-        monkeypatch.setattr(os, step, functools.partial(recorded, step, getattr(os, step)))
+    owners = {"fsync": os, "link": os, "rename_exclusively": part(async_pending_queue)}
+    if linked:
+        without_exclusive_rename(monkeypatch, async_pending_queue)
+    for step, owner in owners.items():
+        monkeypatch.setattr(owner, step, functools.partial(recorded, step, getattr(owner, step)))
     await AsyncPendingQueue(directory, nothing).submit("a", b"1")
     last = [] if sys.platform == "win32" else ["fsync"]  # of the directory
-    assert steps == ["fsync", "link", "unlink", *last]
+    assert steps == ["fsync", "rename_exclusively", *(["link"] if linked else []), *last]
+    assert list(directory.iterdir()) == [directory / "a.queued"]
 
 
 @pytest.mark.parametrize("fault", [None, OSError(errno.ENOSPC, "No space left on device")])
@@ -193,17 +209,17 @@ def test_a_submission_too_large_for_the_disk_is_an_error_and_nothing_else(direct
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("", ValueError, "no path, and not hidden, got ''"),
-        (".hidden", ValueError, "got '.hidden'"),
-        ("a/b", ValueError, "got 'a/b'"),
-        ("a\0b", ValueError, "got"),
+        ("", ValueError, "no path, and not hidden, not ''"),
+        (".hidden", ValueError, "not '.hidden'"),
+        ("a/b", ValueError, "not 'a/b'"),
+        ("a\0b", ValueError, "not 'a"),
         ("x" * 237, ValueError, "at most 236 bytes"),
         ("\N{SNOWMAN}" * 79, ValueError, "at most 236 bytes"),
         pytest.param(
-            "\ud800", ValueError, r"^name must be .* can encode, got '\\ud800'$", marks=posix
+            "\ud800", ValueError, r"^name must be .* can encode, not '\\ud800'$", marks=posix
         ),
-        (b"a", TypeError, "name must be a str, got b'a'"),
-        (None, TypeError, "name must be a str, got None"),
+        (b"a", TypeError, "name must be a str, not b'a'"),
+        (None, TypeError, "name must be a str, not None"),
     ],
 )
 async def test_submit_refuses_what_cannot_be_a_name(
@@ -218,7 +234,7 @@ async def test_submit_takes_bytes_and_names_of_any_kind(directory: Path) -> None
     queue = AsyncPendingQueue(directory, nothing)
     for data in ("text", bytearray(b"1"), None, memoryview(b"1")):
         kind = type(data).__name__
-        with pytest.raises(TypeError, match=f"^data must be bytes, got {kind}$"):
+        with pytest.raises(TypeError, match=f"^data must be bytes, not {kind}$"):
             await queue.submit("a", data)  # type: ignore[arg-type]
     assert not list(directory.iterdir())
     for name in ("x" * 236, "new\nline", "a.queued", " "):

@@ -152,7 +152,7 @@ async def test_by_default_there_are_five_slots_and_thirty_seconds_to_stop(direct
         await turns()
         assert server.seen == list("abcde")
         names = {task.get_name() for task in asyncio.all_tasks()}
-        assert {"pending-queue", *(f"upload {name}" for name in "abcde")} <= names
+        assert {"AsyncPendingQueue", *(f"upload {name}" for name in "abcde")} <= names
         stopping = asyncio.create_task(queue.stop())
         await turns()
         clock.tick(29.5)

@@ -19,14 +19,15 @@ class PlainWatch:
 
     last: "PlainWatch"
 
-    def __init__(self, path: Path, patterns: tuple[str, ...]) -> None:
-        self.path, self.drawn = path, 0
+    def __init__(self, path: Path, *, exclude: tuple[str, ...], settle: float) -> None:
+        self.path, self.exclude, self.drawn = path, exclude, 0
         self._names: asyncio.Queue[str] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
         PlainWatch.last = self
-        for path in sorted(self.path.glob("*.queued")):
-            self.announce(path.name)
+        for path in sorted(self.path.glob("[!.]*")):
+            if not any(map(path.match, self.exclude)):
+                self.announce(path.name)
         return self
 
     async def __aexit__(self, *_: object) -> None:
