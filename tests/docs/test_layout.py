@@ -49,7 +49,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # that watch files did by those of 2026-11-28 (a directory that goes while it is open, entries
 # and leaving that were not refused, numbers and names that nobody can use); all but those by
 # what holds since 2026-11-30 under a signal handler's exception at any point, and the caches and
-# the queue by stale values, on_evict, delays and waiting for room.
+# the queue by stale values, on_evict, delays and waiting for room; the converter pool by copies to
+# other file systems, and by files that are hidden until they can be moved.
 LONGER = {
     "bridges/async_runner": 479,
     "bridges/file_watch": 512,
@@ -58,7 +59,7 @@ LONGER = {
     "buses/async_event_bus": 503,
     "buses/event_bus": 485,
     "caches/ttl_cache": 600,
-    "queues/async_converter_pool": 502,
+    "queues/async_converter_pool": 544,
     "queues/async_pending_queue": 453,
     "queues/memory_queue": 575,
 }

@@ -21,8 +21,8 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 class Watch:
     """In DirectoryWatch's place: gives what is there on entry, and what is announced."""
 
-    def __init__(self, path: Path, patterns: object) -> None:
-        self._path = path
+    def __init__(self, path: Path, patterns: object, **_: object) -> None:
+        self._path = Path(path)
         self.news: asyncio.Queue[Path | Exception] = asyncio.Queue()
 
     async def __aenter__(self) -> "Watch":

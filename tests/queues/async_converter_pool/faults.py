@@ -8,14 +8,12 @@ import collections
 import contextlib
 import dataclasses
 import os
-import stat
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent import futures
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
-from unittest.mock import patch as patched
 
 from tests.kit.primitives import primitive, rebind
 from tests.kit.twins import Fault, override, patch
@@ -343,54 +341,75 @@ def stops_when_nothing_waits() -> Fault:
     return override("AsyncConverterPool.stop", make)
 
 
-# What it sees.
+# What it sees, and how it moves.
+
+
+def moves_by(move: Callable[[Callable[[str, str], None], str, str], None]) -> Fault:
+    """Each rename is `move(the one that overwrites nothing, source, target)`."""
+
+    def change(module: ModuleType) -> None:
+        rename = vars(module)["rename_new"]
+        vars(module)["rename_new"] = lambda source, target: move(rename, source, target)
+
+    return patch(change)
 
 
 def overwrites() -> Fault:
     """A name that is taken is taken again."""
 
-    def careless(path: Any, flags: int, *mode: Any, **options: Any) -> int:
-        return os.open(path, flags & ~os.O_EXCL, *mode, **options)
+    def move(_: Callable[[str, str], None], source: str, target: str) -> None:
+        Path(source).replace(target)
 
-    return bound(os, open=careless)
-
-
-def sees_no_difference() -> Fault:
-    """While it runs, one file looks like any other."""
-    lstat = os.lstat
-
-    def blind(path: Any, **options: Any) -> Any:
-        found = lstat(path, **options)
-        if not stat.S_ISREG(found.st_mode):
-            return found
-        names = ("st_mode", "st_dev", "st_nlink", "st_uid", "st_gid")
-        same = dict.fromkeys(("st_ino", "st_size", "st_mtime", "st_mtime_ns"), 1)
-        return SimpleNamespace(**{name: getattr(found, name) for name in names} | same)
-
-    return runs_with("lstat", blind)
+    return moves_by(move)
 
 
 def puts_back_over_another() -> Fault:
     """A file that it moves back takes the place of what is there by then."""
 
-    def link(path: Path, target: Path) -> None:
-        path.unlink(missing_ok=True)
-        os.link(target, path)
+    def move(rename: Callable[[str, str], None], source: str, target: str) -> None:
+        back = Path(source).parent.name == "done"
+        (os.replace if back else rename)(source, target)
 
-    return runs_with("hardlink_to", link)
+    return moves_by(move)
 
 
-def runs_with(name: str, method: Any) -> Fault:
-    """While it runs, all paths have another method of this name."""
+def looks_by(see: Callable[[Callable[[str], Any], str], Any]) -> Fault:
+    """What it sees of a file is `see(what tells the truth, path)`."""
 
-    def make(original: Any) -> Any:
-        async def run(self: Any) -> None:
-            with patched.object(Path, name, method):
-                await original(self)
+    def change(module: ModuleType) -> None:
+        look = vars(module)["look"]
+        vars(module)["look"] = lambda path: see(look, path)
 
-        return run
+    return patch(change)
 
-    return override("AsyncConverterPool.run", make)
+
+def sees_no_difference() -> Fault:
+    """One file looks like any other."""
+
+    def see(look: Callable[[str], Any], path: str) -> Any:
+        found = look(path)
+        return found and found._replace(inode=1, size=1, mtime_ns=1)
+
+    return looks_by(see)
+
+
+def takes_doubt_for_an_end() -> Fault:
+    """A file that cannot be examined is gone."""
+
+    def see(look: Callable[[str], Any], path: str) -> Any:
+        with contextlib.suppress(OSError):
+            return look(path)
+
+    return looks_by(see)
+
+
+def takes_open_files_for_closed() -> Fault:
+    """Nobody has a file open for writing, as far as it knows."""
+
+    def change(module: ModuleType) -> None:
+        vars(module)["is_open_for_writing"] = lambda path: False
+
+    return patch(change)
 
 
 # What it hears.
@@ -404,8 +423,8 @@ class Watches:
     def __init__(self, make: Callable[..., Any], hear: Hear, pools: list[Any]) -> None:
         self.make, self.hear, self.pools = make, hear, pools
 
-    def __call__(self, *arguments: Any) -> "_Watch":
-        return _Watch(self, self.make(*arguments))
+    def __call__(self, *arguments: Any, **options: Any) -> "_Watch":
+        return _Watch(self, self.make(*arguments, **options))
 
     def lost(self, pool: Any) -> None:
         """A watch of this pool has ended by itself."""

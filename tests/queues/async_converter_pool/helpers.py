@@ -216,7 +216,7 @@ class Told:
 
     entered: "Told"
 
-    def __init__(self, path: Path, patterns: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, patterns: Any, **_: object) -> None:
         self._path, self._patterns = Path(path), patterns
         self._news = asyncio.Queue[Path]()
         self.taken = 0  # news that the pool has taken note of

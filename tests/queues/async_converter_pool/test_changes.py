@@ -208,20 +208,20 @@ async def check_replaced_in_submit(module: ModuleType, root: Path) -> None:
 async def check_replaced_in_the_move(module: ModuleType, root: Path) -> None:
     """Replaced in the last moment, and a third one comes before the second is put back."""
     site = Site(root)
-    replace = Path.replace
+    rename: Callable[[str, str], None] = vars(module)["rename_new"]
     moves = iter(["second", ""])
 
-    def slow_replace(path: Path, target: Path) -> Path:
-        if target.parent.name == "done" and (text := next(moves, "")):
-            replace(site.drop("other", text), path)
-            moved = replace(path, target)
-            replace(site.drop("other", "the third"), path)
-            return moved
-        return replace(path, target)
+    def slow_rename(source: str, target: str) -> None:
+        if Path(target).parent.name == "done" and (text := next(moves, "")):
+            site.drop("x.csv", text)
+            rename(source, target)
+            site.drop("x.csv", "the third")
+        else:
+            rename(source, target)
 
     with pytest.MonkeyPatch.context() as patch:
         async with site.running(module):
-            patch.setattr(Path, "replace", slow_replace)
+            patch.setitem(vars(module), "rename_new", slow_rename)
             site.drop("x.csv", "1")
             await until(lambda: site.submitted)
             await site.left()

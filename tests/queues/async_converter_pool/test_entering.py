@@ -76,7 +76,7 @@ def test_run_after_stop_returns_at_once(tmp_path: Path) -> None:
 
 
 def test_another_loop_is_refused(tmp_path: Path) -> None:
-    elsewhere = r"\Athe pool runs on another event loop: call it there\Z"
+    elsewhere = r"\Athis AsyncConverterPool belongs to the event loop that ran it: use it there"
 
     async def main(module: ModuleType, root: Path) -> None:
         site = Site(root)
@@ -102,9 +102,9 @@ def test_a_pool_that_runs_cannot_be_entered(tmp_path: Path) -> None:
             async with pool:
                 raise AssertionError("entered")
 
-        with pytest.raises(RuntimeError, match="a pool runs once"):
+        with pytest.raises(RuntimeError, match="AsyncConverterPool runs once"):
             await enter()
-        with pytest.raises(RuntimeError, match="the pool runs on another event loop"):
+        with pytest.raises(RuntimeError, match="belongs to the event loop that ran it"):
             await asyncio.to_thread(asyncio.run, enter())
         held.set()
         await site.left()
@@ -120,7 +120,7 @@ async def check_second_entry(module: ModuleType, root: Path) -> None:
     """Within the first one, or at the same time: it is refused, and the first goes on."""
     site = Site(root)
     async with site.running(module) as pool:
-        with pytest.raises(RuntimeError, match="a pool runs once"):
+        with pytest.raises(RuntimeError, match="AsyncConverterPool runs once"):
             await pool.__aenter__()
         site.drop("x.csv", "x")
         await site.left()
@@ -142,7 +142,7 @@ async def check_run_that_comes_late(module: ModuleType, root: Path) -> None:
     late = asyncio.create_task(pool.run())
     async with pool:
         assert late.done(), "it took the pool away"
-        with pytest.raises(RuntimeError, match="a pool runs once"):
+        with pytest.raises(RuntimeError, match="AsyncConverterPool runs once"):
             await late
         site.drop("x.csv", "x")
         await site.left()
@@ -177,7 +177,7 @@ async def check_left_elsewhere(module: ModuleType, root: Path) -> None:
     held = site.hold("x.csv")
     async with site.running(module) as pool:
         await site.begin("x.csv", "x")
-        with pytest.raises(RuntimeError, match="the pool runs on another event loop"):
+        with pytest.raises(RuntimeError, match="belongs to the event loop that ran it"):
             await asyncio.to_thread(asyncio.run, pool.__aexit__())
         held.set()
         await site.unless_it_ends(lambda: not pool.stats.running)
@@ -199,7 +199,7 @@ def test_a_start_that_fails_leaves_nothing(tmp_path: Path) -> None:
             async with pool:
                 raise AssertionError("entered")
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        with pytest.raises(RuntimeError, match="a pool runs once"):
+        with pytest.raises(RuntimeError, match="AsyncConverterPool runs once"):
             await pool.run()
 
     on_a_loop(main())

@@ -235,7 +235,7 @@ def test_cancelling_run_leaves_the_files(tmp_path: Path, warnings_of_loops: None
             await running
         assert (site.box / "x.csv").exists()
         held.set()
-        again = r"\Aa pool runs once: make a new AsyncConverterPool to run again\Z"
+        again = r"\Athis AsyncConverterPool runs once: make a new one to run again\Z"
         with pytest.raises(RuntimeError, match=again):
             await pool.run()
 
@@ -295,9 +295,9 @@ def test_a_bad_timeout_does_not_stop(timeout: float, tmp_path: Path) -> None:
     async def main(module: ModuleType, root: Path) -> None:
         site = Site(root)
         async with site.running(module) as pool:
-            with pytest.raises(ValueError, match=r"\Atimeout must be 0 or more seconds, got"):
+            with pytest.raises(ValueError, match=r"\Atimeout must be at least 0 seconds, not"):
                 await pool.stop(timeout)
-            with pytest.raises(TypeError, match=r"\Atimeout must be of type int or float, got '1'"):
+            with pytest.raises(TypeError, match=r"\Atimeout must be a number of seconds, not '1'"):
                 await pool.stop("1")
             site.drop("x.csv", "x")
             await site.left()
