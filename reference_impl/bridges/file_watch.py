@@ -562,7 +562,7 @@ class _Watcher(events.FileSystemEventHandler):
         return self._matches(base) and (not directory or self._wants_below(directory))
 
     def _wants_below(self, directory: str) -> bool:
-        return self._enters is not None and all(map(self._enters, directory.split(os.sep)))  # noqa: PTH206
+        return self._enters is not None and all(map(self._enters, directory.split(os.sep)))
 
     # Files.
 
@@ -747,7 +747,7 @@ def _open_for_writing(path: str) -> bool | None:
 def _identity(path: str) -> tuple[int, int] | None:
     """What tells a directory from another one of its path; None where there is none."""
     with contextlib.suppress(*_GONE):
-        found = os.stat(path)  # noqa: PTH116
+        found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):
             return found.st_dev, found.st_ino
     return None

@@ -101,12 +101,12 @@ class Lifecycle:
                 self.request_stop(0)
             if serving.done() and self.state is State.RUNNING:  # it failed
                 self.request_stop(0)
+        if not serving.cancelled():  # what is not retrieved would be logged
+            self._failure = self._failure or serving.exception()
         if cancelled:
             raise asyncio.CancelledError
         if self._failure is not None:
             raise self._failure
-        if not serving.cancelled():
-            serving.result()
 
     def serves(self) -> None:
         """Tell those who enter that the start is complete."""
@@ -164,10 +164,9 @@ class Lifecycle:
             self._deadlines.append(self.loop.call_later(timeout, self._cancel_tasks))
 
     def _cancel_tasks(self) -> None:
-        if not self._tasks_cancelled:  # once: their clean-up is left in peace
-            self._tasks_cancelled = True
-            for task in self.tasks:
-                task.cancel()
+        for task in () if self._tasks_cancelled else self.tasks:  # once: then they may clean up
+            task.cancel()
+        self._tasks_cancelled = True
 
     async def enter(self, run: Work) -> None:
         """Run in the background; returns when it serves, or raises what prevented that."""
@@ -505,7 +504,7 @@ def _check_seconds(name: str, value: float, *, zero: bool = True) -> float:
 def _check_async(name: str, function: object) -> None:
     """Refuse what cannot be awaited when called: a plain function would block the loop."""
     inner = _unwrapped(function)
-    # A lambda may return an awaitable, and so may an object's call; what else is plain cannot.
+    # A lambda may return an awaitable; what else is plain cannot.
     plain = inspect.isroutine(inner) and getattr(inner, "__name__", "") != "<lambda>"
     wrong = _is_generator(inner) or (plain and not inspect.iscoroutinefunction(inner))
     if not callable(function) or wrong:
@@ -529,7 +528,8 @@ def _unwrapped(function: object) -> object:
     """What a call runs, behind partials, bound methods and an object's `__call__`."""
     while isinstance(function, functools.partial):
         function = function.func
-    if inspect.isroutine(function) or inspect.isclass(function):
+    known = inspect.isroutine(function) or inspect.isclass(function)
+    if known or inspect.iscoroutinefunction(function):  # the last are marked objects, mocks too
         return function
     return getattr(function, "__call__", function)  # noqa: B004  (of an object that can be called)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -130,6 +131,7 @@ COROUTINES: dict[str, Callable[..., Any]] = {
     "a static method": UPLOADS.static,
     "a class method": Uploads.of_the_class,
     "an object with an async call": UPLOADS,
+    "a mock of one": AsyncMock(),
     "partials of a method": wrapped(UPLOADS.upload),
     "partials of an object": wrapped(UPLOADS),
 }

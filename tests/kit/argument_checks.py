@@ -32,7 +32,7 @@ def _check_seconds(name: str, value: float, *, zero: bool = True) -> float:
 def _check_async(name: str, function: object) -> None:
     """Refuse what cannot be awaited when called: a plain function would block the loop."""
     inner = _unwrapped(function)
-    # A lambda may return an awaitable, and so may an object's call; what else is plain cannot.
+    # A lambda may return an awaitable; what else is plain cannot.
     plain = inspect.isroutine(inner) and getattr(inner, "__name__", "") != "<lambda>"
     wrong = _is_generator(inner) or (plain and not inspect.iscoroutinefunction(inner))
     if not callable(function) or wrong:
@@ -56,7 +56,8 @@ def _unwrapped(function: object) -> object:
     """What a call runs, behind partials, bound methods and an object's `__call__`."""
     while isinstance(function, functools.partial):
         function = function.func
-    if inspect.isroutine(function) or inspect.isclass(function):
+    known = inspect.isroutine(function) or inspect.isclass(function)
+    if known or inspect.iscoroutinefunction(function):  # the last are marked objects, mocks too
         return function
     return getattr(function, "__call__", function)  # noqa: B004  (of an object that can be called)
 

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from reference_impl.caches.ttl_cache import CacheStats
@@ -48,13 +49,13 @@ class Aside:
     def __init__(self, call: Callable[..., Any], *arguments: Any) -> None:
         self.value: Any = None
         self.error: BaseException | None = None
-        self.ident = 0
+        self.ident = self.native = 0
         self.ended = lock()
         self._call = partial(call, *arguments)
         _thread.start_new_thread(self._run, ())
 
     def _run(self) -> None:
-        self.ident = threading.get_ident()
+        self.native, self.ident = threading.get_native_id(), threading.get_ident()
         try:
             self.value = self._call()
         except BaseException as error:
@@ -73,12 +74,12 @@ class Aside:
 
     def await_sleep(self) -> None:
         """Return when the call waits, or has ended."""
-        while self.ended.locked() and not (self.ident and asleep(self.ident)):
+        while self.ended.locked() and not (self.ident and asleep(self.ident, self.native)):
             time.sleep(0.0005)
 
 
-def asleep(ident: int) -> bool:
-    """Whether that thread stays at one instruction: most likely, it waits."""
+def asleep(ident: int, native: int) -> bool:
+    """Whether that thread stays at one instruction, and would not run if it had a processor."""
 
     def where() -> object:
         frame = sys._current_frames().get(ident)
@@ -86,10 +87,19 @@ def asleep(ident: int) -> bool:
 
     before = where()
     for _ in range(3):
-        time.sleep(0.0005)
-        if where() != before:
+        time.sleep(0.0005)  # without the GIL: a thread that wants it can run
+        if is_late(native) or where() != before:
             return False
     return True
+
+
+def is_late(native: int) -> bool:
+    """Whether a thread could run, but has no processor; False where the system does not tell."""
+    try:
+        told = Path(f"/proc/self/task/{native}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return told.rpartition(")")[2].split()[0] == "R"
 
 
 @dataclass
@@ -337,12 +347,13 @@ def look_at_those_who_joined(state: State, ending: Ending) -> None:
 
 def led_elsewhere(make: Make, kind: type[str], **options: Any) -> State:
     """Another thread loads, until the call that is to be interrupted waits for it."""
-    state, caller = filled(make, kind, **options), threading.get_ident()
+    state = filled(make, kind, **options)
+    caller = threading.get_ident(), threading.get_native_id()
     state.others.append(Aside(state.cache.get_or_load, kind("new"), state.load_behind))
     state.begun.acquire()
 
     def open_the_gate() -> None:
-        while not state.over and not (state.cache.stats.misses > 1 and asleep(caller)):
+        while not state.over and not (state.cache.stats.misses > 1 and asleep(*caller)):
             time.sleep(0.0005)
         state.leave.release()
 
