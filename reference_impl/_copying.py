@@ -184,7 +184,7 @@ def _users(part: Component) -> list[Component]:
 def third_party(modules: Iterable[Component]) -> list[str]:
     """The packages from elsewhere that these components import."""
     imported = set[str]()
-    for node in (node for each in modules for node in ast.walk(ast.parse(each.source))):
+    for node in (node for each in modules for node in ast.walk(_parsed(each.source))):
         if isinstance(node, ast.Import):
             imported |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -378,13 +378,18 @@ def _but(data: bytes) -> str:
     return f", but for {' and '.join(found)}" if found else ""
 
 
+@cache
+def _parsed(source: bytes) -> ast.Module:
+    return ast.parse(source)
+
+
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
 def _defined(component: Component) -> Iterator[str]:
     """The public classes and functions that the component defines itself."""
-    for node in ast.parse(component.source).body:
+    for node in _parsed(component.source).body:
         kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
         if isinstance(node, kinds) and not node.name.startswith("_"):
             yield node.name
@@ -393,7 +398,7 @@ def _defined(component: Component) -> Iterator[str]:
 def _siblings(component: Component) -> Iterator[Component]:
     """What a component imports relatively; each name may be a module or one of its members."""
     here = ["", component.family]
-    for node in ast.walk(ast.parse(component.source)):
+    for node in ast.walk(_parsed(component.source)):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = here[1 : 3 - node.level] + (node.module.split(".") if node.module else [])
             names = ["/".join(base), *("/".join([*base, alias.name]) for alias in node.names)]

@@ -213,15 +213,16 @@ STORM = """
     from reference_impl.bridges.async_runner import AsyncRunner
 
     warnings.simplefilter("ignore", RuntimeWarning)  # a coroutine whose call did not begin
-    signals = 0
+    signals, armed = 0, False
 
     class Alarm(BaseException):
         pass
 
     def ring(*_):
         global signals
-        signals += 1
-        raise Alarm
+        if armed:  # else it went to another thread, which was late
+            signals += 1
+            raise Alarm
 
     async def work(seconds):
         await asyncio.sleep(seconds)
@@ -238,6 +239,7 @@ STORM = """
         for number in range(20):
             try:
                 try:
+                    armed = True
                     signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-6, 4e-4))
                     runner.start()
                     if number % 3 == 0:
@@ -250,6 +252,7 @@ STORM = """
                         except TimeoutError:
                             pass
                 finally:
+                    armed = False
                     signal.setitimer(signal.ITIMER_REAL, 0)
             except Alarm:
                 pass
@@ -261,9 +264,11 @@ STORM = """
         assert all(future.result(60) == 42 for future in futures)
         try:
             try:
+                armed = True
                 signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-6, 4e-4))
                 runner.close()
             finally:
+                armed = False
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except Alarm:
             pass

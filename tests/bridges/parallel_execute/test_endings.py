@@ -1,6 +1,7 @@
 """parallel_execute: deadlines, first failures, exits, progress."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import (
     CancelledError,
@@ -211,6 +212,8 @@ def check_no_error_is_released_under_the_lock(m: ModuleType) -> None:
         for key in exits:
             yield key
             key.begun.pass_through()
+        while waits.held:  # by who started the threads, which may take a while to hear of that
+            time.sleep(0.0001)
         for key, thread in zip(exits, own_threads(), strict=True):
             key.gate.set()
             thread.join()  # it has told of its exit

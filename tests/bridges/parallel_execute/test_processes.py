@@ -62,21 +62,27 @@ def test_a_storm_of_alarms_leaves_no_thread() -> None:
         class Interrupt(BaseException):
             pass
 
+        armed = False  # a signal may reach another thread, which is late
+
         def strike(*_):
-            raise Interrupt
+            if armed:
+                raise Interrupt
 
         def keys():  # none comes after the operations have begun, so that threads sleep
             yield from range(8)
             time.sleep(60)
 
         def interrupted(seconds):
+            global armed
             try:
                 try:
+                    armed = True
                     signal.setitimer(signal.ITIMER_REAL, seconds, 0.00005)
                     parallel_execute(keys(), str, 4)
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
             finally:
+                armed = False
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
         signal.signal(signal.SIGALRM, strike)
