@@ -264,6 +264,7 @@ class AsyncPendingQueue:
         self._timer: asyncio.TimerHandle | None = None  # for all pauses, at the end of the first
         self._room = asyncio.Event()  # set when a name has left the ready ones
         self._ignored: set[str] = set()
+        self._echoes: set[str] = set()  # queued by this queue; the watch gives them, too, later
         self._writing: set[str] = set()  # temporaries of submissions under way
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
@@ -314,6 +315,7 @@ class AsyncPendingQueue:
                 unlink_quietly(written)
                 self._writing.discard(os.path.basename(written))
         if self._life.serving:
+            self._echoes.add(name)
             self._offer(name)
         else:
             # A link is no event that a watch, in another process perhaps, hears of; this is.
@@ -396,11 +398,17 @@ class AsyncPendingQueue:
                 if name == path.name:
                     self._ignore(name)
                     continue
-                if name not in schedule.waiting:
+                if not self._is_echo(name) and name not in schedule.waiting:
                     self._offer(name)
                 while name in schedule.ready:
                     self._room.clear()
                     await self._room.wait()
+
+    def _is_echo(self, name: str) -> bool:
+        """Whether the watch tells late of what this queue has queued, and has taken since."""
+        echo = name in self._echoes
+        self._echoes.discard(name)
+        return echo and not exists(self._files.path(name, "queued"))
 
     def _ignore(self, name: str) -> None:
         """Count a file that is left alone, unless its producer has renamed it by now."""
@@ -441,6 +449,7 @@ class AsyncPendingQueue:
         except Exception:
             _logger.exception("backoff(%r) failed: the queue ends", failures)
             raise
+        self._echoes.add(stem)
         self._set_timer(self._schedule.pause(stem, seconds))
 
     def _set_timer(self, end: float) -> None:

@@ -60,7 +60,7 @@ LONGER = {
     "buses/event_bus": 485,
     "caches/ttl_cache": 600,
     "queues/async_converter_pool": 544,
-    "queues/async_pending_queue": 453,
+    "queues/async_pending_queue": 460,
     "queues/memory_queue": 575,
 }
 

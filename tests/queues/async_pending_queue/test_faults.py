@@ -15,7 +15,7 @@ from reference_impl.queues.async_pending_queue import AsyncPendingQueue
 from tests.kit.fakes import turns, until
 from tests.kit.process import run_python
 from tests.kit.proofs import Proof, failing, holding
-from tests.kit.twins import Twin, override
+from tests.kit.twins import Twin, edit, override
 from tests.queues.async_pending_queue import faults
 from tests.queues.async_pending_queue.disk import (
     Refusing,
@@ -134,9 +134,56 @@ EVERYTHING = Twin(
     faults.SEES_REGULAR_FILES,
     "AssertionError: these were uploaded",
 )
+
+
+@on_plain_watch
+async def check_late_news(m: ModuleType, directory: Path) -> None:
+    """The watch may tell of a file that the queue itself has queued when that has long ended."""
+    left = [ConnectionError("once")]
+
+    async def upload(path: Path) -> None:
+        if left and path.stem == "put back":
+            raise left.pop()
+
+    with quiet():
+        async with owning(m.AsyncPendingQueue(directory, upload, backoff=lambda n: 0.0)) as queue:
+            await queue.submit("submitted", b"")
+            drop(directory, "put back", b"")
+            PlainWatch.last.announce("put back.queued")
+            await until(lambda: queue.stats.completed == 2)
+            for name in ("submitted", "put back"):
+                PlainWatch.last.announce(f"{name}.queued")
+            await until(lambda: PlainWatch.last.drawn == 3)
+            await turns()
+            assert queue.stats.errors == 0, "what it has done itself is an error"
+            for name in ("submitted", "put back", "never there"):  # these have vanished
+                PlainWatch.last.announce(f"{name}.queued")
+            await until(lambda: PlainWatch.last.drawn == 6)
+            await turns()
+            assert queue.stats.errors == 3, "what has vanished is no error"
+
+
+DEAF_TO_ECHOES = edit("AsyncPendingQueue._is_echo", "name in self._echoes", "False")
+TAKES_ALL_FOR_ECHOES = edit("AsyncPendingQueue._is_echo", "name in self._echoes", "True")
 PROOFS = [
     Proof("PQ-6", check_full_disk, [NO_ERRORS, ONCE]),
     Proof("PQ-6", check_strange_entries, [EVERYTHING]),
+    Proof(
+        "PQ-6",
+        check_late_news,
+        [
+            Twin(
+                "takes its own files for new ones",
+                DEAF_TO_ECHOES,
+                "AssertionError: what it has done itself is an error",
+            ),
+            Twin(
+                "says nothing of files that vanish",
+                TAKES_ALL_FOR_ECHOES,
+                "AssertionError: what has vanished is no error",
+            ),
+        ],
+    ),
 ]
 
 test_faulty_files_and_disks_end_nothing = posix(holding(PROOFS, async_pending_queue, "directory"))
