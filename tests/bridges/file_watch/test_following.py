@@ -69,7 +69,8 @@ async def check_a_link_that_is_switched_is_followed(m: ModuleType, inbox: Path) 
 
 async def check_a_directory_that_returns_is_watched_again(m: ModuleType, inbox: Path) -> None:
     for recursive in (False, True):
-        inbox.mkdir(exist_ok=True)
+        shutil.rmtree(inbox, ignore_errors=True)
+        inbox.mkdir()
         (inbox / "file").touch()
         async with entered(m, inbox, recursive=recursive, missing="wait") as spy:
             for _ in range(3):
