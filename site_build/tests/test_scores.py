@@ -77,10 +77,10 @@ def test_a_result_that_cannot_be_right_is_refused(changed: dict[str, Any]) -> No
         result(**changed)
 
 
-@pytest.mark.parametrize(
-    "component", [name for name, found in scores.results().items() if scores.is_current(found)]
-)
-def test_each_explanation_is_of_a_survivor(component: str) -> None:
-    survivors = scores.results()[component]["survivors"]
-    gone = scores.explanations(component).keys() - set(map(scores.change, survivors))
-    assert not gone, f"these survive no longer, take them out of {component}'s .toml: {gone}"
+def test_each_explanation_is_of_a_survivor() -> None:
+    """In current results; an older one says on its page that it is of an earlier version."""
+    for component, found in scores.results().items():
+        if scores.is_current(found):
+            survivors = set(map(scores.change, found["survivors"]))
+            gone = scores.explanations(component).keys() - survivors
+            assert not gone, f"these survive no longer: take them out of {component}'s .toml"

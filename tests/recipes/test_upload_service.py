@@ -40,7 +40,7 @@ class Server:
                 self.send_response(204)
                 self.end_headers()
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:
                 """Be quiet."""
 
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -134,6 +134,7 @@ def check(m: ModuleType, step: Step, directory: Path) -> None:
     stem, state = name.rsplit(".", 1)
     if state == "error":
         assert "why" in (directory / f"{stem}.error.json").read_text()
+    counted = 0
     if state in STATES[:2]:
         sidecar = directory / f".{stem}.attempts"
         counted = sidecar.stat().st_size if sidecar.exists() else 0
