@@ -174,7 +174,8 @@ def test_alarms_at_random_moments_lose_nothing_and_lock_nothing() -> None:
         while alarms < 300:
             try:
                 armed = True
-                signal.setitimer(signal.ITIMER_REAL, chance.uniform(5e-6, 3e-4))
+                # Again and again: CPython may begin to wait for a lock with a signal at hand.
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(5e-6, 3e-4), 0.01)
                 while True:
                     queue.add(0, priority=chance.randrange(3), timeout=None)
                     item = queue.get_next() if chance.random() < 0.5 else None
@@ -191,6 +192,7 @@ def test_alarms_at_random_moments_lose_nothing_and_lock_nothing() -> None:
                     sum(1 for _ in queue)
             except Alarm:
                 alarms += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
         assert len(threading.enumerate()) == 2
         queue.clear()
         for number in range(20):
