@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from tests.browser.conftest import Visit
 from tests.kit import COMPONENTS
-from tests.kit.catalogue import closure, components, third_party, title
+from tests.kit.catalogue import closure, components, page_of, third_party, title
 from tests.kit.site import SITE, pages
 
 PAGES = [path.relative_to(SITE).as_posix() for path in pages() if path.name != "404.html"]
@@ -110,10 +110,11 @@ def too_wide(page: Page) -> list[str]:
     return found
 
 
-def copied(visit: Visit, component: str) -> str:
+def copied(visit: Visit, source: Path) -> str:
     """What the copy button of the whole-file block puts on the clipboard."""
-    page = visit.open(f"{component}.html")
-    block = page.locator("div.highlight", has_text=f"reference_impl/{component}.py").first
+    page = visit.open(f"{page_of(source)}.html")
+    title = source.relative_to(COMPONENTS.parent).as_posix()
+    block = page.locator("div.highlight", has=page.get_by_text(title, exact=True)).first
     block.scroll_into_view_if_needed()
     block.hover()
     block.locator("[data-clipboard-target]").click()
@@ -129,7 +130,7 @@ def test_copied_file_is_the_source_and_works_alone(
     files = closure(component)
     for source in files:
         relative = source.relative_to(COMPONENTS)
-        text = copied(visit, relative.with_suffix("").as_posix()).encode("utf-8")
+        text = copied(visit, source).encode("utf-8")
         assert text == source.read_bytes()
         # A single file needs no package around it; two keep their places in any package.
         target = tmp_path / (relative.name if len(files) == 1 else f"anywhere/{relative}")

@@ -100,6 +100,9 @@ def test_part_is_shown_where_its_address_says(soup: Callable[[Path], BeautifulSo
         assert found is not None, f"{part}.py has no address"
         page, name = found[1].decode(), found[2].decode()
         assert page in {f"{user}.html" for user in users(part)}
+        title = f"reference_impl/{part}.py"
+        shown = [block.text for block in python_blocks(SITE / page) if block.title == title]
+        assert [text.encode("utf-8") for text in shown] == [source], f"{page} shows it not whole"
         for user in users(part):
             link = soup(SITE / f"{user}.html").find(id=name)
             assert link is not None, f"{user}.html does not show {part}"

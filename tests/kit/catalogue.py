@@ -46,6 +46,12 @@ def parts_of(component: str) -> list[str]:
     return [each.path for each in _closure(component) if each.is_part]
 
 
+def page_of(source: Path) -> str:
+    """The component on whose page a module is shown whole: its own, or that of a part."""
+    path = source.relative_to(COMPONENTS).with_suffix("").as_posix()
+    return _copying.modules()[path].page
+
+
 def parts_shown(component: str) -> list[str]:
     """Those of them that its page shows: it counts their mutants."""
     return [each.path for each in _closure(component) if each.is_part and each.page == component]
