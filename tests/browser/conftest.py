@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.kit.site import SITE
+
+expect.set_options(timeout=60_000)  # milliseconds: a bound of what hangs, on a busy machine, too
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
