@@ -128,11 +128,12 @@ def interleavings(session: nox.Session) -> None:
 @nox.session(python=NEWEST)
 @timed
 def copies(session: nox.Session) -> None:
-    """The guarantees' tests on copies with another layout and other private names."""
+    """The guarantees' tests, in brief, on copies with another layout and other private names."""
     install(session, "docs")
     options = session.run("python", "-m", "tests.kit.renamed", "build/copies", silent=True)
     others = [f"--ignore=tests/{name}" for name in ("docs", "browser", "scale")]
     where = ("tests", "-m", "guarantee and not stress", *others, *str(options).split())
+    where += ("--profile=brief",)
     session.run("pytest", *PARALLEL, *where, *session.posargs)
 
 

@@ -1,5 +1,6 @@
 """The machinery can fail: markers, twins, evidence and subprocesses refuse what is wrong."""
 
+import asyncio
 import subprocess
 import sys
 from collections import defaultdict
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 
 from reference_impl.caches import ttl_cache
-from tests.kit import ROOT, estimate, progress, renamed, verify
+from tests.kit import ROOT, estimate, profile, progress, renamed, verify
 from tests.kit.catalogue import Selection, select
+from tests.kit.explore import EXPLORED, Schedules
 from tests.kit.process import run_python
 from tests.kit.proofs import Proof
 from tests.kit.twins import Fault, Twin, build, edit, override, patch
@@ -221,6 +223,20 @@ def test_verify_refuses_before_it_runs_anything(capsys: pytest.CaptureFixture[st
 )
 def test_verify_ends_with_a_line_for_each_guarantee(row: dict[str, int], words: str) -> None:
     assert f"TC-6   {words}" in progress.line("TC-6", defaultdict(float, row))
+
+
+async def taking_turns() -> None:
+    await asyncio.gather(*(asyncio.sleep(0) for _ in range(5)))
+
+
+def test_the_brief_profile_runs_a_few_schedules_and_claims_no_more(
+    schedules: Schedules, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(AssertionError, match="did not exhaust"):
+        schedules.prove(taking_turns, delays=2, limit=20)
+    monkeypatch.setattr(profile, "_current", "brief")
+    assert schedules.prove(taking_turns, delays=2) == 20
+    assert [told["exhausted"] for told in request.node.stash[EXPLORED]] == [False]
 
 
 def test_verify_says_nothing_of_what_was_never_measured() -> None:

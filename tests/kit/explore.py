@@ -4,6 +4,7 @@ Both classes say three things of a model: `prove` (exhausted up to a bound, and 
 `sample` (so many schedules drawn, and clean), `catch` (a broken twin's fault is found).
 What they explored goes to the evidence of the test that asked. Where a model does not say by
 what its threads are switched, it is by line in the quick profile and by opcode in the full one.
+The brief profile runs the first schedules only, and exhausts nothing.
 """
 
 import linecache
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 from tests.kit.copies import explored_paths
-from tests.kit.profile import budget
+from tests.kit.profile import budget, is_brief
 from tests.kit.twins import Twin, judge
 
+_BRIEF = 20  # schedules
 EXPLORED = pytest.StashKey[list[dict[str, Any]]]()
 
 
@@ -47,16 +49,18 @@ class Interleavings(Explorer):
     ) -> int:
         """Run every schedule with at most `preemptions`; returns how many there were."""
         granularity = granularity or budget("line", "opcode")
+        limit = _BRIEF if is_brief() else limit
         result = self._search(model, preemptions, granularity, limit)
-        assert result.exhausted, (
+        assert result.exhausted or is_brief(), (
             f"{limit} schedules did not exhaust {preemptions} preemptions by {granularity}: "
             "use a smaller model, a lower bound, granularity='line', or sample()"
         )
         plural = "" if preemptions == 1 else "s"
         bound = f"at most {preemptions} preemption{plural}, by {granularity}"
         told = f"every interleaving of {self._threads} threads with {bound}"
-        self._record(kind="threads", exhausted=True, told=told, schedules=result.schedules_run)
-        return int(result.schedules_run)
+        run, exhausted = result.schedules_run, result.exhausted
+        self._record(kind="threads", exhausted=exhausted, told=told, schedules=run)
+        return int(run)
 
     def sample(
         self,
@@ -71,7 +75,7 @@ class Interleavings(Explorer):
         The quick profile draws a fifth of them.
         """
         granularity = granularity or budget("line", "opcode")
-        schedules = budget(-(-schedules // 5), schedules)
+        schedules = _drawn(schedules)
         self._explore(
             model, strategy="pct", granularity=granularity, iterations=schedules, seed=seed
         )
@@ -151,13 +155,14 @@ class Schedules(Explorer):
         """Run every schedule with at most `delays` deviations from asyncio's order."""
         import detangle
 
+        limit = _BRIEF if is_brief() else limit
         stats = detangle.explore(
             model, strategy=detangle.DFS(max_delays=delays), runs=limit, database=False
         )
-        assert stats.exhausted, f"{limit} schedules did not exhaust {delays} delays"
+        assert stats.exhausted or is_brief(), f"{limit} schedules did not exhaust {delays} delays"
         plural = "" if delays == 1 else "s"
         told = f"every schedule with at most {delays} step{plural} out of asyncio's order"
-        self._record(kind="asyncio", exhausted=True, told=told, schedules=stats.runs)
+        self._record(kind="asyncio", exhausted=stats.exhausted, told=told, schedules=stats.runs)
         return int(stats.runs)
 
     def sample(
@@ -169,8 +174,7 @@ class Schedules(Explorer):
         """
         import detangle
 
-        schedules = budget(-(-schedules // 5), schedules)
-
+        schedules = _drawn(schedules)
         detangle.explore(model, runs=schedules, seed=seed, database=False)
         told = "asyncio schedules drawn by PCT, random walks and delays"
         self._record(kind="asyncio", exhausted=False, told=told, schedules=schedules)
@@ -207,6 +211,11 @@ class Schedules(Explorer):
             record["diagram"]["details"] = details
         self._record(**record)
         return caught.value
+
+
+def _drawn(schedules: int) -> int:
+    """How many schedules to draw where the full profile draws so many."""
+    return min(_BRIEF, schedules) if is_brief() else budget(-(-schedules // 5), schedules)
 
 
 def _trace(failure: Any) -> dict[str, Any]:

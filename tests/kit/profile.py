@@ -2,6 +2,9 @@
 
 Every guarantee has its checks in both. What is small is exhausted in both; what is large is
 searched by line instead of by opcode, or with fewer examples, kills or drawn schedules.
+
+`brief` is for copies of what another session proves: each check runs, with a few examples and
+schedules, since the question is only whether it takes a file with other private names.
 """
 
 from typing import Any, TypeVar
@@ -10,7 +13,7 @@ import pytest
 from hypothesis import Phase, settings
 
 T = TypeVar("T")
-PROFILES = ("quick", "full")
+PROFILES = ("brief", "quick", "full")
 _current: str = "quick"
 
 
@@ -24,6 +27,11 @@ def budget(quick: T, full: T) -> T:
     return full if _current == "full" else quick
 
 
+def is_brief() -> bool:
+    """Whether a few schedules do, since another session runs all of them."""
+    return _current == "brief"
+
+
 def same_each_time(examples: int, **others: Any) -> settings:
     """How Hypothesis looks for a twin's fault: on the same examples in each run."""
     others |= {"phases": [Phase.generate], "derandomize": True, "database": None}
@@ -35,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--profile",
         choices=PROFILES,
         default="quick",
-        help="how much to explore: quick (the default), or full as for the evidence",
+        help="how much to explore: quick (the default), full as for the evidence, or brief",
     )
 
 
@@ -44,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     global _current
     _current = str(config.getoption("--profile"))
     # Threads share two noisy cores: an example's duration says nothing, so no deadline.
-    for profile, examples in (("quick", 50), ("full", 100)):
+    for profile, examples in (("brief", 5), ("quick", 50), ("full", 100)):
         settings.register_profile(profile, deadline=None, print_blob=True, max_examples=examples)
     if config.getoption("--hypothesis-profile", None) is None:
         settings.load_profile(_current)
