@@ -45,7 +45,14 @@ from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar, cast
 
-__all__ = ["Failure", "Result", "Success", "parallel_execute", "partition"]
+__all__ = [
+    "DeadlineExceeded",
+    "Failure",
+    "Result",
+    "Success",
+    "parallel_execute",
+    "partition",
+]
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -108,6 +115,13 @@ for _class in (Success, Failure):
     setattr(_class, "__delattr__", _refuse_change)  # noqa: B010
 
 Result: TypeAlias = Success[K, T] | Failure[K]
+
+
+class DeadlineExceeded(TimeoutError):
+    """The call's `timeout` was over before the key had its result.
+
+    A type of its own, so that a `match` tells it from an operation's own TimeoutError.
+    """
 
 
 def partition(results: Iterable[Result[K, T]]) -> tuple[list[T], list[Failure[K]]]:
@@ -372,10 +386,11 @@ class _Call(ABC, Generic[K, T]):
     def give_up_locked(self) -> None:
         """At the deadline: settle all that is unfinished."""
         timeout = self.options.timeout
-        self.refuse_locked(TimeoutError, f"not started within {timeout} s")
+        self.refuse_locked(DeadlineExceeded, f"not started within {timeout} s")
         books = self.books
         for index, key in books.unfinished.items():
-            books.results[index] = Failure(key, TimeoutError(f"not finished within {timeout} s"))
+            late = DeadlineExceeded(f"not finished within {timeout} s")
+            books.results[index] = Failure(key, late)
             self.stuck = True
         books.unfinished.clear()
 
