@@ -208,7 +208,7 @@ class Interrupted:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.put = self._queue.put
 
-    def get(self) -> Any:
+    def get(self, timeout: float | None = None) -> Any:
         if Interrupted.caller != threading.get_ident():
             return self._queue.get()
         Interrupted.caller = None

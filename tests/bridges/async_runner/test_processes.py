@@ -144,7 +144,7 @@ def test_the_exit_hook_closes_every_runner_and_tells_which_have_not_ended() -> N
             (
                 "WARNING",
                 f"the interpreter exits: {name} has not ended after 0 s, with 1 coroutines left: "
-                "it goes on, call close() again to wait",
+                "their futures are cancelled",
             )
             for name in ("first", "second")
         ]
