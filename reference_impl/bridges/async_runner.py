@@ -47,6 +47,7 @@ from weakref import WeakValueDictionary
 __all__ = ["AsyncRunner"]
 
 _EXIT_TIMEOUT = 10.0
+_NEXT_STEP = 0.001  # seconds until a task whose step is due has made it
 _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 
@@ -608,11 +609,9 @@ async def _wait_until_one_may_be_free(
     Who ends a timeout of its own takes that cancellation back, in a step, and tells nobody.
     """
     waits = {getattr(task, "_fut_waiter", task) for task in cancelled if not task.done()}
-    if None in waits:  # its step is due in the next turn
-        await asyncio.sleep(0)
-        return {task for task in ours if not task.done()}
+    soon = _NEXT_STEP if None in waits else None  # one of them waits for its turn only
     how = asyncio.FIRST_COMPLETED if waits else asyncio.ALL_COMPLETED
-    await asyncio.wait(ours | waits, return_when=how)
+    await asyncio.wait(ours | (waits - {None}), timeout=soon, return_when=how)
     return {task for task in ours if not task.done()}
 
 
@@ -671,8 +670,7 @@ def _all_runners() -> list[AsyncRunner]:
 
 def _close_all() -> None:
     for runner in _all_runners():
-        if runner._state == _State.EXITED:  # noqa: SLF001  (it had its time)
-            continue
+        _runners.pop(id(runner), None)  # it has its time once
         runner._request_close(_State.EXITED)  # noqa: SLF001
         try:
             runner.close(_EXIT_TIMEOUT)

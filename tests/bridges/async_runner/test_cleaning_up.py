@@ -260,7 +260,7 @@ PROOFS = [
                 "looks again and again",
                 edit(
                     "_wait_until_one_may_be_free",
-                    "await asyncio.wait(ours | waits, return_when=how)",
+                    "await asyncio.wait(ours | (waits - {None}), timeout=soon, return_when=how)",
                     "await asyncio.wait(ours, timeout=0.05)",
                 ),
                 "AssertionError: it looks again and again",

@@ -96,7 +96,7 @@ def test_a_forked_child_has_a_closed_runner_and_does_the_parents_no_harm(ending:
                 try:
                     call(coro)
                 except RuntimeError as error:
-                    assert "as it was started before the fork" in str(error)
+                    assert "as it was started before the fork: make another" in str(error)
                 else:
                     raise AssertionError("accepted")
                 assert coro.cr_frame is None

@@ -152,11 +152,11 @@ class ModelLoop(BareLoop):
 
 
 async def wait_for_all(
-    tasks: Collection[ModelTask], *, return_when: object = None
+    tasks: Collection[ModelTask], *, timeout: float | None = None, return_when: object = None
 ) -> tuple[set[ModelTask], set[ModelTask]]:
     while pending := {task for task in tasks if not task.done()}:
         await Pause()
-        if return_when:  # the first of them has ended
+        if return_when or timeout is not None:  # whose time is a turn of the loop
             break
     return set(tasks) - pending, pending
 
