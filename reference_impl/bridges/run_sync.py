@@ -70,16 +70,18 @@ def run_sync(coro: Coroutine[Any, Any, T], *, timeout: float | None = None) -> T
             meanwhile: what needs that loop (its locks, tasks, connections) must be awaited
             there, not here.
         timeout: seconds until the coroutine is cancelled; None or `math.inf` is for no limit.
-            It runs up to its first wait in any case. If in doubt, twice what the slowest good
-            call takes.
+            It runs up to its first wait in any case, and what it hands to `asyncio.to_thread`
+            is waited for. If in doubt, twice what the slowest good call takes.
 
     Returns:
         What the coroutine returns; also after a cancellation that it swallows.
 
     Raises:
         TypeError: `coro` is not a coroutine, or `timeout` not a number.
-        ValueError: `timeout` is negative or not a number's value (NaN).
-        TimeoutError: the time is over; the coroutine was cancelled and has cleaned up.
+        ValueError: `timeout` is negative or NaN.
+        TimeoutError: the time is over; the coroutine was cancelled and has cleaned up. Or, with
+            a loop running here, the coroutine has blocked its thread at one place for 5 seconds
+            more, which the message names: it is cancelled as soon as its thread is free.
         RuntimeError: the system starts no more threads.
         OSError: the system has no descriptors left for a loop.
         BaseException: whatever the coroutine raises, the object itself.
@@ -474,6 +476,11 @@ class _Job(Generic[T]):
     def run(self) -> None:
         """In the helper: all of the call."""
         try:
+            if _loop_is_running():  # so this is a greenlet of the caller's thread
+                raise RuntimeError(
+                    "run_sync needs a thread of its own, and threading is patched, as by gevent: "
+                    "await, or call it where no loop runs"
+                )
             self._value = _run(self._watched, self._context)
         except BaseException as error:
             self._error = error
