@@ -190,7 +190,11 @@ def test_a_recursion_error_stays_one() -> None:
     def at_depth(left: int) -> Any:
         if left:
             return at_depth(left - 1)
-        return run_sync(answer())
+        coro = answer()
+        try:
+            return run_sync(coro)
+        finally:
+            coro.close()  # where the call itself was too deep
 
     async def main() -> list[str]:
         depth, outcomes = 0, list[str]()
