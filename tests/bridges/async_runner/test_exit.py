@@ -3,6 +3,7 @@
 Each program has a process of its own.
 """
 
+import re
 import sys
 from functools import partial
 from typing import Any
@@ -199,7 +200,6 @@ def test_the_end_of_a_child_of_multiprocessing_closes_its_runner(
     assert report.read_text() == "clean"
 
 
-@pytest.mark.skipif(sys.version_info[:2] not in {(3, 12), (3, 13)}, reason="other names of it")
 def test_an_isolated_sub_interpreter_is_told_that_it_has_no_such_threads() -> None:
     code = """
 import sys
@@ -223,6 +223,4 @@ except RuntimeError as error:
         """,
         expect=None,  # 3.12.1 may crash at its exit, whoever has used asyncio there
     )
-    assert done.stdout == (
-        "bench cannot start its thread: daemon threads are disabled in this (sub)interpreter\n"
-    )
+    assert re.fullmatch(r"bench cannot start its thread: .*threads? .*interp.*\n", done.stdout)
