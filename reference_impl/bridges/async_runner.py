@@ -23,7 +23,9 @@ Thread safety:
 
 Fork: in the child the runner is closed; its coroutines and futures stay the parent's, and no
 future settles in the child. Fork in a coroutine only to `exec` or `os._exit`.
-Interpreter exit: each runner is closed, for 10 seconds at most; then its daemon thread dies.
+Interpreter exit: when the main thread has ended, each runner is closed, for 10 seconds at most;
+so it is at the end of a child of `multiprocessing`. Other threads that still use one are refused,
+and what they wait for is cancelled: join them in the main thread.
 Signal handlers may raise at any moment. Neither they nor finalizers (`__del__`) must call the
 runner or cancel its futures, as they may interrupt a holder of a lock. Its thread keeps a started
 runner alive: close it, dropping it is not enough. Nothing here relies on the GIL.
@@ -292,7 +294,8 @@ class AsyncRunner:
 
         Returns:
             A future that settles in every case: with the coroutine's result or its own
-            exception object, SystemExit included, or cancelled, as by `close`.
+            exception object, SystemExit included, or cancelled, as by `close`. While its task
+            runs, `running()` is true, and it can still be cancelled.
 
         Raises:
             TypeError: If `coro` is no coroutine.

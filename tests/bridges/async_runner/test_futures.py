@@ -104,14 +104,14 @@ def check_cancelling_settles_at_once(m: ModuleType) -> None:
 def check_running_tells_whether_the_task_runs(m: ModuleType) -> None:
     """And a future that runs can be cancelled, and is waited for as any other."""
     job, other = Job(gated=True), Job()
+    gate, begun = threading.Event(), threading.Event()
+
+    async def block() -> None:
+        begun.set()
+        assert gate.wait(PATIENCE)
+
     with running(m) as runner:
         try:
-            gate, begun = threading.Event(), threading.Event()
-
-            async def block() -> None:
-                begun.set()
-                assert gate.wait(PATIENCE)
-
             blocks = runner.submit(block())
             assert begun.wait(PATIENCE)
             future = runner.submit(job())
