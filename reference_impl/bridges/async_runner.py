@@ -107,6 +107,17 @@ def _join(thread: threading.Thread) -> None:
         _undisturbed(wait)
 
 
+def _post(
+    loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object
+) -> None:
+    """Have the loop call it, unless it is closed: then what it ran has ended."""
+    try:
+        loop.call_soon_threadsafe(callback, *arguments)
+    except RuntimeError as error:
+        if isinstance(error, RecursionError):
+            raise
+
+
 class _Submission(Future[_T]):
     """What `submit` returns, and the way of its coroutine to a task and back.
 
@@ -144,9 +155,8 @@ class _Submission(Future[_T]):
 
     def request_cancel(self) -> None:
         """Have the loop cancel the task, from any thread; the future settles with its end."""
-        with suppress(RuntimeError):  # the loop is closed, and so the task has ended
-            if self.loop is not None:
-                self.loop.call_soon_threadsafe(self.cancel_task)
+        if self.loop is not None:
+            _post(self.loop, self.cancel_task)
 
     def cancel_task(self) -> None:
         """Once: a second cancellation would interrupt the clean-up that the first began."""
@@ -306,9 +316,9 @@ class AsyncRunner:
 
         Cost: a task, and a system call that wakes the loop.
         """
-        return self._post(coro)[0]
+        return self._submit(coro)[0]
 
-    def _post(
+    def _submit(
         self, coro: Coroutine[Any, Any, _T], timeout: float | None = None, *, to_wait: bool = False
     ) -> "tuple[_Submission[_T], _Outcome | None, float | None]":
         submission = outcome = limit = None
@@ -351,8 +361,7 @@ class AsyncRunner:
     def _withdraw(self, submission: _Submission[Any]) -> None:
         """Its caller was interrupted: it ends, or never begins, whatever the loop has heard."""
         assert submission.loop is not None
-        with suppress(RuntimeError):  # the loop is closed, and so the task has ended
-            submission.loop.call_soon_threadsafe(self._drop, submission)
+        _post(submission.loop, self._drop, submission)
 
     def run(self, coro: Coroutine[Any, Any, _T], timeout: float | None = None) -> _T:
         """Run `coro` on the loop, and wait for it.
@@ -376,7 +385,7 @@ class AsyncRunner:
 
         Cost: that of `submit`, and two switches of threads.
         """
-        submission, outcome, limit = self._post(coro, timeout, to_wait=True)
+        submission, outcome, limit = self._submit(coro, timeout, to_wait=True)
         assert outcome is not None
         is_late = False
         try:
@@ -456,8 +465,7 @@ class AsyncRunner:
             if self._state in {_State.NEW, _State.RUNNING}:
                 self._state = state
         if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._start_winding_down)
+            _post(self._loop, self._start_winding_down)
 
     def __enter__(self) -> Self:
         before = self._state

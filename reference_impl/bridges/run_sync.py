@@ -477,7 +477,7 @@ class _Job(Generic[T]):
         """In the helper: all of the call."""
         try:
             if _loop_is_running():  # so this is a greenlet of the caller's thread
-                raise RuntimeError(
+                raise RuntimeError(  # noqa: TRY301
                     "run_sync needs a thread of its own, and threading is patched, as by gevent: "
                     "await, or call it where no loop runs"
                 )
