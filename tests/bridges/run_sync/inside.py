@@ -121,8 +121,8 @@ def interrupted_before_it_begins(m: ModuleType) -> Iterator[list[bool]]:
 
 
 @contextmanager
-def impatient(m: ModuleType) -> Iterator[list[str | None]]:
-    """It looks again at once at a call that is late; gives what it has seen so far."""
+def impatient(m: ModuleType, seconds: float = 0.05) -> Iterator[list[str | None]]:
+    """It looks again soon at a call that is late; gives what it has seen so far."""
     helper: Any = vars(m)["_Helper"]
     look, seen = helper._place, list[str | None]()
 
@@ -131,7 +131,7 @@ def impatient(m: ModuleType) -> Iterator[list[str | None]]:
         return seen[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(m, "_BLOCKED_AFTER", 0.05)
+        patch.setattr(m, "_BLOCKED_AFTER", seconds)
         patch.setattr(helper, "_place", place)
         yield seen
 

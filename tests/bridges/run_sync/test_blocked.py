@@ -49,7 +49,7 @@ def check_a_blocked_thread_is_left(m: ModuleType) -> None:
     with needed:
         caller = Beside(call)
         assert begun.wait(60)
-        in_time = told.wait(12)
+        in_time = told.wait(16)
     message = caller.result()
     assert in_time, "it waits for a thread that is blocked"
     assert "blocks its thread 'run_sync' in " in message
@@ -167,7 +167,7 @@ def test_a_clean_up_that_takes_long_is_awaited() -> None:
             await gate.wait()
             log.append("cleaned up")
 
-    with inside.impatient(component) as seen:
+    with inside.impatient(component, 0.5) as seen:  # longer than a step takes on a busy machine
 
         def open_late() -> None:
             until(lambda: opened and seen[-3:] == [None] * 3, "nobody looks")
