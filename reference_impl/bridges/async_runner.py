@@ -1,6 +1,6 @@
 # async_runner.py: one event loop in a background thread, for callers in threads (AsyncRunner)
 # https://executable-guarantees.example/bridges/async_runner.html
-# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.2.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """An event loop in a thread of its own, which runs coroutines for other threads.
@@ -23,7 +23,9 @@ Thread safety:
 
 Fork: in the child the runner is closed; its coroutines and futures stay the parent's, and no
 future settles in the child. Fork in a coroutine only to `exec` or `os._exit`.
-Interpreter exit: each runner is closed, for 10 seconds at most; then its daemon thread dies.
+Interpreter exit: when the main thread has ended, each runner is closed, for 10 seconds at most;
+so it is at the end of a child of `multiprocessing`. Other threads that still use one are refused,
+and what they wait for is cancelled: join them in the main thread.
 Signal handlers may raise at any moment. Neither they nor finalizers (`__del__`) must call the
 runner or cancel its futures, as they may interrupt a holder of a lock. Its thread keeps a started
 runner alive: close it, dropping it is not enough. Nothing here relies on the GIL.
@@ -39,94 +41,108 @@ from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
+from enum import StrEnum
 from inspect import iscoroutinefunction
 from typing import Any, NoReturn, Self, SupportsIndex, TypeVar
 from weakref import WeakValueDictionary
 
 __all__ = ["AsyncRunner"]
 
-_NEW, _RUNNING, _CLOSED = "not started", "running", "closed"
-_FORKED = "closed in this process, as it was started before the fork"
-_ADVICE = {_NEW: "call start(), or use it in a with statement"}
 _EXIT_TIMEOUT = 10.0
-_LOOK_EVERY = 0.05  # seconds, at most, until a task that has ended its timeout is cancelled
+_NEXT_STEP = 0.001  # seconds until a task whose step is due has made it
 _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 
 
-def _is_main_thread() -> bool:
-    return threading.get_ident() == threading.main_thread().ident
+class _State(StrEnum):
+    NEW = "not started"
+    RUNNING = "running"
+    CLOSED = "closed"
+    EXITED = "closed, as the main thread has ended"
+    FORKED = "closed in this process, as it was started before the fork"
 
 
-def _beside() -> Callable[[Callable[..., object], tuple[Any, ...]], object]:
-    """What calls a function where no signal handler runs.
-
-    In the main thread that is one call into C, which starts a thread: interrupted, it has
-    taken effect. In other threads no handler runs.
-    """
-    if _is_main_thread():
-        return start_new_thread
-    return lambda function, arguments: function(*arguments)
+_ADVICE = {
+    _State.NEW: "call start(), or use it in a with statement",
+    _State.CLOSED: "submit before close()",
+    _State.EXITED: "let the main thread wait for the threads that use it",
+    _State.FORKED: "make another AsyncRunner",
+}
 
 
-def _join(thread: threading.Thread, beside: Callable[..., object]) -> None:
+def _undisturbed(work: Callable[[], _T]) -> _T:
+    """Do it where no signal handler runs: to its end, also if the wait for it is interrupted."""
+    if threading.get_ident() != threading.main_thread().ident:
+        return work()
+    results: list[_T] = []
+    errors: list[BaseException] = []
+    ended = threading.Lock()
+    ended.acquire()
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ended.release()
+
+    try:
+        start_new_thread(run, ())
+    except RuntimeError:  # no thread is to be had
+        run()
+    ended.acquire()
+    if errors:
+        raise errors.pop()
+    return results.pop()
+
+
+def _join(thread: threading.Thread) -> None:
     wait = getattr(thread, "_wait_for_tstate_lock", None)
     if wait is None:
         thread.join()
-        return
-    # Before Python 3.13 an interrupted join can make others join forever. This is what it does,
-    # without an entry for the thread that calls it.
-    joined = threading.Lock()
-    joined.acquire()
+    else:
+        # Before Python 3.13 an interrupted join can make others join forever. This is what it
+        # does, without an entry for the thread that calls it.
+        _undisturbed(wait)
 
-    def join() -> None:
-        wait()
-        joined.release()
 
+def _post(
+    loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object
+) -> None:
+    """Have the loop call it, unless it is closed: then what it ran has ended."""
     try:
-        beside(join, ())
-    except RuntimeError:  # no thread is to be had
-        join()
-    joined.acquire()
+        loop.call_soon_threadsafe(callback, *arguments)
+    except RuntimeError as error:
+        if isinstance(error, RecursionError):
+            raise
 
 
 class _Submission(Future[_T]):
     """What `submit` returns, and the way of its coroutine to a task and back.
 
-    It stays PENDING while the task runs, so that it can be cancelled all that time.
+    To `concurrent.futures` it is PENDING while the task runs, so that it can be cancelled all
+    that time.
     """
 
     def __init__(self, coro: Coroutine[Any, Any, _T]) -> None:
         super().__init__()
-        # The three below are the loop's thread's.
+        # The four below are the loop's thread's.
         self.coro: Coroutine[Any, Any, _T] | None = coro
         self.task: asyncio.Task[_T] | None = None
-        self.is_task_cancelled = False
+        self.has_begun = self.is_task_cancelled = False
         self.loop: asyncio.AbstractEventLoop | None = None  # from when it is accepted
         # Never released: who gets it settles the future. The others come too late.
         self._right_to_settle = threading.Lock()
 
+    def running(self) -> bool:
+        """Whether its task has begun, and the future has not settled."""
+        return self.has_begun and not self.done()
+
     def cancel(self) -> bool:
         """Settle at once, if nothing else has, and cancel the task."""
-        if not _is_main_thread():
-            return self._cancel()
-        # Beside, since an interrupt in between would leave waiters without an answer.
-        answer: list[bool] = []
-        ended = threading.Lock()
-        ended.acquire()
-
-        def cancel() -> None:
-            try:
-                answer.append(self._cancel())
-            finally:
-                ended.release()
-
-        try:
-            start_new_thread(cancel, ())
-        except RuntimeError:  # no thread is to be had
-            cancel()
-        ended.acquire()
-        return answer[0]
+        # An interrupt in between would leave waiters without an answer.
+        return _undisturbed(self._cancel)
 
     def _cancel(self) -> bool:
         if not self._right_to_settle.acquire(blocking=False):
@@ -139,9 +155,8 @@ class _Submission(Future[_T]):
 
     def request_cancel(self) -> None:
         """Have the loop cancel the task, from any thread; the future settles with its end."""
-        with suppress(RuntimeError):  # the loop is closed, and so the task has ended
-            if self.loop is not None:
-                self.loop.call_soon_threadsafe(self.cancel_task)
+        if self.loop is not None:
+            _post(self.loop, self.cancel_task)
 
     def cancel_task(self) -> None:
         """Once: a second cancellation would interrupt the clean-up that the first began."""
@@ -181,10 +196,10 @@ class _Outcome:
     def __init__(self, submission: _Submission[Any]) -> None:
         self.value: Any = None
         self.error: BaseException | None = None
-        self.is_there = self.is_cancelled = False
-        self._bell = threading.Lock()  # locked until it is there
-        self._bell.acquire()
-        self.wait = self._bell.acquire  # one call into C
+        self.is_settled = self.is_cancelled = False
+        self._unsettled = threading.Lock()  # locked for as long
+        self._unsettled.acquire()
+        self.wait = self._unsettled.acquire  # one call into C
         submission.add_done_callback(self._take)
 
     def _take(self, submission: Future[Any]) -> None:
@@ -194,39 +209,8 @@ class _Outcome:
             self.error = submission.exception()
             if self.error is None:
                 self.value = submission.result()
-        self.is_there = True
-        self._bell.release()
-
-
-class _Launch:
-    """A runner's thread, on its way: made where no signal handler runs."""
-
-    def __init__(self, make: Callable[["_Launch"], None]) -> None:
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.thread: threading.Thread | None = None
-        self._make = make
-        self._error: BaseException | None = None
-        self._made, go = threading.Lock(), threading.Lock()
-        self._made.acquire()
-        go.acquire()
-        self.go, self.await_go = go.release, go.acquire  # a call into C each
-
-    def begin(self) -> None:
-        _beside()(self._try_to_make, ())
-        self._made.acquire()
-        if self._error is not None:
-            try:
-                raise self._error
-            finally:
-                self._error = None
-
-    def _try_to_make(self) -> None:
-        try:
-            self._make(self)
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._made.release()
+        self.is_settled = True
+        self._unsettled.release()
 
 
 class AsyncRunner:
@@ -246,19 +230,18 @@ class AsyncRunner:
     """
 
     def __init__(self, *, name: str = "async-runner") -> None:
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a str, got {name!r}")
+        _check_type("name", name, "a str", str)
         self._name = name
         # Guards _state. Who accepts a coroutine posts it to the loop before letting go, and who
         # closes posts after that: so the loop begins all that was accepted, then winds down.
         self._lock = threading.Lock()
-        self._state = _NEW
+        self._state = _State.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._has_ended = False  # true as the last that the thread does
-        self._end = threading.Lock()  # then free, and otherwise locked
-        self._end.acquire()
-        self._here = threading.local()  # its `role` tells the loop's thread and its helpers
+        self._not_ended = threading.Lock()  # free from then on
+        self._not_ended.acquire()
+        self._current = threading.local()  # its `role` tells the loop's thread and its helpers
         # Accepted and not ended. Callers add while they hold the lock, the loop's thread removes.
         self._open: set[_Submission[Any]] = set()
         self._is_winding_down = self._wound_down = False  # the loop's thread's
@@ -274,34 +257,39 @@ class AsyncRunner:
         After an error it can be tried again. Cost: a thread, a loop and its descriptors.
         """
         with self._lock:
-            if self._state == _RUNNING:
+            if self._state == _State.RUNNING:
                 return
-            if self._state != _NEW:
+            if self._state != _State.NEW:
                 raise RuntimeError(f"{self._name} is {self._state}: make another AsyncRunner")
-            launch = _Launch(self._make_thread)
+            go = threading.Lock()
+            go.acquire()
             try:
-                launch.begin()
-                self._loop, self._thread, self._state = launch.loop, launch.thread, _RUNNING
+                loop, thread = _undisturbed(lambda: self._make_thread(go.acquire))
+                self._loop, self._thread, self._state = loop, thread, _State.RUNNING
             finally:
-                launch.go()  # the thread runs the loop only if that was reached
+                go.release()  # the thread runs the loop only if that was reached
 
-    def _make_thread(self, launch: "_Launch") -> None:
+    def _make_thread(
+        self, await_go: Callable[[], object]
+    ) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
         loop = asyncio.new_event_loop()
         try:
             loop.set_default_executor(
                 ThreadPoolExecutor(
                     thread_name_prefix=f"{self._name}-helper",
-                    initializer=lambda: setattr(self._here, "role", "helper"),
+                    initializer=lambda: setattr(self._current, "role", "helper"),
                 )
             )
             thread = threading.Thread(
-                target=self._run_loop, args=(loop, launch), name=self._name, daemon=True
+                target=self._run_loop, args=(loop, await_go), name=self._name, daemon=True
             )
             thread.start()
-        except BaseException:
+        except BaseException as error:
             loop.close()
+            if type(error) is RuntimeError:
+                raise RuntimeError(f"{self._name} cannot start its thread: {error}") from error
             raise
-        launch.loop, launch.thread = loop, thread
+        return loop, thread
 
     def submit(self, coro: Coroutine[Any, Any, _T]) -> Future[_T]:
         """Run `coro` on the loop, and return at once.
@@ -316,7 +304,8 @@ class AsyncRunner:
 
         Returns:
             A future that settles in every case: with the coroutine's result or its own
-            exception object, SystemExit included, or cancelled, as by `close`.
+            exception object, SystemExit included, or cancelled, as by `close`. While its task
+            runs, `running()` is true, and it can still be cancelled.
 
         Raises:
             TypeError: If `coro` is no coroutine.
@@ -327,52 +316,54 @@ class AsyncRunner:
 
         Cost: a task, and a system call that wakes the loop.
         """
-        beside: Callable[..., object] | None = None
-        submission = None
+        return self._submit(coro)[0]
+
+    def _submit(
+        self, coro: Coroutine[Any, Any, _T], timeout: float | None = None, *, to_wait: bool = False
+    ) -> "tuple[_Submission[_T], _Outcome | None, float | None]":
+        submission = outcome = limit = None
         try:
             _check_coroutine(coro)
-            beside = _beside()
             submission = _Submission(coro)
+            if to_wait:
+                limit = _check_timeout(timeout)
+                self._check_thread()
+                outcome = _Outcome(submission)
             self._accept(submission)
-            return submission  # noqa: TRY300
+            return submission, outcome, limit  # noqa: TRY300
         except BaseException:
-            if beside is not None and submission is not None and submission.loop is not None:
+            native: Any = coro
+            if submission is not None and submission.loop is not None:
                 try:
-                    beside(self._withdraw, (submission,))
+                    start_new_thread(self._withdraw, (submission,))
                 except RuntimeError:  # no thread is to be had
                     self._withdraw(submission)
-            else:
-                native: Any = coro
-                try:  # not by a call in Python, which could be interrupted once more
-                    if native.cr_frame is not None and not (
-                        native.cr_running or native.cr_suspended
-                    ):
-                        native.close()
-                except AttributeError:
-                    pass
+                raise
+            try:  # not by a call in Python, which could be interrupted once more
+                has_begun = native.cr_frame is None or native.cr_running or native.cr_suspended
+            except AttributeError:  # a coroutine of another kind, or none at all
+                has_begun = not isinstance(coro, Coroutine)
+            if not has_begun:
+                native.close()
             raise
 
     def _accept(self, submission: _Submission[Any]) -> None:
         context = copy_context()
         with self._lock:
-            if self._state == _RUNNING and self._loop is not None:
+            if self._state == _State.RUNNING and self._loop is not None:
                 submission.loop = self._loop
                 self._open.add(submission)
                 self._loop.call_soon_threadsafe(self._begin, submission, context=context)
                 return
             state = self._state
-        assert submission.coro is not None
-        submission.coro.close()
-        advice = _ADVICE.get(state, "submit before close()")
-        raise RuntimeError(f"{self._name} is {state}: {advice}")
+        raise RuntimeError(f"{self._name} is {state}: {_ADVICE[state]}")
 
     def _withdraw(self, submission: _Submission[Any]) -> None:
         """Its caller was interrupted: it ends, or never begins, whatever the loop has heard."""
         assert submission.loop is not None
-        with suppress(RuntimeError):  # the loop is closed, and so the task has ended
-            submission.loop.call_soon_threadsafe(self._drop, submission)
+        _post(submission.loop, self._drop, submission)
 
-    def run(self, coro: Coroutine[Any, Any, _T], timeout: float | None = None) -> _T:  # noqa: PLR0912
+    def run(self, coro: Coroutine[Any, Any, _T], timeout: float | None = None) -> _T:
         """Run `coro` on the loop, and wait for it.
 
         A KeyboardInterrupt, or what else a signal handler raises in this thread meanwhile,
@@ -394,47 +385,26 @@ class AsyncRunner:
 
         Cost: that of `submit`, and two switches of threads.
         """
-        beside: Callable[..., object] | None = None
-        submission = outcome = None
+        submission, outcome, limit = self._submit(coro, timeout, to_wait=True)
+        assert outcome is not None
         is_late = False
         try:
-            _check_coroutine(coro)
-            beside = _beside()
-            try:
-                limit = _check_timeout(timeout)
-                self._check_thread()
-            except BaseException:
-                coro.close()
-                raise
-            submission = _Submission(coro)
-            outcome = _Outcome(submission)
-            self._accept(submission)
             if not outcome.wait(timeout=-1 if limit is None else limit):
                 is_late = True
                 submission.request_cancel()  # of no effect if it has ended
                 outcome.wait()
         except BaseException:
-            if beside is None or submission is None or submission.loop is None:
-                native: Any = coro
-                try:  # not by a call in Python, which could be interrupted once more
-                    if native.cr_frame is not None and not (
-                        native.cr_running or native.cr_suspended
-                    ):
-                        native.close()
-                except AttributeError:
-                    pass
-            else:
-                try:
-                    beside(self._withdraw, (submission,))
-                except RuntimeError:  # no thread is to be had
-                    self._withdraw(submission)
-                if outcome is not None and not outcome.is_there:
-                    outcome.wait()
+            try:
+                start_new_thread(self._withdraw, (submission,))
+            except RuntimeError:  # no thread is to be had
+                self._withdraw(submission)
+            if not outcome.is_settled:
+                outcome.wait()
             raise
         del submission  # which holds the error, whose traceback holds this frame
         try:
             if outcome.is_cancelled and is_late:
-                raise TimeoutError(f"{self._name}: cancelled after {limit} s")
+                raise TimeoutError(f"{self._name}: cancelled after {limit:g} s")
             if outcome.is_cancelled:
                 raise CancelledError
             if outcome.error is not None:
@@ -444,7 +414,7 @@ class AsyncRunner:
             del outcome
 
     def _check_thread(self) -> None:
-        if getattr(self._here, "role", None) == "loop":
+        if getattr(self._current, "role", None) == "loop":
             raise RuntimeError(f"run() would wait for itself in {self._name}'s own thread: await")
 
     def close(self, timeout: float | None = None) -> None:
@@ -470,61 +440,45 @@ class AsyncRunner:
         Cost: grows with the tasks on the loop; and the time that their clean-up takes.
         """
         limit = _check_timeout(timeout)
-        beside = _beside()
+        _undisturbed(self._request_close)
+        if self._thread is None or hasattr(self._current, "role"):
+            return  # the loop would wait for itself, or for a helper that waits for it
         try:
-            with self._lock:
-                if self._state in {_NEW, _RUNNING}:
-                    self._state = _CLOSED
-            if self._thread is None:
-                return
-            self._request_end()
-            if hasattr(self._here, "role"):
-                return  # the loop would wait for itself, or for a helper that waits for it
-            try:
-                self._end.acquire(timeout=-1 if limit is None else limit)
-            finally:
-                if self._has_ended:  # for the next one who waits
-                    try:  # noqa: SIM105  (which would be Python code, and could be interrupted)
-                        self._end.release()
-                    except RuntimeError:
-                        pass
-            if self._has_ended:
-                _join(self._thread, beside)
-                return
-        except BaseException:
-            if self._state == _CLOSED:
-                try:
-                    beside(self._request_end, ())
-                except RuntimeError:  # no thread is to be had
-                    self._request_end()
-            raise
-        raise TimeoutError(
-            f"{self._name} has not ended after {timeout} s, with {len(self._open)} coroutines "
-            "left: it goes on, call close() again to wait"
+            self._not_ended.acquire(timeout=-1 if limit is None else limit)
+        finally:
+            if self._has_ended:  # for the next one who waits
+                try:  # noqa: SIM105  (which would be Python code, and could be interrupted)
+                    self._not_ended.release()
+                except RuntimeError:
+                    pass
+        if not self._has_ended:
+            raise TimeoutError(f"{self._left(timeout)}: it goes on, call close() again to wait")
+        _join(self._thread)
+
+    def _left(self, timeout: float | None) -> str:
+        return (
+            f"{self._name} has not ended after {timeout} s, with {len(self._open)} coroutines left"
         )
 
-    def _request_end(self) -> None:
+    def _request_close(self, state: _State = _State.CLOSED) -> None:
+        with self._lock:
+            if self._state in {_State.NEW, _State.RUNNING}:
+                self._state = state
         if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._start_winding_down)
+            _post(self._loop, self._start_winding_down)
 
     def __enter__(self) -> Self:
-        before, beside = self._state, _beside()
+        before = self._state
         try:
             self.start()
         except BaseException:
-            if before == _NEW and self._state == _RUNNING:  # nobody else would close it
+            if before == _State.NEW and self._state == _State.RUNNING:  # nobody else would close it
                 try:
-                    beside(self._close_unentered, ())
+                    start_new_thread(self._request_close, ())
                 except RuntimeError:  # no thread is to be had
-                    self._close_unentered()
+                    self._request_close()
             raise
         return self
-
-    def _close_unentered(self) -> None:
-        with self._lock:
-            self._state = _CLOSED
-        self._request_end()
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -541,20 +495,21 @@ class AsyncRunner:
         self._lock = threading.Lock()
         if self._thread is None:
             return
-        self._state, self._thread = _FORKED, None
+        self._state, self._thread = _State.FORKED, None
         # Closing the loop would take its descriptors off the parent's selector, too.
         _inherited.append(self._loop)
         with suppress(AttributeError):
             self._loop.close = lambda: None  # type: ignore[union-attr, method-assign]
+        self._loop = None
 
     # What follows runs in the loop's thread.
 
-    def _run_loop(self, loop: asyncio.AbstractEventLoop, launch: "_Launch") -> None:
-        launch.await_go()
+    def _run_loop(self, loop: asyncio.AbstractEventLoop, await_go: Callable[[], object]) -> None:
+        await_go()
         if self._loop is not loop:  # start() was interrupted
             loop.close()
             return
-        self._here.role = "loop"
+        self._current.role = "loop"
         try:
             while not self._wound_down:  # not even where a callback has stopped the loop
                 try:
@@ -564,20 +519,19 @@ class AsyncRunner:
                     self._report(error)
         finally:
             # Of use only where the loop itself broke: nothing is accepted, or open, any more.
-            with self._lock:
-                self._state = _CLOSED
+            self._request_close()
             with ExitStack() as last:
-                last.callback(self._tell_the_end)
+                last.callback(self._announce_end)
                 last.callback(loop.close)
                 for submission in self._open.copy():
                     last.callback(submission.cancel)
                     if submission.coro is not None:
                         last.callback(submission.coro.close)
 
-    def _tell_the_end(self) -> None:
+    def _announce_end(self) -> None:
         self._has_ended = True
         with suppress(RuntimeError):  # one whose time was up has seen it just now
-            self._end.release()
+            self._not_ended.release()
 
     def _report(self, error: BaseException) -> None:
         ended = [s.task for s in self._open.copy() if s.task is not None and s.task.done()]
@@ -592,6 +546,7 @@ class AsyncRunner:
             self._open.discard(submission)
             coro.close()
             return
+        submission.has_begun = True
         try:
             submission.task = asyncio.get_running_loop().create_task(coro)
         except BaseException as error:  # from a task factory that a coroutine has set
@@ -644,8 +599,7 @@ class AsyncRunner:
             for task in free:
                 task.cancel()
             rest |= free
-            # Who ends a timeout of its own takes that cancellation back, and tells nobody.
-            _, ours = await asyncio.wait(ours, timeout=_LOOK_EVERY if others - rest else None)
+            ours = await _wait_until_one_may_be_free(ours, others - rest)
         await _end_tasks(rest)
         await loop.shutdown_asyncgens()
         with suppress(RuntimeError):  # no thread to wait in, as at exit: loop.close() does not
@@ -656,6 +610,20 @@ class AsyncRunner:
 def _other_tasks() -> set[asyncio.Task[Any]]:
     me = asyncio.current_task()
     return {task for task in asyncio.all_tasks() if task is not me}
+
+
+async def _wait_until_one_may_be_free(
+    ours: "set[asyncio.Task[Any]]", cancelled: "set[asyncio.Task[Any]]"
+) -> "set[asyncio.Task[Any]]":
+    """Wait for all of ours, or for a step of one that is being cancelled; return what is left.
+
+    Who ends a timeout of its own takes that cancellation back, in a step, and tells nobody.
+    """
+    waits = {getattr(task, "_fut_waiter", task) for task in cancelled if not task.done()}
+    soon = _NEXT_STEP if None in waits else None  # one of them waits for its turn only
+    how = asyncio.FIRST_COMPLETED if waits else asyncio.ALL_COMPLETED
+    await asyncio.wait(ours | (waits - {None}), timeout=soon, return_when=how)
+    return {task for task in ours if not task.done()}
 
 
 async def _spread() -> None:
@@ -681,17 +649,26 @@ def _check_coroutine(coro: object) -> None:
     if not isinstance(coro, Coroutine):
         is_function = iscoroutinefunction(coro)
         hint = "call the function" if is_function else "await other awaitables in one"
-        raise TypeError(f"coro must be a coroutine, got {coro!r}: {hint}")
+        raise TypeError(f"coro must be a coroutine, not {coro!r}: {hint}")
 
 
 def _check_timeout(timeout: float | None) -> float | None:
     if timeout is None:
         return None
-    if not isinstance(timeout, int | float) or isinstance(timeout, bool):
-        raise TypeError(f"timeout must be None or a number of seconds, got {timeout!r}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout must be None or at least 0 seconds, got {timeout!r}")
-    return min(timeout, threading.TIMEOUT_MAX)
+    return min(_check_seconds("timeout", timeout), threading.TIMEOUT_MAX)
+
+
+def _check_type(name: str, value: object, wanted: str, *kinds: type) -> None:
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise TypeError(f"{name} must be {wanted}, not {value!r}")
+
+
+def _check_seconds(name: str, value: float, *, zero: bool = True) -> float:
+    _check_type(name, value, "a number of seconds", int, float)
+    if not (value > 0 or (zero and value == 0)):  # so put, it refuses NaN, too
+        least = "at least" if zero else "above"
+        raise ValueError(f"{name} must be {least} 0 seconds, not {value!r}")
+    return float(min(value, 1e300))  # also for an int that fits no float
 
 
 _runners: WeakValueDictionary[int, AsyncRunner] = WeakValueDictionary()
@@ -704,10 +681,15 @@ def _all_runners() -> list[AsyncRunner]:
 
 def _close_all() -> None:
     for runner in _all_runners():
+        _runners.pop(id(runner), None)  # it has its time once
+        runner._request_close(_State.EXITED)  # noqa: SLF001
         try:
             runner.close(_EXIT_TIMEOUT)
-        except TimeoutError as error:
-            _logger.warning("the interpreter exits: %s", error)
+        except TimeoutError:
+            left = runner._left(_EXIT_TIMEOUT)  # noqa: SLF001
+            _logger.warning("the interpreter exits: %s: their futures are cancelled", left)
+            for submission in runner._open.copy():  # noqa: SLF001
+                submission.cancel()
 
 
 def _after_fork() -> None:
@@ -715,6 +697,10 @@ def _after_fork() -> None:
         runner._abandon()  # noqa: SLF001
 
 
-atexit.register(_close_all)
+# As the main thread ends: a clean-up may have to release a thread of the loop's executor, and
+# those are joined before atexit's hooks. Children of multiprocessing call these alone.
+with suppress(AttributeError, RuntimeError):  # it is private; or the exit is under way
+    threading._register_atexit(_close_all)  # type: ignore[attr-defined]  # noqa: SLF001
+atexit.register(_close_all)  # for what is started later
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

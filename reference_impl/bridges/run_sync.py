@@ -1,6 +1,6 @@
 # run_sync.py: call a coroutine from plain code, also where an event loop is running (run_sync)
 # https://executable-guarantees.example/bridges/run_sync.html
-# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.2.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """Run a coroutine to its end from plain code and return its result, at any depth.
@@ -42,6 +42,7 @@ T = TypeVar("T")
 Closable = TypeVar("Closable", bound="_Closable")
 
 _KEPT = 8  # idle loops, and as many idle threads
+_BLOCKED_AFTER = 5.0  # seconds beyond the timeout
 _LAST_TURNS = 20  # of a loop that an interrupt has hit in its own code
 
 # What a coroutine may set on its loop. A loop without one of these attributes is never kept.
@@ -69,16 +70,18 @@ def run_sync(coro: Coroutine[Any, Any, T], *, timeout: float | None = None) -> T
             meanwhile: what needs that loop (its locks, tasks, connections) must be awaited
             there, not here.
         timeout: seconds until the coroutine is cancelled; None or `math.inf` is for no limit.
-            It runs up to its first wait in any case. If in doubt, twice what the slowest good
-            call takes.
+            It runs up to its first wait in any case, and what it hands to `asyncio.to_thread`
+            is waited for. If in doubt, twice what the slowest good call takes.
 
     Returns:
         What the coroutine returns; also after a cancellation that it swallows.
 
     Raises:
         TypeError: `coro` is not a coroutine, or `timeout` not a number.
-        ValueError: `timeout` is negative or not a number's value (NaN).
-        TimeoutError: the time is over; the coroutine was cancelled and has cleaned up.
+        ValueError: `timeout` is negative or NaN.
+        TimeoutError: the time is over; the coroutine was cancelled and has cleaned up. Or, with
+            a loop running here, the coroutine has blocked its thread at one place for 5 seconds
+            more, which the message names: it is cancelled as soon as its thread is free.
         RuntimeError: the system starts no more threads.
         OSError: the system has no descriptors left for a loop.
         BaseException: whatever the coroutine raises, the object itself.
@@ -138,11 +141,21 @@ def _check_coroutine(coro: object) -> None:
 def _check_timeout(timeout: float | None) -> float | None:
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout must be 0 seconds or more, not {timeout!r}; None is no limit")
-    return None if timeout >= threading.TIMEOUT_MAX else timeout
+    seconds = _check_seconds("timeout", timeout)
+    return None if seconds >= threading.TIMEOUT_MAX else seconds
+
+
+def _check_type(name: str, value: object, wanted: str, *kinds: type) -> None:
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise TypeError(f"{name} must be {wanted}, not {value!r}")
+
+
+def _check_seconds(name: str, value: float, *, zero: bool = True) -> float:
+    _check_type(name, value, "a number of seconds", int, float)
+    if not (value > 0 or (zero and value == 0)):  # so put, it refuses NaN, too
+        least = "at least" if zero else "above"
+        raise ValueError(f"{name} must be {least} 0 seconds, not {value!r}")
+    return float(min(value, 1e300))  # also for an int that fits no float
 
 
 def _loop_is_running() -> bool:
@@ -164,7 +177,7 @@ async def _within(coro: Coroutine[Any, Any, T], limit: float) -> T:
             return await coro
     except TimeoutError as error:
         if scope.expired() and isinstance(error.__cause__, asyncio.CancelledError):
-            error.args = (f"cancelled after {limit} s",)  # it comes without a word
+            error.args = (f"cancelled after {limit:g} s",)  # it comes without a word
         raise
     except BaseException:
         with contextlib.suppress(RuntimeError):  # an interrupt of this frame has not reached it
@@ -448,7 +461,7 @@ class _Job(Generic[T]):
 
     def __init__(self, coro: Coroutine[Any, Any, T], limit: float | None) -> None:
         self._coro = coro
-        self._limit = limit
+        self.limit = limit
         self._context = copy_context()
         # Guards the next three. _cancel is there exactly while the coroutine runs, so that
         # nothing is posted to its loop once that serves another call.
@@ -463,6 +476,11 @@ class _Job(Generic[T]):
     def run(self) -> None:
         """In the helper: all of the call."""
         try:
+            if _loop_is_running():  # so this is a greenlet of the caller's thread
+                raise RuntimeError(  # noqa: TRY301
+                    "run_sync needs a thread of its own, and threading is patched, as by gevent: "
+                    "await, or call it where no loop runs"
+                )
             self._value = _run(self._watched, self._context)
         except BaseException as error:
             self._error = error
@@ -474,7 +492,7 @@ class _Job(Generic[T]):
         loop, cancel = task.get_loop(), task.cancel
         self._begin(lambda: loop.call_soon_threadsafe(cancel))
         try:
-            return await _bounded(self._coro, self._limit)
+            return await _bounded(self._coro, self.limit)
         finally:
             self._end()
 
@@ -511,11 +529,15 @@ class _Helper:
         self._inbox: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._replies: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._job: _Job[Any] | None = None  # whose caller has it
-        # A daemon: an idle one must not hold up the exit, and a busy one has a caller who waits.
-        self._thread = threading.Thread(target=self._work, name="run_sync", daemon=True)
+        self._is_blocked = False  # then it ends by itself, once its job has ended
         try:
+            # A daemon: an idle one must not hold up the exit; a busy one has a caller who waits.
+            self._thread = threading.Thread(target=self._work, name="run_sync", daemon=True)
             Context().run(self._thread.start)  # not the caller's: it would live as long as this
         except RuntimeError as error:
+            self._inbox.put(None)
+            if isinstance(error, RecursionError):
+                raise
             raise RuntimeError(
                 f"run_sync needs another thread: {error}; nest fewer calls, or await"
             ) from error
@@ -528,7 +550,7 @@ class _Helper:
             self._wait_for(job)
         except BaseException:
             waiting = True
-            while waiting:
+            while waiting and not self._is_blocked:
                 try:  # a further one cancels the clean-up
                     waiting = job.interrupt()
                     if waiting:
@@ -540,13 +562,37 @@ class _Helper:
         self._job = None
 
     def _wait_for(self, job: _Job[Any]) -> None:
+        wait, place = job.limit, None
         while not job.over:  # a reply can be an interrupted wait's, or have been lost by one
-            self._replies.get()
+            try:
+                self._replies.get(timeout=wait)
+            except queue.Empty:
+                last, place = place, self._place()
+                self._is_blocked = place is not None and place == last
+                if self._is_blocked:
+                    raise TimeoutError(
+                        f"not ended {_BLOCKED_AFTER:g} s after its timeout of {job.limit:g} s: the "
+                        f"coroutine blocks its thread {place}, where no cancellation reaches it; "
+                        "release what it needs before the call, or await it"
+                    ) from None
+                wait = _BLOCKED_AFTER
+
+    def _place(self) -> str | None:
+        """Where a coroutine keeps the thread from its loop; None where the loop goes on."""
+        frame = top = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001
+        while frame is not None and not frame.f_code.co_flags & inspect.CO_COROUTINE:
+            frame = frame.f_back
+        if top is None or frame is None:
+            return None
+        name, code = self._thread.name, top.f_code
+        return f"{name!r} in {code.co_qualname} ({code.co_filename}:{top.f_lineno})"
 
     def close(self) -> None:
         if self._job is not None:
             self._job.interrupt()
         self._inbox.put(None)
+        if self._is_blocked:
+            return
         wait = getattr(self._thread, "_wait_for_tstate_lock", None)
         if wait is None:
             self._thread.join()

@@ -52,10 +52,10 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # the queue by stale values, on_evict, delays and waiting for room; the converter pool by copies to
 # other file systems, and by files that are hidden until they can be moved.
 LONGER = {
-    "bridges/async_runner": 479,
+    "bridges/async_runner": 454,
     "bridges/file_watch": 512,
     "bridges/parallel_execute": 447,
-    "bridges/run_sync": 406,
+    "bridges/run_sync": 443,
     "buses/async_event_bus": 503,
     "buses/event_bus": 485,
     "caches/ttl_cache": 600,

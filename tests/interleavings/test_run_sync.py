@@ -208,7 +208,7 @@ class Interrupted:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.put = self._queue.put
 
-    def get(self) -> Any:
+    def get(self, timeout: float | None = None) -> Any:
         if Interrupted.caller != threading.get_ident():
             return self._queue.get()
         Interrupted.caller = None
@@ -236,7 +236,7 @@ def interrupted_call(m: ModuleType, *, ends: bool) -> None:
         Interrupted.caller = None  # where the end was there first, it has not waited
         return log.copy()
 
-    m.queue = SimpleNamespace(SimpleQueue=Interrupted)  # type: ignore[attr-defined]
+    m.queue = SimpleNamespace(SimpleQueue=Interrupted, Empty=queue.Empty)  # type: ignore[attr-defined]
     with modelled(m):
         seen = result(spawn(caller, name="caller"))
         assert seen in ([], ["began", "cleaned up"]), "it was left running"

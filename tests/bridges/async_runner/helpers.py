@@ -257,7 +257,7 @@ def forgets_places(module: ModuleType) -> None:
     rebind(module, local=Forgetful)
 
 
-WAIT = "_, ours = await asyncio.wait(ours, timeout=_LOOK_EVERY if others - rest else None)"
+WAIT = "ours = await _wait_until_one_may_be_free(ours, others - rest)"
 NOT_AWAITED = edit("AsyncRunner._wind_down", WAIT, "break")
 FORGETS_RESULTS = submitting(forgetting)
 LETS_THE_TASK_GO_ON = submitting(shielded)

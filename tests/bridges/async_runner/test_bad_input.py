@@ -24,11 +24,11 @@ def generator() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("bad", "advice"),
     [
-        (asynchronous, "got <function asynchronous .*>: call the function"),
-        (None, "got None"),
-        (generator(), "got <generator object"),
-        ("coroutine", "got 'coroutine'"),
-        (concurrent.futures.Future(), "got <Future .*: await other awaitables in one"),
+        (asynchronous, "not <function asynchronous .*>: call the function"),
+        (None, "not None"),
+        (generator(), "not <generator object"),
+        ("coroutine", "not 'coroutine'"),
+        (concurrent.futures.Future(), "not <Future .*: await other awaitables in one"),
     ],
 )
 def test_anything_but_a_coroutine_is_refused(bad: Any, advice: str) -> None:
@@ -48,17 +48,17 @@ def test_a_bad_timeout_is_refused_and_the_coroutine_closed(
 ) -> None:
     with AsyncRunner() as runner:
         coro = value()
-        with pytest.raises(error, match=f"timeout must be .*, got {timeout!r}"):
+        with pytest.raises(error, match=f"timeout must be .*, not {timeout!r}"):
             runner.run(coro, timeout)
         assert was_closed(coro)
-        with pytest.raises(error, match=f"timeout must be .*, got {timeout!r}"):
+        with pytest.raises(error, match=f"timeout must be .*, not {timeout!r}"):
             runner.close(timeout)
         assert runner.run(value(1)) == 1, "it was not closed by the refused call"
 
 
 @pytest.mark.parametrize("name", [None, 3, b"runner"])
 def test_a_bad_name_is_refused(name: Any) -> None:
-    with pytest.raises(TypeError, match="name must be a str, got"):
+    with pytest.raises(TypeError, match="name must be a str, not"):
         AsyncRunner(name=name)
 
 

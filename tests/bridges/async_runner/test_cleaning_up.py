@@ -131,13 +131,15 @@ def check_close_meets_a_timeout(m: ModuleType) -> None:
             await asyncio.wait(tasks)
             ended.append("foreground")
 
-    with running(m) as runner, Waits().counted():
+    waits = Waits()
+    with running(m) as runner, waits.counted():
         runner.submit(foreground())
         assert job.cleaning.wait(PATIENCE)
         try:
             with pytest.raises(TimeoutError):
                 runner.close(timeout=0)
-            turn(runner, 5)
+            turn(runner, 20)
+            assert waits.count <= 2, "it looks again and again"  # ours, and the foreground's
             job.open()
             turn(runner, 30)
             assert (job.clean, job.broken) == (1, 0)
@@ -236,7 +238,11 @@ PROOFS = [
         [
             Twin(
                 "does not look again at who ends a timeout",
-                edit("AsyncRunner._wind_down", "_LOOK_EVERY if others - rest else None", "None"),
+                edit(
+                    "_wait_until_one_may_be_free",
+                    "asyncio.FIRST_COMPLETED if waits else asyncio.ALL_COMPLETED",
+                    "asyncio.ALL_COMPLETED",
+                ),
                 "AssertionError: it goes on, and nothing cancels it",
             ),
             Twin(
@@ -252,7 +258,11 @@ PROOFS = [
         [
             Twin(
                 "looks again and again",
-                edit("AsyncRunner._wind_down", "_LOOK_EVERY if others - rest else None", "0.05"),
+                edit(
+                    "_wait_until_one_may_be_free",
+                    "await asyncio.wait(ours | (waits - {None}), timeout=soon, return_when=how)",
+                    "await asyncio.wait(ours, timeout=0.05)",
+                ),
                 "AssertionError: it looks again and again",
             )
         ],

@@ -363,6 +363,28 @@ def test_threads_may_close_together() -> None:
     assert (job.clean, job.broken) == (1, 0)
 
 
+@pytest.mark.guarantee("AR-2")
+def test_a_close_that_finds_the_stack_full_can_be_repeated() -> None:
+    """A RecursionError is a RuntimeError, as that of a closed loop is."""
+
+    def at_depth(left: int, act: Callable[[], object]) -> object:
+        return at_depth(left - 1, act) if left else act()
+
+    def close_at_every_depth() -> int:
+        failed, limit = 0, sys.getrecursionlimit()
+        for depth in range(limit - 60, limit, 2):
+            runner = begin(async_runner)
+            try:
+                at_depth(depth, runner.close)
+            except RecursionError:
+                failed += 1
+            runner.close(PATIENCE)
+            assert not place(runner)[1].is_alive()
+        return failed
+
+    assert Beside(close_at_every_depth).result()
+
+
 def check_close_survives_hostile_coroutines(m: ModuleType) -> None:
     """Clean-up code that exits, stops the loop, or cancels each task that it finds."""
     cleaned: list[str] = []

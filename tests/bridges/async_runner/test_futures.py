@@ -101,6 +101,38 @@ def check_cancelling_settles_at_once(m: ModuleType) -> None:
     assert (job.clean, job.broken) == (1, 0)
 
 
+def check_running_tells_whether_the_task_runs(m: ModuleType) -> None:
+    """And a future that runs can be cancelled, and is waited for as any other."""
+    job, other = Job(gated=True), Job()
+    gate, begun = threading.Event(), threading.Event()
+
+    async def block() -> None:
+        begun.set()
+        assert gate.wait(PATIENCE)
+
+    with running(m) as runner:
+        try:
+            blocks = runner.submit(block())
+            assert begun.wait(PATIENCE)
+            future = runner.submit(job())
+            assert (blocks.running(), future.running()) == (True, False), "before it has begun"
+            gate.set()
+            assert job.begun.wait(PATIENCE)
+            assert future.running(), "it runs"
+            assert not future.done()
+            assert concurrent.futures.wait([blocks, future], timeout=0.01).not_done == {future}
+            assert blocks.result(PATIENCE) is None
+            assert not blocks.running(), "after its end"
+            assert future.cancel(), "what runs can be cancelled"
+            assert (future.running(), future.done(), future.cancelled()) == (False, True, True)
+            waits = runner.submit(other())
+            assert other.begun.wait(PATIENCE)
+        finally:
+            gate.set()
+            job.open()
+    assert (waits.running(), waits.done(), waits.cancelled()) == (False, True, True)
+
+
 def check_it_never_starts_when_cancelled_before(m: ModuleType) -> None:
     with logged("asyncio") as records, running(m) as runner:
         gate, begun = threading.Event(), threading.Event()
@@ -430,6 +462,17 @@ PROOFS = [
                 "hands out the future of run_coroutine_threadsafe",
                 override("AsyncRunner.submit", asyncios_own),
                 "AssertionError: concurrent.futures.wait([future]",
+            ),
+        ],
+    ),
+    Proof(
+        "AR-1",
+        check_running_tells_whether_the_task_runs,
+        [
+            Twin(
+                "leaves its futures pending while they run",
+                edit("_Submission.running", "self.has_begun and not self.done()", "False"),
+                "AssertionError: before it has begun",
             ),
         ],
     ),

@@ -141,14 +141,16 @@ def test_an_interrupt_at_any_point_strands_nobody(
     interrupts.prove(partial(Calls, async_runner, started=started), call, Calls.check)
 
 
-NOT_WITHDRAWN = edit("AsyncRunner._withdraw", "with suppress(RuntimeError): ...", "pass")
+NOT_WITHDRAWN = edit(
+    "AsyncRunner._withdraw", "_post(submission.loop, self._drop, submission)", "pass"
+)
 TWINS: list[tuple[str, Callable[[Calls], Any], Twin]] = [
     (
         "AR-1",
         cancel,
         Twin(
             "settles a future where it may be interrupted",
-            edit("_Submission.cancel", "not _is_main_thread()", "True"),
+            edit("_Submission.cancel", "_undisturbed(self._cancel)", "self._cancel()"),
             "AssertionError: a waiter is stranded",
         ),
     ),
@@ -157,7 +159,7 @@ TWINS: list[tuple[str, Callable[[Calls], Any], Twin]] = [
         close,
         Twin(
             "lets an interrupt keep the close from the loop",
-            edit("AsyncRunner.close", "self._state == _CLOSED", "False"),
+            edit("AsyncRunner.close", "_undisturbed(self._request_close)", "self._request_close()"),
             "AssertionError: a thread is left",
         ),
     ),
@@ -175,8 +177,7 @@ TWINS: list[tuple[str, Callable[[Calls], Any], Twin]] = [
         run_out_of_time,
         Twin(
             "leaves at the interrupt at once",
-            NOT_WITHDRAWN
-            + edit("AsyncRunner.run", "outcome is not None and not outcome.is_there", "False"),
+            NOT_WITHDRAWN + edit("AsyncRunner.run", "not outcome.is_settled", "False"),
             "AssertionError: it was left running",
         ),
     ),

@@ -96,7 +96,7 @@ def test_a_forked_child_has_a_closed_runner_and_does_the_parents_no_harm(ending:
                 try:
                     call(coro)
                 except RuntimeError as error:
-                    assert "as it was started before the fork" in str(error)
+                    assert "as it was started before the fork: make another" in str(error)
                 else:
                     raise AssertionError("accepted")
                 assert coro.cr_frame is None
@@ -144,7 +144,7 @@ def test_the_exit_hook_closes_every_runner_and_tells_which_have_not_ended() -> N
             (
                 "WARNING",
                 f"the interpreter exits: {name} has not ended after 0 s, with 1 coroutines left: "
-                "it goes on, call close() again to wait",
+                "their futures are cancelled",
             )
             for name in ("first", "second")
         ]

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Coroutine
 from types import ModuleType
@@ -90,6 +91,14 @@ class Loops:
 
     def __exit__(self, *_: object) -> None:
         self._patch.undo()
+
+
+def until(condition: Callable[[], object], fault: str) -> None:
+    """What goes on in other threads comes to this by itself."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, fault
+        time.sleep(0.0005)
 
 
 def helper_threads() -> int:

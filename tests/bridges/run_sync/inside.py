@@ -120,6 +120,22 @@ def interrupted_before_it_begins(m: ModuleType) -> Iterator[list[bool]]:
         yield still_to_come
 
 
+@contextmanager
+def impatient(m: ModuleType, seconds: float = 0.05) -> Iterator[list[str | None]]:
+    """It looks again soon at a call that is late; gives what it has seen so far."""
+    helper: Any = vars(m)["_Helper"]
+    look, seen = helper._place, list[str | None]()
+
+    def place(helper: Any) -> str | None:
+        seen.append(look(helper))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(m, "_BLOCKED_AFTER", seconds)
+        patch.setattr(helper, "_place", place)
+        yield seen
+
+
 def shelf(m: Any) -> Any:
     """A shelf of idle things on which there is one place."""
     m._KEPT = 1

@@ -55,11 +55,11 @@ def test_a_future_is_refused_and_left_alone() -> None:
 
 
 BAD_TIMEOUTS = [
-    (-1, ValueError, "timeout must be 0 seconds or more, not -1"),
+    (-1, ValueError, "timeout must be at least 0 seconds, not -1"),
     (-0.001, ValueError, "not -0.001"),
     (-math.inf, ValueError, "not -inf"),
     (math.nan, ValueError, "not nan"),
-    ("5", TypeError, "timeout must be a number of seconds or None, not '5'"),
+    ("5", TypeError, "timeout must be a number of seconds, not '5'"),
     (True, TypeError, "not True"),
 ]
 
@@ -76,7 +76,7 @@ def check_refusals(m: ModuleType, way: Call) -> None:
 
 def leaves_it_open(original: Call, coro: Any, timeout: float | None) -> Any:
     if timeout == -1:
-        raise ValueError("timeout must be 0 seconds or more, not -1")
+        raise ValueError("timeout must be at least 0 seconds, not -1")
     return original(coro, timeout=timeout)
 
 

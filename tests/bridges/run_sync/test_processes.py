@@ -1,5 +1,6 @@
 """RS-7: run_sync's forks and exits, each in a process of its own."""
 
+import re
 from functools import partial
 
 import pytest
@@ -186,3 +187,42 @@ def test_a_call_after_the_exit_hook_works_or_raises() -> None:
         assert run_sync(nested()) == 42
     """)
     assert (done.stdout, done.stderr) == ("late\n", "")
+
+
+SUB_INTERPRETER = """
+import sys
+sys.path.insert(0, ".")
+import asyncio
+from reference_impl.bridges.run_sync import run_sync
+
+async def answer():
+    return 42
+
+async def nested():
+    return run_sync(answer())
+
+print(run_sync(answer()), flush=True)
+try:
+    run_sync(nested())
+except RuntimeError as error:
+    print(error, flush=True)
+"""
+
+
+def test_an_isolated_sub_interpreter_is_told_that_it_has_no_such_threads() -> None:
+    done = run_python(
+        f"""
+        import sys
+        if sys.version_info < (3, 13):
+            import _xxsubinterpreters as interpreters
+            interpreter = interpreters.create(isolated=True)
+        else:
+            import _interpreters as interpreters
+            interpreter = interpreters.create("isolated")
+        interpreters.run_string(interpreter, {SUB_INTERPRETER!r})
+        """,
+        expect=None,  # 3.12.1 may crash at its exit, whoever has used asyncio there
+    )
+    result, refusal = done.stdout.splitlines()
+    assert result == "42"
+    assert re.fullmatch(r"run_sync needs another thread: .*threads? .*interp.*; nest .*", refusal)

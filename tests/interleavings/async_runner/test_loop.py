@@ -118,7 +118,12 @@ class RunnerHere:
             threads.append(Thread(**options))
             return threads[-1]
 
-        self._patch = mock.patch.multiple(m, asyncio=seen, ThreadPoolExecutor=lambda **_: None)
+        self._patch = mock.patch.multiple(
+            m,
+            asyncio=seen,
+            ThreadPoolExecutor=lambda **_: None,
+            start_new_thread=lambda work, arguments: work(*arguments),
+        )
         self._patch.start()
         undo = rebind(m, Thread=thread)
         self._runner = m.AsyncRunner()

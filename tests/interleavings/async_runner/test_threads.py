@@ -152,11 +152,11 @@ class ModelLoop(BareLoop):
 
 
 async def wait_for_all(
-    tasks: Collection[ModelTask], *, timeout: float | None = None
+    tasks: Collection[ModelTask], *, timeout: float | None = None, return_when: object = None
 ) -> tuple[set[ModelTask], set[ModelTask]]:
     while pending := {task for task in tasks if not task.done()}:
         await Pause()
-        if timeout is not None:  # its time is a turn of the loop
+        if return_when or timeout is not None:  # whose time is a turn of the loop
             break
     return set(tasks) - pending, pending
 
@@ -171,6 +171,8 @@ def seen(m: ModuleType, loop: Any, **threads: Any) -> Iterator[None]:
         all_tasks=lambda: set(loop.tasks),
         current_task=lambda: loop.current,
         wait=wait_for_all,
+        FIRST_COMPLETED="FIRST_COMPLETED",
+        ALL_COMPLETED="",
         sleep=lambda _: Pause(),
     )
     undo = rebind(m, **threads)
@@ -472,11 +474,8 @@ CLOSED_IS_ENDED = Twin(
     "takes a runner that is being closed for one that has ended",
     edit(
         "AsyncRunner.close",
-        "if hasattr(self._here, 'role'): ...",
-        """
-        if self._is_winding_down or hasattr(self._here, "role"):
-            ...
-        """,
+        "hasattr(self._current, 'role')",
+        "self._is_winding_down or hasattr(self._current, 'role')",
     ),
     (
         "AssertionError: before the future had settled",
