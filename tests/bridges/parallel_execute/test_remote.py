@@ -334,7 +334,9 @@ METHODS = [
 @pytest.mark.parametrize(("make", "method"), METHODS)
 def test_what_does_not_travel_fails_its_key_alone(make: Callable[[str], Any], method: str) -> None:
     with make(method) as pool:
-        results = parallel_execute(KEYS, odd.fail_oddly, 2, executor=pool)
+        results: list[Any] = parallel_execute(KEYS, odd.fail_oddly, 2, executor=pool)
+        nameless: Any
+        travels: Any
         (nameless,) = parallel_execute([1], odd.without_text, executor=pool)
         (travels,) = parallel_execute(["a"], odd.travel, executor=pool)
         values = parallel_execute(
@@ -437,6 +439,7 @@ def test_a_remote_error_is_a_value() -> None:
         assert type(same) is RemoteError
         assert (same.type_name, same.text, same.traceback) == ("Refused", "no", "Traceback …")
         assert str(same) == "Refused: no"
+    result: Any
     (result,) = parallel_execute(["two arguments"], odd.fail_oddly, executor=odd.Pickling())
     assert result.is_failure
     copied = pickle.loads(pickle.dumps(result))
