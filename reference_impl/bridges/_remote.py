@@ -22,6 +22,8 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
+PLAIN = (type(None), bool, int, float, str, bytes)  # travel in any case
+
 # What a constructor of a parcel, and whatever else is pickled, consists of.
 Reduced = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -116,8 +118,10 @@ def call_remotely(operation: Any, key: Any) -> Any:
     try:
         value = opened(operation)(opened(key))
     except Exception as error:
-        raise Carrier.of(error) from error
-    return value if type(value) in (type(None), bool, int, float, str, bytes) else Parcel(value)
+        carrier = Carrier.of(error)
+    else:
+        return value if type(value) in PLAIN else Parcel(value)
+    raise carrier  # not above: that would make the error its context, which Dask pickles, too
 
 
 class Carrier(RemoteError):
@@ -130,6 +134,7 @@ class Carrier(RemoteError):
         """Return one that brings this error, or only what there is to tell of it."""
         told = TracebackException.from_exception(error)
         carrier = cls(type(error).__qualname__, str(told), "".join(told.format()))
+        carrier.add_note(carrier.traceback)  # process pools send what Python would print
         # Where an executor pickles by cloudpickle, which can do more, that has been loaded.
         others = ("cloudpickle", "joblib.externals.cloudpickle")
         for pickler in (pickle, *(sys.modules[name] for name in others if name in sys.modules)):
@@ -144,9 +149,7 @@ def arrived(error: BaseException | None) -> BaseException | None:
     if not isinstance(error, Carrier):
         return error
     told = RemoteError(error.type_name, error.text, error.traceback)
-    told.__cause__ = error.__cause__  # the traceback, as process pools show it
-    if told.__cause__ is None:
-        told.add_note(told.traceback)
+    told.add_note(told.traceback)
     with suppress(Exception):
         own = pickle.loads(error.pickled)  # noqa: S301 - the executor trusts it as well
         if isinstance(own, Exception):

@@ -124,5 +124,7 @@ def own_threads() -> list[threading.Thread]:
 
 def join_own_threads() -> None:
     for thread in own_threads():
+        # It is listed from before its start, when it cannot be joined yet.
+        thread._started.wait(PATIENCE)  # type: ignore[attr-defined]
         thread.join(PATIENCE)
         assert not thread.is_alive(), f"{thread.name} does not end"
