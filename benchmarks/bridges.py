@@ -15,8 +15,8 @@ import queue
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,11 @@ from benchmarks import harness
 from benchmarks.buses import Background
 from reference_impl.bridges import run_sync as run_sync_module
 from reference_impl.bridges.async_runner import AsyncRunner
-from reference_impl.bridges.parallel_execute import Success, parallel_execute
+from reference_impl.bridges.parallel_execute import (
+    Success,
+    parallel_as_completed,
+    parallel_execute,
+)
 from reference_impl.bridges.run_sync import run_sync
 
 CALLS = 20
@@ -511,6 +515,80 @@ def _naps() -> harness.Group:
     )
 
 
+def _our_stream(workers: int) -> Map:
+    def run(operation: Operation, keys: Sequence[int]) -> Sequence[object]:
+        return _in_order(parallel_as_completed(keys, operation, workers), len(keys))
+
+    return run
+
+
+def _windowed(workers: int) -> Map:
+    """`concurrent.futures`, with as many keys in flight as parallel_as_completed has."""
+
+    def stream(operation: Operation, keys: Sequence[int]) -> Iterator[tuple[int, object]]:
+        pending: dict[Future[object], int] = {}
+        with ThreadPoolExecutor(workers) as pool:
+            for index, key in enumerate(keys):
+                pending[pool.submit(operation, key)] = index
+                if len(pending) >= 4 * workers + 32:
+                    for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                        yield pending.pop(future), future.result()
+            for future in as_completed(pending):
+                yield pending[future], future.result()
+
+    def run(operation: Operation, keys: Sequence[int]) -> Sequence[object]:
+        return _in_order(stream(operation, keys), len(keys))
+
+    return run
+
+
+def _serial_stream(operation: Operation, keys: Sequence[int]) -> Sequence[object]:
+    stream = ((index, Success(key, operation(key))) for index, key in enumerate(keys))
+    return _in_order(stream, len(keys))
+
+
+def _in_order(stream: Iterator[tuple[int, object]], count: int) -> Sequence[object]:
+    """What a consumer does with each result: it puts it in its place."""
+    results: list[object] = [None] * count
+    for index, result in stream:
+        results[index] = result
+    return results
+
+
+def _as_they_come() -> harness.Group:
+    def case(
+        name: str, run: Map, role: harness.Role, together: int = 10, lacks: str = ""
+    ) -> harness.Case:
+        return harness.Case(name, lambda: _mapped(run, _no_op, KEYS, together), role, lacks=lacks)
+
+    return harness.Group(
+        "10,000 results as they come, of operations that do nothing, 10 workers",
+        [
+            case(
+                "a serial generator of the same results",
+                _serial_stream,
+                "floor",
+                1,
+                f"concurrency; {NO_RESULTS}",
+            ),
+            case("parallel_as_completed", _our_stream(10), "ours"),
+            case(
+                "concurrent.futures, wait and as_completed with 72 futures in flight",
+                _windowed(10),
+                "peer",
+                lacks=NO_RESULTS,
+            ),
+        ],
+        note=(
+            "This is the overhead for a key, at its worst. Which thread runs when is the system's\n"
+            "choice: read the range."
+        ),
+        aim=8.0,
+        real_time=True,
+        longer=2,
+    )
+
+
 def _peak(run: Map, keys: int) -> float:
     """The most that a call holds for each key beyond what it returns, in bytes; of three."""
     numbers = list(range(keys))
@@ -566,7 +644,7 @@ def plans(effort: harness.Effort) -> list[harness.Plan]:
         harness.Plan("bridges/async_runner", [_background]),
         harness.Plan(
             "bridges/parallel_execute",
-            [_no_ops, _naps],
+            [_no_ops, _as_they_come, _naps],
             [functools.partial(_memory, effort.sizes[1])],
         ),
     ]

@@ -1,6 +1,6 @@
 # parallel_execute.py: one operation on many keys at once, a result for each (parallel_execute)
 # https://executable-guarantees.example/bridges/parallel_execute.html
-# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.2.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """Run one blocking operation on many keys, in threads or in any executor.
@@ -17,39 +17,51 @@ Examples:
     ...
     ValueError: invalid literal for int() with base 10: 'x'
 
+    The same, each result as soon as it is there:
+
+    >>> sorted(parallel_as_completed(["4", "2"], int, max_workers=2))
+    [(0, Success(key='4', value=4)), (1, Success(key='2', value=2))]
+
 Thread safety:
     Any thread may call the functions at any time: calls share nothing. The results are
     immutable; the keys, values and errors in them are those of the caller. The operation is
-    called by several threads at once, and has to see to its own state.
+    called by several threads at once, and must protect its own state. One thread at a time
+    may use the iterator of `parallel_as_completed`.
 
 Fork: nothing outlives a call, so fork before or after. A child forked by an operation has
-none of the call's threads. Interpreter exit: threads that a call has left behind are daemons
-and die; an executor that was given is waited for. Signal handlers and finalizers (`__del__`)
-may call, but they hold up what they interrupt; what a handler raises in the caller's thread,
-at any point and again, ends the call and leaves no thread that waits. From Python 3.12 no
-thread starts once the interpreter ends. Nothing here relies on the GIL.
+none of the call's threads, nor has one forked while an iterator is open. Interpreter exit:
+threads that a call has left behind are daemons and die; an executor that was given is waited
+for. Signal handlers and finalizers (`__del__`) may call, but they hold up what they interrupt;
+what a handler raises in the caller's thread, at any point and again, ends the call and leaves
+no thread that waits. From Python 3.12 no thread starts once the interpreter ends. Nothing here
+relies on the GIL.
 """
 
 import _thread
 import concurrent.futures
+import functools
+import inspect
 import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import FrozenInstanceError, dataclass, field
 from functools import partial
-from inspect import iscoroutinefunction
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar, cast
+
+from ._remote import Portable, RemoteError, arrived, opened, sealing
 
 __all__ = [
     "DeadlineExceeded",
     "Failure",
+    "RemoteError",
     "Result",
     "Success",
+    "parallel_as_completed",
     "parallel_execute",
     "partition",
 ]
@@ -57,6 +69,7 @@ __all__ = [
 K = TypeVar("K")
 T = TypeVar("T")
 
+_NoneType = type(None)
 _NOT_BEGUN: Any = object()
 _ENDED = partial(CancelledError, "not started, since the call ended")
 
@@ -86,9 +99,10 @@ class Failure(Generic[K]):
 
     Attributes:
         key: the key.
-        error: the exception object that the operation raised. TimeoutError: there was no
+        error: the exception object that the operation raised. DeadlineExceeded: there was no
             result in time. `concurrent.futures.CancelledError`: the operation was not
-            started, since another one had failed.
+            started, since another one had failed. RemoteError: what the operation raised in
+            another process cannot be pickled, or not unpickled here.
     """
 
     key: K
@@ -120,7 +134,7 @@ Result: TypeAlias = Success[K, T] | Failure[K]
 class DeadlineExceeded(TimeoutError):
     """The call's `timeout` was over before the key had its result.
 
-    A type of its own, so that a `match` tells it from an operation's own TimeoutError.
+    An operation's own TimeoutError is of another type, so that `match` tells them apart.
     """
 
 
@@ -153,22 +167,23 @@ def parallel_execute(
         keys: drawn one by one in the caller's thread, no further ahead than 4 `max_workers`
             + 32 keys without a result. They may be a generator.
         operation: a blocking function of one key; several threads call it at once, each time
-            in a copy of the caller's context variables. For an `executor` of processes it
-            must be importable there, and keys, values and errors must be picklable.
+            in a copy of the caller's context variables. For an `executor` of processes it and
+            this module must be importable there, and keys and values must be picklable.
         max_workers: the most operations that run at once, from 1. Above 100 there is a
             warning. If in doubt, what the other side bears.
         timeout: seconds for the whole call; None waits without limit. At the deadline the
-            keys without a result fail with TimeoutError. Operations that still run cannot be
-            stopped: they go on in daemon threads, and what they return is dropped.
+            keys without a result fail with DeadlineExceeded. Operations that still run cannot
+            be stopped: they go on in daemon threads, and what they return is dropped.
         fail_fast: after the first failure, start no other operation; its keys fail with
             CancelledError. Operations that run by then are waited for, and keep their result.
         on_progress: called as `on_progress(completed, total)` in the caller's thread, once
-            for each operation that ended; `total` is None if `keys` has no length.
+            for each operation that ended; `total` is `len(keys)`, which is asked for nothing
+            else, or None if that fails.
         executor: runs the operations instead of threads of the call's own. It is not shut
             down. Do not give the one that the call itself runs in: it may wait for itself.
 
     Raises:
-        TypeError: an argument is of the wrong type, or `operation` is a coroutine function.
+        TypeError: an argument is of the wrong type, or a coroutine or generator function.
         ValueError: `max_workers` is below 1, or `timeout` negative or not a number.
         RuntimeError: the system has no thread left.
         BaseException: what `keys` or `on_progress` raised; what an operation raised that is no
@@ -180,48 +195,117 @@ def parallel_execute(
 
     Cost: at most `max_workers` threads, started as keys come; a few microseconds a key.
     """
-    _check_workers(max_workers)
-    _check_timeout(timeout)
-    _check_function("operation", operation, "let a function call run_sync, or use asyncio.gather")
-    if on_progress is not None:
-        _check_function("on_progress", on_progress, "pass a plain function")
-    if executor is not None and not isinstance(executor, Executor):
-        raise TypeError(
-            f"executor must be None or a concurrent.futures.Executor, got {executor!r}: "
-            "pass an instance, or leave it out for threads"
-        )
-    total = len(keys) if isinstance(keys, Sized) else None
+    options = _Options(max_workers, timeout, fail_fast, on_progress, executor)
+    call, drawn = _checked(keys, operation, options)
+    results = call.books.results
+    next(call.run(drawn), None)  # it yields nothing, and leaves all in `results`
+    return cast("list[Result[K, T]]", results)
+
+
+def parallel_as_completed(
+    keys: Iterable[K],
+    operation: Callable[[K], T],
+    max_workers: int = 10,
+    *,
+    timeout: float | None = None,
+    fail_fast: bool = False,
+    on_progress: Callable[[int, int | None], None] | None = None,
+    executor: Executor | None = None,
+) -> Generator[tuple[int, Result[K, T]], None, None]:
+    """Do as `parallel_execute`; yield `(index, result)` of each key as soon as it is there.
+
+    Keys are drawn, `on_progress` is called and the deadline is looked at in the thread that
+    asks for the next result, while it asks. Operations go on meanwhile, up to the same number
+    of keys in flight: those whose result nobody has taken are among them.
+
+    Closing the iterator, or dropping it, ends the call, as an exception ends that of
+    `parallel_execute`: nothing more is drawn or started, and what runs is not waited for.
+
+    Args:
+        keys: as for `parallel_execute`; the first has index 0.
+        operation: the same.
+        max_workers: the same.
+        timeout: the same, from this call on.
+        fail_fast: the same.
+        on_progress: the same. It hears of an operation's end before its result is yielded.
+        executor: the same.
+
+    Raises:
+        TypeError: as `parallel_execute`, at this call; later exceptions, from the iterator.
+        ValueError: the same.
+
+    Thread safety:
+        Not synchronized: one thread at a time may use the iterator.
+
+    Cost: that of `parallel_execute`, and memory only for the keys in flight.
+    """
+    options = _Options(max_workers, timeout, fail_fast, on_progress, executor, in_order=False)
+    call, drawn = _checked(keys, operation, options)
+    return call.run(drawn)
+
+
+def _checked(
+    keys: Iterable[K], operation: Callable[[K], T], options: "_Options"
+) -> "tuple[_Call[K, T], Iterator[K]]":
+    """Check a call's arguments; return what makes the call, and its keys to draw."""
+    workers, executor = _check_count("max_workers", options.max_workers), options.executor
+    if options.timeout is not None:
+        _check_seconds("timeout", options.timeout)
+    _check_plain("operation", operation)
+    if options.on_progress is not None:
+        _check_plain("on_progress", options.on_progress)
+        options.total = _length(keys)
+    _check_type("executor", executor, "None or a concurrent.futures.Executor", _NoneType, Executor)
     try:
         drawn = iter(keys)
     except TypeError as error:
-        message = f"keys must be iterable, got {keys!r}: pass a list or a generator"
+        message = f"keys must be iterable, not {keys!r}: pass a list or a generator"
         raise TypeError(message) from error
-    options = _Options(max_workers, timeout, fail_fast, on_progress, total)
+    if workers > 100:
+        crowd = f"max_workers is {workers}: more than 100 operations at once mostly wait"
+        warnings.warn(f"{crowd} for each other; try fewer, or asyncio", stacklevel=3)
     if executor is None:
-        return _InThreads(operation, options).run(drawn)
+        return _InThreads(operation, options), drawn
     # Only threads of this interpreter can be given a context, and the call itself.
     interpreters = getattr(concurrent.futures, "InterpreterPoolExecutor", ())
     here = isinstance(executor, ThreadPoolExecutor) and not isinstance(executor, interpreters)
-    return (_InPool if here else _InExecutor)(operation, options, executor).run(drawn)
+    return (_InPool if here else _InExecutor)(operation, options, executor), drawn
 
 
-@dataclass(frozen=True, slots=True)
+def _length(keys: Iterable[object]) -> int | None:
+    try:
+        return len(cast("Sized", keys))
+    except Exception:
+        return None
+
+
+@dataclass(slots=True)
 class _Options:
     max_workers: int
     timeout: float | None
     fail_fast: bool
     on_progress: Callable[[int, int | None], None] | None
-    total: int | None
+    executor: Executor | None
+    in_order: bool = True  # all results in a list at the end; else each as soon as it is there
+    total: int | None = None
 
 
 @dataclass(slots=True)
 class _Books(Generic[K, T]):
     """What a call keeps of other people's objects: all that it drops when it ends."""
 
-    results: list[Result[K, T] | None] = field(default_factory=list)
-    unfinished: dict[int, K] = field(default_factory=dict)  # by the place in results
+    in_order: bool
+    results: list[Result[K, T] | None] = field(default_factory=list)  # if in order
+    unread: deque[tuple[int, Result[K, T]]] = field(default_factory=deque)  # else
+    unfinished: dict[int, K] = field(default_factory=dict)  # by index
     ready: deque[int] = field(default_factory=deque)  # of unfinished, not yet handed on
     fatal: BaseException | None = None  # for the caller to raise
+
+    def keep(self, index: int, result: Result[K, T]) -> None:
+        if self.in_order:
+            self.results[index] = result
+        else:
+            self.unread.append((index, result))
 
 
 class _Call(ABC, Generic[K, T]):
@@ -243,13 +327,14 @@ class _Call(ABC, Generic[K, T]):
         self.deadline: float | None = None
         if options.timeout is not None:
             self.deadline = time.monotonic() + min(options.timeout, threading.TIMEOUT_MAX)
+        self.drawn = 0
         self.reported = 0  # calls of on_progress
         # Guards all below, and what subclasses add, except at the end: see `run`. While it is
         # free, each key drawn stands in books.unfinished or has its result, never both: who
         # takes it out of there settles it. No thread enters it twice.
         self.lock = threading.RLock()
-        self.books = _Books[K, T]()
-        self.no_books = _Books[K, T]()  # what `books` is from the end on
+        self.books = _Books[K, T](options.in_order)
+        self.no_books = _Books[K, T](options.in_order)  # what `books` is from the end on
         self.urgent = options.on_progress is not None  # the caller attends to each outcome
         self.stuck = False  # an operation was given up
         self.completed = 0  # operations that ended
@@ -263,13 +348,17 @@ class _Call(ABC, Generic[K, T]):
         self.threads: list[threading.Thread] = []  # those of the call, started
         self.starter = threading.Lock()  # held while start_threads is at work
 
-    def run(self, keys: Iterator[K]) -> list[Result[K, T]]:
-        """Do all that the caller's thread does."""
+    def run(self, keys: Iterator[K]) -> Generator[tuple[int, Result[K, T]], None, None]:
+        """Do all that the caller's thread does; yield each result, unless in order."""
         try:
             for key in keys:
-                self.draw(key)
-            self.wait(0)
-            results = self.books.results
+                if self.draw(key):
+                    yield from self.give(self.resume)
+                elif self.books.unread:
+                    self.attend()
+                    yield self.books.unread.popleft()
+                del key  # also closes a hole of CPython's: a loop that ends by `if`
+            yield from self.give(0)
         finally:
             # The end: from here on nothing is begun, and what still runs, and keeps the call,
             # keeps neither results nor keys. A signal handler may raise as `release` returns,
@@ -285,28 +374,45 @@ class _Call(ABC, Generic[K, T]):
                 del books
                 self.let_go()
         self.join()
-        return cast("list[Result[K, T]]", results)
 
-    def draw(self, key: K) -> None:
+    def draw(self, key: K) -> bool:
+        """Take in a key; tell whether as many are in flight as may be."""
         with self.lock:
             books = self.books
-            index = len(books.results)
+            index = self.drawn
+            self.drawn += 1
+            if books.in_order:
+                books.results.append(None)
             if self.refusal is None and self.seconds_left() == 0:
                 self.give_up_locked()
             if self.refusal is None:
-                books.results.append(None)
                 books.unfinished[index] = key
                 books.ready.append(index)
                 self.begin_locked()
             else:
-                books.results.append(Failure(key, self.refusal()))
-            full = len(books.unfinished) >= self.limit
+                books.keep(index, Failure(key, self.refusal()))
+            full = len(books.unfinished) + len(books.unread) >= self.limit
             urgent = self.urgent
             del books  # an error that it keeps may keep this frame
         if urgent:
             self.attend()
-        if full:
-            self.wait(self.resume)
+        return full
+
+    def give(self, most: int) -> Iterator[tuple[int, Result[K, T]]]:
+        """Yield results, and wait for them, until no more than `most` keys are in flight."""
+        while True:
+            with self.lock:
+                unread, unfinished = self.books.unread, len(self.books.unfinished)
+                enough = unfinished + len(unread) <= most
+                urgent = self.urgent
+            if urgent:
+                self.attend()
+            if enough:
+                return
+            if unread:
+                yield unread.popleft()
+            else:
+                self.wait(most if self.options.in_order else unfinished - 1)
 
     def wait(self, wanted: int) -> None:
         """Return when no more than `wanted` keys are unfinished; attend to news meanwhile."""
@@ -361,7 +467,7 @@ class _Call(ABC, Generic[K, T]):
         if isinstance(outcome, BaseException):
             self.fail_locked(outcome)
         else:
-            books.results[index] = outcome
+            books.keep(index, outcome)
             if outcome.is_failure and self.options.fail_fast:
                 self.refuse_locked(CancelledError, "not started, since another key failed")
         if self.urgent or len(books.unfinished) <= self.wanted:
@@ -380,7 +486,7 @@ class _Call(ABC, Generic[K, T]):
         if self.refusal is None:
             self.refusal = partial(error, why)
         for index in books.ready:
-            books.results[index] = Failure(books.unfinished.pop(index), self.refusal())
+            books.keep(index, Failure(books.unfinished.pop(index), self.refusal()))
         books.ready.clear()
 
     def give_up_locked(self) -> None:
@@ -390,7 +496,7 @@ class _Call(ABC, Generic[K, T]):
         books = self.books
         for index, key in books.unfinished.items():
             late = DeadlineExceeded(f"not finished within {timeout} s")
-            books.results[index] = Failure(key, late)
+            books.keep(index, Failure(key, late))
             self.stuck = True
         books.unfinished.clear()
 
@@ -525,9 +631,10 @@ class _InExecutor(_Call[K, T]):
         super().__init__(operation, options, limit=limit, resume=limit - 1)
         self.urgent = True
         self.executor = executor
-        self.futures: dict[int, Future[T]] = {}  # not done, by the place in results
+        self.futures: dict[int, Future[T]] = {}  # not done, by index
         self.doomed: list[Future[T]] = []  # for the caller to cancel
-        self.function = operation
+        self.seal = sealing(executor)
+        self.function: Callable[[Any], T] = Portable(self.seal(operation))
 
     def begin_locked(self) -> None:
         """Leave it to `attend`: an executor is foreign code."""
@@ -551,7 +658,7 @@ class _InExecutor(_Call[K, T]):
 
     def submit(self, index: int, key: K) -> None:
         try:
-            future = self.executor.submit(self.function, key)
+            future = self.executor.submit(self.function, self.seal(key))
         except Exception as error:  # the pool is broken, or was shut down
             with self.lock:
                 self.settle_locked(index, Failure(key, error))
@@ -565,21 +672,25 @@ class _InExecutor(_Call[K, T]):
 
     def landed(self, index: int, key: K, future: Future[T]) -> None:
         """Settle a key whose future is done, in whichever thread that came to pass."""
+        begun = True
         outcome: Result[K, T] | BaseException
+        error = None if future.cancelled() else arrived(future.exception())
         if future.cancelled():
-            outcome = Failure(key, CancelledError("cancelled by its executor"))
-            begun = False
-        elif (error := future.exception()) is None:
-            outcome = Success(key, future.result())
-            begun = outcome.value is not _NOT_BEGUN
-        else:
+            outcome, begun = Failure(key, CancelledError("cancelled by its executor")), False
+        elif error is not None:
             outcome = Failure(key, error) if isinstance(error, Exception) else error
-            begun = True
+        else:
+            try:
+                outcome = Success(key, opened(future.result()))
+                begun = outcome.value is not _NOT_BEGUN
+            except Exception as unreadable:
+                outcome = Failure(key, unreadable)
         with self.lock:
             self.futures.pop(index, None)
             if not begun and self.refusal is not None:
                 outcome = Failure(key, self.refusal())
             self.settle_locked(index, outcome, begun=begun)
+        del outcome  # an error keeps this frame, which must not keep the error
 
     def refuse_locked(self, error: type[Exception], why: str) -> None:
         super().refuse_locked(error, why)
@@ -669,27 +780,45 @@ def _ring(bell: threading.Lock) -> None:
         pass  # another thread was quicker
 
 
-def _check_workers(max_workers: int) -> None:
-    if not isinstance(max_workers, int) or isinstance(max_workers, bool):
-        raise TypeError(f"max_workers must be an int, got {max_workers!r}: pass a number from 1")
-    if max_workers < 1:
-        raise ValueError(f"max_workers must be 1 or more, got {max_workers!r}")
-    if max_workers > 100:
-        crowd = f"max_workers is {max_workers}: more than 100 operations at once mostly wait"
-        warnings.warn(f"{crowd} for each other; try fewer, or asyncio", stacklevel=3)
+def _check_type(name: str, value: object, wanted: str, *kinds: type) -> None:
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise TypeError(f"{name} must be {wanted}, not {value!r}")
 
 
-def _check_timeout(timeout: float | None) -> None:
-    if timeout is None:
-        return
-    if not isinstance(timeout, int | float) or isinstance(timeout, bool):
-        raise TypeError(f"timeout must be None or a number of seconds, got {timeout!r}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout must be None or at least 0 seconds, got {timeout!r}")
+def _check_count(name: str, value: int) -> int:
+    _check_type(name, value, "an int", int)
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value!r}")
+    return value
 
 
-def _check_function(argument: str, value: object, instead: str) -> None:
-    if not callable(value):
-        raise TypeError(f"{argument} must be callable, got {value!r}: pass a function")
-    if iscoroutinefunction(value) or iscoroutinefunction(type(value).__call__):
-        raise TypeError(f"{argument} {value!r} is a coroutine function: {instead}")
+def _check_seconds(name: str, value: float, *, zero: bool = True) -> float:
+    _check_type(name, value, "a number of seconds", int, float)
+    if not (value > 0 or (zero and value == 0)):  # so put, it refuses NaN, too
+        least = "at least" if zero else "above"
+        raise ValueError(f"{name} must be {least} 0 seconds, not {value!r}")
+    return float(min(value, 1e300))  # also for an int that fits no float
+
+
+def _check_plain(name: str, function: object) -> None:
+    """Refuse what only makes a coroutine or a generator when called."""
+    inner = _unwrapped(function)
+    if not callable(function) or _is_generator(inner) or inspect.iscoroutinefunction(inner):
+        raise TypeError(
+            f"{name} must be a plain function, not {function!r}: define it with `def`, "
+            "and await elsewhere"
+        )
+
+
+def _unwrapped(function: object) -> object:
+    """What a call runs, behind partials, bound methods and an object's `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    known = inspect.isroutine(function) or inspect.isclass(function)
+    if known or inspect.iscoroutinefunction(function):  # the last are marked objects, mocks too
+        return function
+    return getattr(function, "__call__", function)  # noqa: B004  (of an object that can be called)
+
+
+def _is_generator(function: object) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)

@@ -54,7 +54,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LONGER = {
     "bridges/async_runner": 454,
     "bridges/file_watch": 512,
-    "bridges/parallel_execute": 447,
+    "bridges/parallel_execute": 529,
     "bridges/run_sync": 443,
     "buses/async_event_bus": 503,
     "buses/event_bus": 485,

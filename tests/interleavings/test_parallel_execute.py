@@ -19,7 +19,7 @@ import pytest
 
 from reference_impl.bridges import parallel_execute
 from tests.bridges.parallel_execute import faults
-from tests.bridges.parallel_execute.helpers import clocked, outcomes, started_at_once
+from tests.bridges.parallel_execute.helpers import LATE, clocked, outcomes, started_at_once
 from tests.kit.primitives import Over, rebind, rebound
 from tests.kit.profile import budget
 from tests.kit.proofs import Proof, caught, explored
@@ -241,8 +241,8 @@ def deadline_and_completion(
     assert results == before
     assert tuple(result.key for result in results) == keys
     for key, came in zip(keys, outcomes(results), strict=True):
-        assert came in (None, TimeoutError)
-        assert came is TimeoutError or key in ran
+        assert came in (None, LATE)
+        assert came == LATE or key in ran
 
 
 def deadline_and_pool(m: ModuleType) -> None:
@@ -280,7 +280,7 @@ def a_stuck_operation_and_the_deadline(m: ModuleType) -> None:
     gate.set()
     deadline.thread.join()
     settle()
-    assert outcomes(results) in (["done", TimeoutError], [TimeoutError] * 2)
+    assert outcomes(results) in (["done", LATE], [LATE] * 2)
 
 
 def a_full_window(m: ModuleType) -> None:
@@ -331,6 +331,60 @@ def progress_and_a_waiting_operation(m: ModuleType) -> None:
 
     m.parallel_execute(iter((0, 1)), operation, 1, on_progress=on_progress)
     assert told == [1, 2]
+
+
+def a_stream_with_a_window(m: ModuleType) -> None:
+    """Two keys in flight at most, those among them whose result nobody has taken."""
+    drawn: list[int] = []
+    taken: list[int] = []
+
+    def keys() -> Iterator[int]:
+        for key in range(budget(3, 4)):
+            assert len(drawn) - len(taken) < 2
+            drawn.append(key)
+            yield key
+
+    for index, result in m.parallel_as_completed(keys(), lambda key: -key, Few(1)):
+        assert result == m.Success(index, -index)
+        taken.append(index)
+    assert sorted(taken) == drawn
+
+
+def a_stream_that_is_left(m: ModuleType) -> None:
+    """It is closed when one result was taken: what had begun ends, the rest does not begin."""
+    ran: list[int] = []
+    threads = list[threading.Thread]()
+
+    def thread(**options: Any) -> threading.Thread:
+        threads.append(threading.Thread(**options))
+        return threads[-1]
+
+    def operation(key: int) -> int:
+        ran.append(key)
+        return -key
+
+    with rebound(m, Thread=thread):
+        results = m.parallel_as_completed(iter(range(3)), operation, 1)
+        index, result = next(results)
+        results.close()
+        begun = len(ran)
+    for each in threads:
+        each.join()
+    assert (index, result.unwrap()) == (0, 0)
+    assert ran == list(range(len(ran)))
+    assert len(ran) <= begun + 1  # taken before, begun after
+
+
+def an_operation_that_waits_for_the_consumer(m: ModuleType) -> None:
+    """The second operation waits for the first one's result to be taken."""
+    taken = threading.Event()
+
+    def operation(key: int) -> None:
+        if key == 1:
+            taken.wait()
+
+    for _ in m.parallel_as_completed(iter((0, 1)), operation, 1):
+        taken.set()
 
 
 class Astray(Over):
@@ -408,7 +462,7 @@ NO_WAKE_UP = Twin("wakes no worker", wakes_workers(0), "deadlock")
 ONE_WORKER = Twin("has one worker", faults.has_one_worker, "deadlock")
 CANCELS = Twin("cancels what runs", faults.cancels_what_runs, "AssertionError: came == (own if")
 GOES_ON = Twin("ignores fail_fast", faults.ignores_fail_fast, "AssertionError: noted == []")
-LATE = Twin(
+LETS_IN = Twin(
     "lets late results in", faults.lets_late_results_in, "AssertionError: results == before"
 )
 WAITS = Twin("waits for stuck operations", faults.waits_for_all_operations, "deadlock")
@@ -423,6 +477,12 @@ KEEPS_EXITS = Twin(
     "keeps an exit to itself", faults.keeps_exits_to_itself, "Failed: DID NOT RAISE SystemExit"
 )
 TELLS_LATE = Twin("tells of progress at the end", faults.tells_of_progress_at_the_end, "deadlock")
+ALL_AT_THE_END = Twin("gives all results at the end", faults.gives_all_at_the_end, "deadlock")
+DRAWS_ALL = Twin(
+    "draws all keys at once",
+    faults.draws_all_for_a_stream,
+    "AssertionError: len(drawn) - len(taken) < 2",
+)
 WITHOUT_LOCK = "Without the lock, a worker goes to sleep just after the last wake-up"
 CANCELLED = "An operation that runs at the first failure is reported as cancelled"
 CHANGED = "An operation ends after the deadline, and its result changes the list"
@@ -436,13 +496,16 @@ PROOFS = [
     by_line("PE-5", failure_and_pool, [CANCELS]),
     by_line("PE-5", at_once(failure_and_thread_pool), preemptions=budget(0, 1)),
     Proof("PE-5", at_once(nothing_starts_after_a_failure), [GOES_ON]),
-    by_line("PE-4", at_once(deadline_and_completion), [LATE], diagram=CHANGED),
-    by_line("PE-4", deadline_and_pool, [LATE]),
+    by_line("PE-4", at_once(deadline_and_completion), [LETS_IN], diagram=CHANGED),
+    by_line("PE-4", deadline_and_pool, [LETS_IN]),
     by_line("PE-4", at_once(deadline_and_thread_pool), preemptions=budget(0, 1)),
     by_line("PE-3", threads_are_started_by_a_thread, [ONE_WORKER]),
     by_line("PE-4", at_once(a_stuck_operation_and_the_deadline), [WAITS]),
     by_line("PE-3", at_once(a_full_window), [SILENT, GREEDY]),
     by_line("PE-6", at_once(an_exit_among_others), [SLEEPS_ON, KEEPS_EXITS]),
+    by_line("PE-11", at_once(a_stream_with_a_window), [SILENT, DRAWS_ALL]),
+    by_line("PE-11", at_once(a_stream_that_is_left), [SLEEPS_ON]),
+    by_line("PE-11", at_once(an_operation_that_waits_for_the_consumer), [ALL_AT_THE_END]),
     by_line("PE-6", at_once(progress_and_a_waiting_operation), [TELLS_LATE]),
 ]
 

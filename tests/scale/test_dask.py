@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from reference_impl.bridges import parallel_execute as module
-from reference_impl.bridges.parallel_execute import parallel_execute
+from reference_impl.bridges.parallel_execute import (
+    DeadlineExceeded,
+    RemoteError,
+    parallel_as_completed,
+    parallel_execute,
+)
+from tests.bridges.parallel_execute import odd
 from tests.kit.process import interpret
 
 distributed = pytest.importorskip("distributed")
@@ -93,7 +99,7 @@ def test_the_deadline_holds_on_a_cluster(
     )
     before = outcomes(results)
     distributed.Event("go", client=client).set()
-    assert before == ["ends", (TimeoutError, "not finished within 9.0 s")]
+    assert before == ["ends", (DeadlineExceeded, "not finished within 9.0 s")]
     assert outcomes(results) == before
 
 
@@ -118,6 +124,44 @@ def test_a_pure_executor_runs_equal_keys_once(client: Any, executor: Executor) -
 def test_a_key_whose_worker_dies_is_a_failure(executor: Executor) -> None:
     (result,) = parallel_execute([1], kill_worker, executor=executor)
     assert type(result.error) is distributed.KilledWorker  # type: ignore[union-attr]
+    assert outcomes(parallel_execute([5], ten_over, executor=executor)) == [2.0]
+
+
+@pytest.mark.guarantee("PE-10")
+def test_what_cannot_travel_fails_its_key_alone(executor: Executor) -> None:
+    results: list[Any] = parallel_execute(
+        ["first", *odd.ERRORS, "last"], odd.fail_oddly, 2, executor=executor
+    )
+    assert (results[0].unwrap(), results[-1].unwrap()) == ("first", "last")
+    for name, result in zip(odd.ERRORS, results[1:-1], strict=True):
+        if name == "unpicklable":  # but not for cloudpickle
+            assert type(result.error) is odd.Unpicklable
+        else:
+            assert type(result.error) is RemoteError
+            assert "refused (7)" in str(result.error)
+            assert "in fail_oddly" in result.error.traceback
+    travels: Any
+    (travels,) = parallel_execute(["a"], odd.travel, executor=executor)
+    assert (type(travels.error), travels.error.args) == (odd.Travels, ("a", 7))
+    keys = ["first", "odd", "odd inside", "last"]
+    values = parallel_execute(keys, odd.give, 2, executor=executor)
+    assert outcomes(values) == [
+        ["first"],
+        *[(LookupError, "cannot be unpickled")] * 2,
+        ["last"],
+    ]
+
+
+@pytest.mark.guarantee("PE-11")
+def test_results_come_from_a_cluster_until_the_consumer_leaves(executor: Executor) -> None:
+    taken = []
+    for index, result in parallel_as_completed(
+        [5, 0, *range(1, 50)], ten_over, 2, executor=executor
+    ):
+        taken.append((index, result.key))
+        if len(taken) == 5:
+            break
+    assert len({index for index, _ in taken}) == 5
     assert outcomes(parallel_execute([5], ten_over, executor=executor)) == [2.0]
 
 

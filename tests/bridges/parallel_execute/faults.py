@@ -313,3 +313,79 @@ def _leave_it_in_the_executor(arguments: dict[str, Any]) -> None:
 
 raises_what_broke_the_pool = then(_raise_what_broke)
 cancels_nothing = given(_leave_it_in_the_executor)
+
+
+# Results as they come.
+
+
+def streams(make: Callable[[Any, Any], Any]) -> Fault:
+    """The iterator is what `make` makes of the module's two functions."""
+
+    def change(m: Any) -> None:
+        m.parallel_as_completed = make(m.parallel_execute, m.parallel_as_completed)
+
+    return patch(change)
+
+
+def _with_option(name: str, value: Any) -> Fault:
+    return streams(
+        lambda _, original: (
+            lambda *arguments, **options: original(*arguments, **options | {name: value})
+        )
+    )
+
+
+def _all_first(together: Any, _: Any) -> Any:
+    return lambda *arguments, **options: enumerate(together(*arguments, **options))
+
+
+def _from_a_generator(_: Any, original: Any) -> Any:
+    def call(*arguments: Any, **options: Any) -> Any:
+        yield from original(*arguments, **options)
+
+    return call
+
+
+def _drawing_all(_: Any, original: Any) -> Any:
+    return lambda keys, *arguments, **options: original(list(keys), *arguments, **options)
+
+
+class _Unclosed:
+    """Closing it draws another key."""
+
+    def __init__(self, keys: Iterator[Any], results: Iterator[Any]) -> None:
+        self._keys = keys
+        self._results = results
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._results
+
+    def __next__(self) -> Any:
+        return next(self._results)
+
+    def close(self) -> None:
+        next(self._keys)
+
+
+def _unclosed(_: Any, original: Any) -> Any:
+    def call(keys: Any, *arguments: Any, **options: Any) -> Any:
+        drawn = iter(keys)
+        return _Unclosed(drawn, original(drawn, *arguments, **options))
+
+    return call
+
+
+def _silent(_: Any, original: Any) -> Any:
+    def call(*arguments: Any, **options: Any) -> Any:
+        return (each for each in original(*arguments, **options) if each[1].is_success)
+
+    return call
+
+
+gives_all_at_the_end = streams(_all_first)
+checks_at_the_first_result = streams(_from_a_generator)
+draws_all_for_a_stream = streams(_drawing_all)
+goes_on_when_it_is_closed = streams(_unclosed)
+drops_failures = streams(_silent)
+ignores_the_streams_deadline = _with_option("timeout", None)
+ignores_the_streams_fail_fast = _with_option("fail_fast", False)

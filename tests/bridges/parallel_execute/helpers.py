@@ -104,9 +104,18 @@ def fail(key: object) -> None:
     raise LookupError(key)
 
 
-def outcomes(results: list[Any]) -> list[Any]:
+LATE = "DeadlineExceeded"  # stands for that type, of which each twin has its own
+
+
+def outcomes(results: Iterable[Any]) -> list[Any]:
     """The values, and the errors' types."""
-    return [r.value if r.is_success else type(r.error) for r in results]
+    return [r.value if r.is_success else kind(r.error) for r in results]
+
+
+def kind(error: Exception) -> Any:
+    """The error's type; LATE for that of the deadline."""
+    late = type(error).__name__ == LATE and isinstance(error, TimeoutError)
+    return LATE if late else type(error)
 
 
 def own_threads() -> list[threading.Thread]:
@@ -115,5 +124,7 @@ def own_threads() -> list[threading.Thread]:
 
 def join_own_threads() -> None:
     for thread in own_threads():
+        # It is listed from before its start, when it cannot be joined yet.
+        thread._started.wait(PATIENCE)  # type: ignore[attr-defined]
         thread.join(PATIENCE)
         assert not thread.is_alive(), f"{thread.name} does not end"

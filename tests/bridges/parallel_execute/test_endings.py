@@ -15,6 +15,7 @@ import pytest
 from reference_impl.bridges import parallel_execute as module
 from tests.bridges.parallel_execute import faults
 from tests.bridges.parallel_execute.helpers import (
+    LATE,
     Asleep,
     Gate,
     Inline,
@@ -59,7 +60,7 @@ def check_what_finished_in_time_is_kept(m: ModuleType) -> None:
     gate.set()
     join_own_threads()
     assert [r.key for r in before] == ["quick", "stuck"]
-    assert outcomes(before) == ["quick", TimeoutError]
+    assert outcomes(before) == ["quick", LATE]
     assert str(before[1].error) == "not finished within 10.0 s"
     assert results == before, "a late result came into the list"
     assert waited_for == [False], "the call waited for a stuck thread"
@@ -77,7 +78,7 @@ def check_after_the_deadline_keys_are_drawn_not_run(m: ModuleType) -> None:
 
         results = m.parallel_execute(keys(), ran.append, 1, timeout=1.0, executor=Inline())
     assert [r.key for r in results] == list(range(100))
-    assert outcomes(results) == [None, *[TimeoutError] * 99]
+    assert outcomes(results) == [None, *[LATE] * 99]
     assert str(results[99].error) == "not started within 1.0 s"
     assert results[99].error is not results[98].error
     assert ran == [0]
@@ -86,7 +87,7 @@ def check_after_the_deadline_keys_are_drawn_not_run(m: ModuleType) -> None:
 def check_a_deadline_of_zero_runs_nothing(m: ModuleType) -> None:
     ran: list[int] = []
     results = m.parallel_execute(range(3), ran.append, timeout=0)
-    assert outcomes(results) == [TimeoutError] * 3
+    assert outcomes(results) == [LATE] * 3
     assert ran == []
 
 
@@ -333,7 +334,7 @@ PROOFS = [
             Twin(
                 "ignores the deadline",
                 faults.ignores_deadlines,
-                "AssertionError: == [None, *[TimeoutError] * 99]",
+                "AssertionError: == [None, *[LATE] * 99]",
             )
         ],
     ),
@@ -344,7 +345,7 @@ PROOFS = [
             Twin(
                 "takes 0 for no deadline",
                 faults.takes_zero_for_no_deadline,
-                "AssertionError: == [TimeoutError] * 3",
+                "AssertionError: == [LATE] * 3",
             )
         ],
     ),

@@ -14,7 +14,7 @@ import pytest
 
 from reference_impl.bridges import parallel_execute as module
 from tests.bridges.parallel_execute.faults import given
-from tests.bridges.parallel_execute.helpers import clocked, outcomes, own_threads
+from tests.bridges.parallel_execute.helpers import LATE, clocked, outcomes, own_threads
 from tests.kit.fakes import PATIENCE
 from tests.kit.interrupts import Ending, Interrupt, Interrupts, elsewhere, patience, sweep
 from tests.kit.primitives import Over, rebind
@@ -44,6 +44,7 @@ class Scene:
         self.ran: list[int] = []
         self.gate = _thread.allocate_lock()
         self.gate.acquire()
+        self.opened = False  # an operation that passes holds the gate, too
         self.threads = _thread._count()
 
     def call(self) -> Any:
@@ -69,17 +70,18 @@ class Scene:
 
     def open(self) -> None:
         """Let the operations end."""
-        if self.gate.locked():
+        if not self.opened:
+            self.opened = True
             self.gate.release()
 
     def expect(self, ending: Ending) -> None:
         """Look at a call that was not interrupted."""
         assert ending.error is None, "another error than the handler's"
-        assert outcomes(ending.result) == [0, 1, 2, 3]
+        assert outcomes(ending.result) == [0, 1, 2, 3], "other outcomes"
 
     def look(self, ending: Ending) -> None:
         """Look at what the call has left, and let it end."""
-        begun, held = len(self.ran), self.gate.locked()
+        begun, held = len(self.ran), not self.opened
         if type(ending.error) is Interrupt:
             _forget_frames(ending.error)
             self.keys.clear()
@@ -141,7 +143,7 @@ class Deadline(Scene):
 
     def expect(self, ending: Ending) -> None:
         """None of them has ended."""
-        assert outcomes(ending.result) == [TimeoutError] * 4
+        assert outcomes(ending.result) == [LATE] * 4
 
 
 class Exit(Scene):
@@ -176,7 +178,7 @@ class InCaller(Scene):
     def __init__(self, m: ModuleType) -> None:
         super().__init__(m)
         self.options = {"executor": Direct()}  # type: ignore[misc]
-        self.gate.release()
+        self.open()
 
 
 class Pooled(Scene):
@@ -203,12 +205,66 @@ class Pooled(Scene):
         super().look(ending)
 
 
+class Stream(Scene):
+    """The results are taken as they come."""
+
+    def call(self) -> Any:
+        """What is interrupted: all that is asked of the iterator, and its end."""
+        with self.world():
+            return dict(self.m.parallel_as_completed(self.drawn(), self.operation, 2))
+
+    def expect(self, ending: Ending) -> None:
+        """The same, in whatever order they came."""
+        assert ending.error is None, "another error than the handler's"
+        assert outcomes([ending.result[index] for index in range(4)]) == [0, 1, 2, 3]
+
+
+class Left(Scene):
+    """Two results are taken, then it is closed."""
+
+    def call(self) -> Any:
+        """What is interrupted; an interrupted `close` is made good by dropping it."""
+        results = self.m.parallel_as_completed(self.drawn(), self.operation, 2)
+        try:
+            return [next(results)[1], next(results)[1]]
+        finally:
+            results.close()
+            del results
+
+    def expect(self, ending: Ending) -> None:
+        """Whichever two ended first."""
+        assert ending.error is None, "another error than the handler's"
+        assert len(ending.result) == 2
+
+
+class LeftInPool(Left, Pooled):
+    """The same in a pool."""
+
+    def call(self) -> Any:
+        """What is interrupted."""
+        results = self.m.parallel_as_completed(self.drawn(), self.operation, 2, executor=self.pool)
+        try:
+            return [next(results)[1], next(results)[1]]
+        finally:
+            results.close()
+            del results
+
+
 SCENES = [Pooled, Scene, Progress, Deadline, Exit, InCaller]
+STREAMS = [Stream, Left, LeftInPool]
 
 
 @pytest.mark.guarantee("PE-6")
 @pytest.mark.parametrize("scene", SCENES)
 def test_an_interrupt_at_any_point_ends_the_call_and_its_threads(
+    scene: type[Scene], interrupts: Interrupts
+) -> None:
+    interrupts.prove(lambda: scene(module), scene.call, scene.look)
+
+
+@pytest.mark.guarantee("PE-11")
+@pytest.mark.parametrize("scene", STREAMS)
+def test_an_interrupt_at_any_point_ends_a_stream_and_its_threads(
     scene: type[Scene], interrupts: Interrupts
 ) -> None:
     interrupts.prove(lambda: scene(module), scene.call, scene.look)
@@ -260,6 +316,18 @@ TWINS = [
     Twin("wakes its threads by Python code", patch(_python_bells), LEFT),
     Twin("takes its lock by Python code", patch(_python_mutex), LEFT),
 ]
+
+
+@each_twin_of("PE-11", *TWINS)
+def test_the_sweep_finds_what_a_broken_stream_leaves(
+    twin: Twin, interrupts: Interrupts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scene, "patience", 0.5)
+    broken = build("bridges/parallel_execute", twin.fault)
+    try:
+        interrupts.catch(lambda: Stream(broken), Stream.call, Stream.look, twin=twin)
+    finally:
+        free()
 
 
 @each_twin_of("PE-6", *TWINS)
@@ -323,7 +391,7 @@ IN_THE_CALLER = [
     Twin(
         "submits in the caller's thread",
         SUBMITS_IN_THE_CALLER,
-        (LEFT, "hang: ", "TimeoutError: "),
+        (LEFT, "hang: ", "TimeoutError: ", "AssertionError: other outcomes"),
     ),
 ]
 

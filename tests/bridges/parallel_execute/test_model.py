@@ -1,5 +1,6 @@
 """parallel_execute against a plain loop, for whatever keys, operations and settings there are."""
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from reference_impl.bridges import parallel_execute
 from tests.bridges.parallel_execute import faults
-from tests.bridges.parallel_execute.helpers import Inline, clocked
+from tests.bridges.parallel_execute.helpers import LATE, Inline, clocked, join_own_threads
 from tests.bridges.parallel_execute.helpers import outcomes as outcomes_of
 from tests.kit.profile import same_each_time
 from tests.kit.proofs import Proof, each_twin, holding
@@ -36,11 +37,11 @@ def outcome(key: Key) -> Any:
 def plain_loop(keys: list[Key], deadline: float, fail_fast: bool) -> list[Any]:
     """What each key gives where operations take no time and run one after the other."""
     now, outcomes = 0, list[Any]()
-    refusal: type[Exception] | None = None
+    refusal: object = None
     for key in keys:
         now += key.takes
         if refusal is None and now >= deadline:
-            refusal = TimeoutError
+            refusal = LATE
         outcomes.append(outcome(key) if refusal is None else refusal)
         if refusal is None and fail_fast and key.gives == "error":
             refusal = CancelledError
@@ -115,6 +116,62 @@ def check_threads_give_what_a_plain_loop_gives(m: ModuleType, how: settings = US
     check()
 
 
+def check_a_stream_that_is_left_gives_what_a_plain_loop_gives(
+    m: ModuleType, how: settings = USUAL
+) -> None:
+    """Results may wait unread, the consumer may leave: each is given once, and none too many."""
+
+    @how
+    @given(
+        keys=KEYS,
+        workers=st.integers(1, 4),
+        taken=st.integers(0, 60),
+        fail_fast=st.booleans(),
+        kind=st.sampled_from(["own", "inline", "pool"]),
+    )
+    def check(keys: list[Key], workers: int, taken: int, fail_fast: bool, kind: str) -> None:
+        drawn, ran = list[Key](), list[Key]()
+
+        def source() -> Iterator[Key]:
+            for key in keys:
+                drawn.append(key)
+                yield key
+
+        def operation(key: Key) -> Any:
+            ran.append(key)
+            if key.gives == "error":
+                raise LookupError
+            return key.gives
+
+        pool = ThreadPoolExecutor(2) if kind == "pool" else None
+        executor = Inline() if kind == "inline" else pool
+        received = list[tuple[int, Any]]()
+        stream = m.parallel_as_completed(
+            source(), operation, workers, fail_fast=fail_fast, executor=executor
+        )
+        most = 4 * workers + 32 if executor is None else workers
+        ahead = 0
+        for each in itertools.islice(stream, taken):
+            received.append(each)
+            ahead = max(ahead, len(drawn) - len(received))
+        stream.close()
+        begun = len(drawn)
+        if pool is not None:
+            pool.shutdown()
+        join_own_threads()
+        assert ahead < most
+        assert len(drawn) == begun
+        assert len(received) == min(taken, len(keys))
+        assert len({index for index, _ in received}) == len(received)
+        for index, result in received:
+            assert result.key is keys[index]
+            (found,) = outcomes_of([result])
+            assert found in (outcome(keys[index]), *([CancelledError] if fail_fast else []))
+        assert len(ran) <= len(drawn)
+
+    check()
+
+
 LIKE_A_LOOP = "AssertionError: assert outcomes == plain_loop(keys, deadline, fail_fast)"
 TOLD = "AssertionError: assert told == [(n, None) for n in range(1, len(ran) + 1)]"
 PROOFS = [
@@ -137,6 +194,25 @@ PROOFS = [
                 faults.mistakes_errors,
                 "AssertionError: came in (outcome(key), CancelledError)",
             )
+        ],
+    ),
+    Proof(
+        "PE-11",
+        check_a_stream_that_is_left_gives_what_a_plain_loop_gives,
+        [
+            Twin(
+                "draws all keys at once",
+                faults.draws_all_for_a_stream,
+                "AssertionError: assert ahead < most",
+            ),
+            Twin(
+                "drops failures",
+                faults.drops_failures,
+                (
+                    "AssertionError: assert len(received) == min(taken, len(keys))",
+                    "AssertionError: assert ahead < most",
+                ),
+            ),
         ],
     ),
 ]

@@ -201,7 +201,7 @@ def check_a_thread_pool_sees_the_callers_context(m: ModuleType) -> None:
 
 def check_few_workers_are_refused_and_many_warned_of(m: ModuleType) -> None:
     for number in (0, -1):
-        with pytest.raises(ValueError, match=f"max_workers must be 1 or more, got {number}"):
+        with pytest.raises(ValueError, match=f"max_workers must be at least 1, not {number}"):
             m.parallel_execute([], str, number)
     with pytest.warns(UserWarning, match="max_workers is 101") as caught:
         m.parallel_execute([1], str, 101)
