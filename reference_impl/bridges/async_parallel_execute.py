@@ -49,7 +49,8 @@ from collections.abc import (
     Iterator,
 )
 from concurrent.futures import CancelledError
-from contextvars import Context, copy_context
+from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Generic, NoReturn, Self, SupportsIndex, TypeVar, cast
 
@@ -59,7 +60,6 @@ __all__ = ["async_as_completed", "async_parallel_execute"]
 
 K = TypeVar("K")
 T = TypeVar("T")
-R = TypeVar("R")
 
 _BATCH = 100  # keys, after which the loop has a turn where none of them has to wait
 _TURNS = 10  # of the loop that a key source may take for a key once the deadline is over
@@ -163,7 +163,10 @@ class async_as_completed(Generic[K, T]):  # noqa: N801 - it is used as a functio
         self._operation = operation
         self._fail_fast = fail_fast
         self._on_progress = on_progress
-        self._total = None if on_progress is None else _length(keys)
+        self._total: int | None = None
+        if on_progress is not None:
+            with suppress(Exception):  # whatever the keys object raises, there is no total
+                self._total = len(keys)  # type: ignore[arg-type]
         self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
         # All happens in steps of one loop, so that nothing needs a lock. Between two steps each
@@ -197,7 +200,7 @@ class async_as_completed(Generic[K, T]):  # noqa: N801 - it is used as a functio
         self._context = copy_context()
         if self._timeout is not None:
             self._deadline = self._loop.time() + self._timeout
-        self._feeder = self._task(self._feed(), self._context.copy())
+        self._feeder = self._loop.create_task(self._feed())
         self._feeder.add_done_callback(self._fed)
         if self._timeout is not None:
             self._timer = self._loop.call_at(self._deadline, self._expire)
@@ -295,6 +298,12 @@ class async_as_completed(Generic[K, T]):  # noqa: N801 - it is used as a functio
 
     async def _feed(self) -> None:
         """Draw keys while there is room for them, until there are no more."""
+        if not isinstance(self._source, AsyncIterator):
+            for key in self._source:
+                self._start(key)
+                if self._is_full() or self._drawn % _BATCH == 0:
+                    await self._pause()
+            return
         try:
             self._draw()
             async for key in self._source:
@@ -340,17 +349,10 @@ class async_as_completed(Generic[K, T]):  # noqa: N801 - it is used as a functio
         if self._refusal is not None:
             self._settle(index, Failure(key, self._refusal()))
             return
-        task = self._task(_run(self._operation, key, self._doomed), self._context)
+        # So it gets a copy of the context from whatever task factory the loop has.
+        task = self._context.run(self._loop.create_task, _run(self._operation, key, self._doomed))
         self._running[task] = index, key
         task.add_done_callback(self._ended, context=self._context)
-
-    def _task(self, coroutine: Coroutine[Any, Any, R], context: Context) -> asyncio.Task[R]:
-        """A task with a copy of the context, which no task factory has to know of."""
-        try:
-            return context.run(self._loop.create_task, coroutine)
-        except BaseException:
-            coroutine.close()
-            raise
 
     # What the loop calls.
 
@@ -463,26 +465,13 @@ async def _run(
         return Failure(key, cast("Exception", error))  # the operation's own
 
 
-def _iterator(keys: Iterable[K] | AsyncIterable[K]) -> AsyncIterator[K]:
+def _iterator(keys: Iterable[K] | AsyncIterable[K]) -> Iterator[K] | AsyncIterator[K]:
     try:
-        return aiter(keys) if isinstance(keys, AsyncIterable) else _each(iter(keys))
+        return aiter(keys) if isinstance(keys, AsyncIterable) else iter(keys)
     except TypeError as error:
         raise TypeError(
             f"keys must be iterable, not {keys!r}: pass a list, a generator or an async generator"
         ) from error
-
-
-async def _each(keys: Iterator[K]) -> AsyncIterator[K]:
-    for key in keys:
-        yield key
-
-
-def _length(keys: object) -> int | None:
-    """How many keys there are; None if they cannot tell, for whatever reason."""
-    try:
-        return len(keys)  # type: ignore[arg-type]
-    except Exception:
-        return None
 
 
 def _check_type(name: str, value: object, wanted: str, *kinds: type) -> None:
