@@ -264,14 +264,13 @@ class async_as_completed(Generic[K, T]):  # noqa: N801 - it is used as a functio
     async def _leave(self, error: BaseException | None = None) -> None:
         """Cancel what runs, wait until nothing does, and raise what ended the call.
 
-        A cancellation of the caller is passed on each time, as to a coroutine that it awaits.
+        Each task is cancelled once, and again whenever the caller is cancelled meanwhile.
         """
         self._is_left = True
         if self._timer is not None:
             self._timer.cancel()
-        again = isinstance(error, asyncio.CancelledError)
-        self._refuse(CancelledError, "not started, since the call ended", again=again)
-        self._cancel(self._feeder, again=again)
+        self._refuse(CancelledError, "not started, since the call ended")
+        self._cancel(self._feeder)
         if isinstance(error, GeneratorExit):
             return  # the caller was closed, and cannot wait
         cancelled: asyncio.CancelledError | None = None
@@ -422,11 +421,11 @@ class async_as_completed(Generic[K, T]):  # noqa: N801 - it is used as a functio
         self._cancel(self._feeder)
         self._has_news.set()
 
-    def _refuse(self, error: type[Exception], why: str, *, again: bool = False) -> None:
+    def _refuse(self, error: type[Exception], why: str) -> None:
         """Begin no more operations, and cancel those that run."""
         if self._refusal is None:
             self._refusal = partial(error, why)
-        self._cancel(*self._running, again=again)
+        self._cancel(*self._running)
 
     def _cancel(self, *tasks: asyncio.Task[Any], again: bool = False) -> None:
         for task in tasks:
