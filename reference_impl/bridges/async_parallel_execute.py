@@ -174,13 +174,13 @@ class async_as_completed(Generic[K, T]):  # noqa: N801 - it is used as a functio
         self._running: dict[asyncio.Task[Result[K, T]], tuple[int, K]] = {}
         self._doomed = set[asyncio.Task[Any]]()  # those that we cancelled, and the feeder if so
         self._ready = deque[tuple[int, Result[K, T]]]()  # settled, and not taken yet
+        self._feeder: list[asyncio.Task[None]] = []  # the task that draws keys, until it ends
         self._drawn = 0
         self._completed = 0  # operations that ended
         self._reported = 0  # calls of on_progress
         self._refusal: Callable[[], Exception] | None = None  # why no operation begins any more
         self._fatal: BaseException | None = None  # for the caller to raise
         self._is_drawing = False  # an async key source is asked for a key
-        self._is_fed = False  # no key will be drawn any more
         self._is_late = False  # the deadline is over
         self._is_entered = self._is_open = self._is_left = False
         self._is_awaited = False  # a task waits for the next result
@@ -200,8 +200,8 @@ class async_as_completed(Generic[K, T]):  # noqa: N801 - it is used as a functio
         self._context = copy_context()
         if self._timeout is not None:
             self._deadline = self._loop.time() + self._timeout
-        self._feeder = self._loop.create_task(self._feed())
-        self._feeder.add_done_callback(self._fed)
+        self._feeder.append(self._loop.create_task(self._feed()))
+        self._feeder[0].add_done_callback(self._fed)
         if self._timeout is not None:
             self._timer = self._loop.call_at(self._deadline, self._expire)
         self._is_open = True
@@ -244,7 +244,7 @@ class async_as_completed(Generic[K, T]):  # noqa: N801 - it is used as a functio
 
     def _is_over(self) -> bool:
         """Whether the caller has nothing to wait for."""
-        return self._is_left or self._fatal is not None or (self._is_fed and not self._running)
+        return self._is_left or self._fatal is not None or not (self._feeder or self._running)
 
     async def _news(self) -> None:
         """Wait until the call is over, or there is something to take or to report."""
@@ -270,17 +270,17 @@ class async_as_completed(Generic[K, T]):  # noqa: N801 - it is used as a functio
         if self._timer is not None:
             self._timer.cancel()
         self._refuse(CancelledError, "not started, since the call ended")
-        self._cancel(self._feeder)
+        self._cancel(*self._feeder)
         if isinstance(error, GeneratorExit):
             return  # the caller was closed, and cannot wait
         cancelled: asyncio.CancelledError | None = None
-        while tasks := [task for task in (self._feeder, *self._running) if not task.done()]:
+        while tasks := [task for task in (*self._feeder, *self._running) if not task.done()]:
             try:
                 await asyncio.wait(tasks)
             except asyncio.CancelledError as request:
                 cancelled = request
                 self._cancel(*tasks, again=True)
-        if not self._is_fed:
+        if self._feeder:
             await asyncio.sleep(0)  # then its callback has run
         await self._close_source()  # of a feeder that was cancelled before it began
         self._has_news.set()
@@ -357,7 +357,7 @@ class async_as_completed(Generic[K, T]):  # noqa: N801 - it is used as a functio
 
     def _fed(self, feeder: "asyncio.Task[None]") -> None:
         """The feeder has ended."""
-        self._is_fed = True
+        self._feeder.clear()  # which would keep its error
         self._has_news.set()
         if feeder.cancelled():
             if feeder not in self._doomed:
@@ -409,7 +409,7 @@ class async_as_completed(Generic[K, T]):  # noqa: N801 - it is used as a functio
             if turns:
                 self._loop.call_soon(self._hurry, drawn, turns - 1)
             else:
-                self._cancel(self._feeder)
+                self._cancel(*self._feeder)
 
     # What ends operations.
 
@@ -418,7 +418,7 @@ class async_as_completed(Generic[K, T]):  # noqa: N801 - it is used as a functio
         if self._fatal is None:
             self._fatal = error
         self._refuse(CancelledError, "not started, since the call failed")
-        self._cancel(self._feeder)
+        self._cancel(*self._feeder)
         self._has_news.set()
 
     def _refuse(self, error: type[Exception], why: str) -> None:

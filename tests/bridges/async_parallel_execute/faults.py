@@ -139,7 +139,7 @@ is_told_of_no_progress = _with("on_progress", lambda tell: tell and (lambda *tol
 
 waits_for_nobody = edit(
     "async_as_completed._leave",
-    "while tasks := [t for t in (self._feeder, *self._running) if not t.done()]: ...".replace(
+    "while tasks := [t for t in (*self._feeder, *self._running) if not t.done()]: ...".replace(
         "t for t", "task for task"
     ).replace("not t.", "not task."),
     "tasks = []",
@@ -149,7 +149,9 @@ passes_one_cancellation_on = edit(
 )
 takes_what_is_late = edit("async_as_completed._ended", "result = Failure(key, late)", "pass")
 leaves_what_runs_to_itself = edit("async_as_completed._refuse", "self._cancel(*self._running)", "")
-waits_for_a_hanging_source = edit("async_as_completed._hurry", "self._cancel(self._feeder)", "pass")
+waits_for_a_hanging_source = edit(
+    "async_as_completed._hurry", "self._cancel(*self._feeder)", "pass"
+)
 waits_for_no_source = edit(
     "async_as_completed._draw", "self._hurry(self._drawn, _TURNS)", "self._hurry(self._drawn, 0)"
 )

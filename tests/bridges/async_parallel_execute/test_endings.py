@@ -352,9 +352,8 @@ async def check_a_source_is_closed_on_every_way_out(m: ModuleType) -> None:
             ((0, 1), {"timeout": 0}),
         ):
             source = Source(*keys)
-            await asyncio.wait(
-                [begun(call, source, Operation(passes=[0, 1], fails=[1]), **options)]
-            )
+            operation = Operation(passes=[0, 1], fails=[1])
+            await asyncio.gather(call(source, operation, **options), return_exceptions=True)
             assert source.closed == 1
         source = Source(*range(9))
         calling = begun(call, source, operation := Operation(), 2)
