@@ -23,6 +23,10 @@ from typing import Any
 from benchmarks import harness
 from benchmarks.buses import Background
 from reference_impl.bridges import run_sync as run_sync_module
+from reference_impl.bridges.async_parallel_execute import (
+    async_as_completed,
+    async_parallel_execute,
+)
 from reference_impl.bridges.async_runner import AsyncRunner
 from reference_impl.bridges.parallel_execute import (
     Success,
@@ -637,6 +641,192 @@ def _memory(keys: int) -> harness.TableFigures:
     }
 
 
+AsyncOperation = Callable[[int], Coroutine[Any, Any, object]]
+AsyncMap = Callable[[AsyncOperation, Sequence[int]], Coroutine[Any, Any, Sequence[object]]]
+
+
+async def _turn(key: int) -> int:
+    await asyncio.sleep(0)
+    return -key
+
+
+def _our_async_map(limit: int) -> AsyncMap:
+    async def run(operation: AsyncOperation, keys: Sequence[int]) -> Sequence[object]:
+        return await async_parallel_execute(keys, operation, limit)
+
+    return run
+
+
+def _our_completed(limit: int) -> AsyncMap:
+    async def run(operation: AsyncOperation, keys: Sequence[int]) -> Sequence[object]:
+        found: list[object] = [None] * len(keys)
+        async with async_as_completed(keys, operation, limit) as results:
+            async for index, result in results:
+                found[index] = result
+        return found
+
+    return run
+
+
+def _semaphore(limit: int) -> AsyncMap:
+    """What one writes without a library: a task for each key, and a semaphore."""
+
+    async def run(operation: AsyncOperation, keys: Sequence[int]) -> Sequence[object]:
+        found: list[object] = [None] * len(keys)
+        semaphore = asyncio.Semaphore(limit)
+
+        async def one(index: int, key: int) -> None:
+            async with semaphore:
+                found[index] = await operation(key)
+
+        async with asyncio.TaskGroup() as group:
+            for index, key in enumerate(keys):
+                group.create_task(one(index, key))
+        return found
+
+    return run
+
+
+def _as_completed(limit: int) -> AsyncMap:
+    async def run(operation: AsyncOperation, keys: Sequence[int]) -> Sequence[object]:
+        found: list[object] = [None] * len(keys)
+        semaphore = asyncio.Semaphore(limit)
+
+        async def one(index: int, key: int) -> tuple[int, object]:
+            async with semaphore:
+                return index, await operation(key)
+
+        for ended in asyncio.as_completed([one(*pair) for pair in enumerate(keys)]):
+            index, value = await ended
+            found[index] = value
+        return found
+
+    return run
+
+
+def _aiometer(limit: int) -> AsyncMap:
+    aiometer = importlib.import_module("aiometer")
+
+    async def run(operation: AsyncOperation, keys: Sequence[int]) -> Sequence[object]:
+        calls = [functools.partial(operation, key) for key in keys]
+        found: list[object] = await aiometer.run_all(calls, max_at_once=limit)
+        return found
+
+    return run
+
+
+def _aioitertools(limit: int) -> AsyncMap:
+    gather = importlib.import_module("aioitertools.asyncio").gather
+
+    async def run(operation: AsyncOperation, keys: Sequence[int]) -> Sequence[object]:
+        found: list[object] = await gather(*[operation(key) for key in keys], limit=limit)
+        return found
+
+    return run
+
+
+def _async_mapped(run: AsyncMap, keys: int, together: int) -> harness.Subject:
+    """A call for all keys; `together` operations have to run at once."""
+    runner = asyncio.Runner()
+    numbers = range(keys)
+
+    def check() -> None:
+        found = runner.run(run(_turn, numbers))
+        if [getattr(result, "value", result) for result in found] != [-key for key in numbers]:
+            raise AssertionError("not one result for each key, in order")
+        meeting = asyncio.Barrier(together)
+
+        async def meet(key: int) -> None:
+            await asyncio.wait_for(meeting.wait(), DEADLINE)
+
+        runner.run(run(meet, range(together)))
+
+    return harness.Subject(
+        [lambda: runner.run(run(_turn, numbers))], keys, check, close=runner.close
+    )
+
+
+def _turns(limit: int) -> harness.Group:
+    def case(
+        name: str,
+        make: Callable[[int], AsyncMap],
+        role: harness.Role = "peer",
+        package: str = "",
+        lacks: str = "",
+    ) -> harness.Case:
+        return harness.Case(
+            name, lambda: _async_mapped(make(limit), NAPS, limit), role, package, lacks
+        )
+
+    return harness.Group(
+        f"1,000 operations that let the loop turn once, {limit} at a time",
+        [
+            case(
+                "asyncio.Semaphore and a TaskGroup",
+                _semaphore,
+                "floor",
+                lacks="flat memory, failures as results, a time limit, progress",
+            ),
+            case("async_parallel_execute", _our_async_map, "ours"),
+            case("async_as_completed", _our_completed, "ours"),
+            case(
+                "asyncio.as_completed and a semaphore",
+                _as_completed,
+                lacks="flat memory, leaving early, failures as results, progress",
+            ),
+            case(
+                "aioitertools.asyncio.gather(limit=)",
+                _aioitertools,
+                package="aioitertools",
+                lacks="lazy keys, leaving nothing behind, a time limit, progress",
+            ),
+            case(
+                "aiometer.run_all(max_at_once=)",
+                _aiometer,
+                package="aiometer",
+                lacks="failures as results, lazy keys, a time limit, progress",
+            ),
+        ],
+        note="Operations that do nothing else show the overhead for a key at its worst.",
+        aim=1.3,
+    )
+
+
+def _async_peak(run: AsyncMap, keys: int) -> float:
+    """The most that a call holds for each key beyond what it returns, in bytes; of three."""
+    with asyncio.Runner() as runner:
+        return _peak(lambda _, numbers: runner.run(run(_turn, numbers)), keys)
+
+
+def _async_memory(keys: int) -> harness.TableFigures:
+    ours = "async_parallel_execute"
+    maps: list[tuple[str, Callable[[int], AsyncMap], str]] = [
+        (ours, _our_async_map, ""),
+        ("asyncio.Semaphore and a TaskGroup", _semaphore, ""),
+        ("aioitertools.asyncio.gather(limit=)", _aioitertools, "aioitertools"),
+        ("aiometer.run_all(max_at_once=)", _aiometer, "aiometer"),
+    ]
+    absent: list[harness.NotMeasured] = []
+    found: dict[str, float] = {}
+    for name, make, package in maps:
+        if reason := harness.missing(package):
+            absent.append({"name": name, "reason": reason})
+        else:
+            found[name] = _async_peak(make(10), keys)
+    verdict = "reached" if found[ours] < MEMORY_AIM else f"not reached ({found[ours]:,.0f})"
+    return {
+        "title": f"Memory of a call for each key, {keys:,} keys, 10 at a time",
+        "note": (
+            "The peak of what Python allocates during a call, less what it returns; the most of\n"
+            "three calls. The keys exist before.\n"
+            f"Aim: below {MEMORY_AIM} bytes a key; {verdict}."
+        ),
+        "columns": ["Case", "Bytes"],
+        "rows": [[name, round(bytes_)] for name, bytes_ in found.items()],
+        "not_measured": absent,
+    }
+
+
 def plans(effort: harness.Effort) -> list[harness.Plan]:
     """What is measured for each component of the family."""
     return [
@@ -646,5 +836,10 @@ def plans(effort: harness.Effort) -> list[harness.Plan]:
             "bridges/parallel_execute",
             [_no_ops, _as_they_come, _naps],
             [functools.partial(_memory, effort.sizes[1])],
+        ),
+        harness.Plan(
+            "bridges/async_parallel_execute",
+            [functools.partial(_turns, 10), functools.partial(_turns, 100)],
+            [functools.partial(_async_memory, effort.sizes[1])],
         ),
     ]
