@@ -420,7 +420,7 @@ def check_stop_in_an_ordered_handler_returns(m: ModuleType) -> None:
     "EB-8",
     Twin(
         "lets a worker sleep on when a call came with its wake-up",
-        edit("EventBus._await_call", "self._ready or self._state != _RUNNING", "self._ready"),
+        edit("EventBus._await_call", "self._dispatcher.ready or self._state is not State.RUNNING", "self._dispatcher.ready"),
         "deadlock",
     ),
 )
