@@ -125,22 +125,24 @@ class Dispatcher:
 
     def start(self) -> Call | None:
         """The next call, now started; None if no call may start."""
-        while self.ready:
-            call = accepted, route = self.ready[0]
+        ready, unstarted = self.ready, self._unstarted
+        while ready:
+            call = accepted, route = ready[0]
             if route.ordered:
                 mailbox = self.mailboxes.get(route)
                 if mailbox is None:
                     self.mailboxes[route] = deque((accepted,))
                 elif mailbox[0] is not accepted:
                     mailbox += (accepted,)
-                    del self.ready[0]
+                    del ready[0]
                     continue
-            if self._unstarted[accepted] > 1:
-                self._unstarted[accepted] -= 1
+            left = unstarted[accepted] - 1
+            if left:
+                unstarted[accepted] = left
             else:
-                del self._unstarted[accepted]
+                del unstarted[accepted]
             self.started += 1
-            del self.ready[0]
+            del ready[0]
             return call
         return None
 
@@ -152,9 +154,9 @@ class Dispatcher:
         self.started -= 1
         self.ready.appendleft(call)
 
-    def finish(self, call: Call, *, delivered: bool, dropped: bool = False) -> None:
+    def finish(self, call: Call, delivered: bool, *, dropped: bool = False) -> None:
         """A started call has ended, or is dropped after all; the next of its mailbox is ready."""
-        _, route = call
+        route = call[1]
         if route.ordered:
             mailbox = self.mailboxes[route]
             if len(mailbox) > 1:

@@ -531,7 +531,7 @@ class AsyncEventBus:
         assert task is not None
         del self._running[task]
         if not self._dispatcher.left_of([call[1]]):
-            self._dispatcher.finish(call, delivered=False, dropped=True)
+            self._dispatcher.finish(call, False, dropped=True)
         else:
             self._dispatcher.put_back(call)
             if task in self._cancelled:
@@ -542,7 +542,7 @@ class AsyncEventBus:
             self._schedule()
 
     def _settle(self, call: Call, delivered: bool) -> None:
-        self._dispatcher.finish(call, delivered=delivered)
+        self._dispatcher.finish(call, delivered)
         if self._watchers and not self._dispatcher.pending:
             self._tell_watchers()
         if self._dispatcher.ready:

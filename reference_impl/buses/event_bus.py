@@ -480,7 +480,7 @@ class EventBus:
         with self._lock:
             if number not in self._workers:
                 return  # `start` failed
-        me, _here.bus = threading.get_ident(), self
+        me, dispatcher, _here.bus = threading.get_ident(), self._dispatcher, self
         call: Call | None = None
         delivered = False
         while True:
@@ -488,9 +488,17 @@ class EventBus:
             # Not `with`, which costs more: no signal handler raises in a worker.
             self._lock.acquire()
             try:
-                if call is not None:
-                    self._end_locked(me, call, delivered)
-                following = self._start_locked(me) if self._dispatcher.ready else None
+                # Where the handler has forked, the child's bus knows nothing of the call.
+                if call is not None and self._running.pop(me, None) is not None:
+                    dispatcher.finish(call, delivered)
+                    if not dispatcher.pending or self._state is not State.RUNNING:
+                        self._given_up.discard(me)
+                        self._tell_of_quiet_locked()
+                following = dispatcher.start()
+                if following is not None:
+                    self._running[me] = following
+                    if self._for_room.lock:
+                        self._tell_of_room_locked()
             finally:
                 self._lock.release()
             call, following = following, None  # the old call dies: no lock held, not asleep
@@ -505,7 +513,10 @@ class EventBus:
                 if woken:
                     self._sleeping -= 1
                     self._waking = False
-                call = self._start_locked(me)
+                call = self._dispatcher.start()
+                if call is not None:
+                    self._running[me] = call
+                    self._tell_of_room_locked()
                 leaves = call is None and self._state is not State.RUNNING
                 # When stopping too: the wake-up that brought a call may have been that of `stop`.
                 wanted = self._dispatcher.ready or self._state is not State.RUNNING
@@ -522,23 +533,10 @@ class EventBus:
             self._work.acquire(timeout=-1)
             woken = True
 
-    def _start_locked(self, me: int) -> Call | None:
-        room = self._for_room.lock if self._dispatcher.backlog == self._max_queue else None
-        call = self._dispatcher.start()
-        if call is not None:
-            self._running[me] = call
-            if room and self._dispatcher.backlog < self._max_queue:
-                with suppress(RuntimeError):
-                    room.release()
-        return call
-
-    def _end_locked(self, me: int, call: Call, delivered: bool) -> None:
-        if self._running.pop(me, None) is None:
-            return  # a child, forked by the handler: the call is the parent's
-        self._dispatcher.finish(call, delivered=delivered)
-        if not self._dispatcher.pending or self._state is not State.RUNNING:
-            self._given_up.discard(me)
-            self._tell_of_quiet_locked()
+    def _tell_of_room_locked(self) -> None:
+        if self._for_room.lock and self._dispatcher.backlog == self._max_queue - 1:
+            with suppress(RuntimeError):
+                self._for_room.lock.release()
 
     def _tell_of_quiet_locked(self) -> None:
         """Wake all who wait for that; of workers, as a caller may be interrupted."""

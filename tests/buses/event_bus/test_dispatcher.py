@@ -121,7 +121,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @rule(data=st.data(), delivered=st.booleans())
     def finish(self, data: st.DataObject, delivered: bool) -> None:
         call = self.started.pop(data.draw(st.integers(0, len(self.started) - 1)))
-        self.dispatcher.finish(call, delivered=delivered)
+        self.dispatcher.finish(call, delivered)
         self.delivered += delivered
         self.failed += not delivered
         self.settled(1)
@@ -135,7 +135,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             self.dispatcher.put_back(call)
             self.line_of(call[1]).insert(0, call)
         else:
-            self.dispatcher.finish(call, delivered=False, dropped=True)
+            self.dispatcher.finish(call, False, dropped=True)
             self.dropped += 1
             self.settled(1)
 
@@ -239,8 +239,8 @@ def check_the_next_of_a_mailbox_goes_behind_what_is_ready(m: ModuleType) -> None
     for topic in ("ordered", "ordered", "other", "other"):
         accept(dispatcher, Event(topic))
     first, other = dispatcher.start(), dispatcher.start()
-    dispatcher.finish(first, delivered=True)
-    dispatcher.finish(other, delivered=True)
+    dispatcher.finish(first, True)
+    dispatcher.finish(other, True)
     started = [dispatcher.start()[0].event.event_type for _ in range(2)]
     assert started == ["other", "ordered"]
     assert dispatcher.start() is None
@@ -361,11 +361,11 @@ def puts_back(scene: Scene) -> None:
 
 
 def finishes(scene: Scene) -> None:
-    scene.dispatcher.finish(scene.calls[0], delivered=True)
+    scene.dispatcher.finish(scene.calls[0], True)
 
 
 def finishes_one_with_a_mailbox(scene: Scene) -> None:
-    scene.dispatcher.finish(scene.calls[1], delivered=False)
+    scene.dispatcher.finish(scene.calls[1], False)
 
 
 def cancels(scene: Scene) -> None:
