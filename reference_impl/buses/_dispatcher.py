@@ -38,11 +38,12 @@ class Route:
 
 @dataclass(slots=True, eq=False)
 class Accepted:
-    """An accepted event: its number counts from 1, its context is the publisher's."""
+    """An accepted event, and how many of its calls were not started."""
 
-    number: int
+    number: int  # counted from 1
     event: Event
-    context: Context
+    context: Context  # the publisher's
+    unstarted: int
 
 
 Call: TypeAlias = tuple[Accepted, Route]
@@ -76,16 +77,11 @@ class Dispatcher:
 
     def forget(self) -> None:
         """Drop what is accepted without counting it: a forked child leaves it to its parent."""
-        self.pending = self.started = 0
+        self.pending = self.started = self.backlog = 0
         self.ready: deque[Call] = deque()
         self.mailboxes: dict[Route, deque[Accepted]] = {}  # of ordered routes with a call
-        self._unstarted: dict[Accepted, int] = {}  # how many calls of an event; none has 0
+        self._recounted: dict[Accepted, int] = {}  # what their `unstarted` is to be
         self.taken_back: dict[int, Accepted] = {}  # for `stop` to return, by number
-
-    @property
-    def backlog(self) -> int:
-        """How many events have a call that was not started."""
-        return len(self._unstarted)
 
     def stats(self) -> BusStats:
         """The figures."""
@@ -115,17 +111,19 @@ class Dispatcher:
     def accept(self, event: Event, context: Context, routes: Collection[Route]) -> None:
         """Put a call of each of these routes in line."""
         count = len(routes)
-        accepted = Accepted(self.published + 1, event, context)
+        accepted = Accepted(self.published + 1, event, context, count)
         calls = [(accepted, route) for route in routes]
         self.published += 1
         if calls:
-            self._unstarted[accepted] = count
+            self.backlog += 1
             self.pending += count
             self.ready += calls  # not into mailboxes yet: one line for all
 
     def start(self) -> Call | None:
         """The next call, now started; None if no call may start."""
-        ready, unstarted = self.ready, self._unstarted
+        if self._recounted:
+            self.recount()
+        ready = self.ready
         while ready:
             call = accepted, route = ready[0]
             if route.ordered:
@@ -136,11 +134,9 @@ class Dispatcher:
                     mailbox += (accepted,)
                     del ready[0]
                     continue
-            left = unstarted[accepted] - 1
-            if left:
-                unstarted[accepted] = left
-            else:
-                del unstarted[accepted]
+            accepted.unstarted -= 1
+            if not accepted.unstarted:
+                self.backlog -= 1
             self.started += 1
             del ready[0]
             return call
@@ -148,9 +144,11 @@ class Dispatcher:
 
     def put_back(self, call: Call) -> None:
         """A started call that has done nothing waits again, first in line."""
-        accepted, _ = call
-        unstarted = self._unstarted.get(accepted, 0) + 1
-        self._unstarted[accepted] = unstarted
+        self.recount()
+        accepted = call[0]
+        if not accepted.unstarted:
+            self.backlog += 1
+        accepted.unstarted += 1
         self.started -= 1
         self.ready.appendleft(call)
 
@@ -179,15 +177,14 @@ class Dispatcher:
         """Drop the calls of these routes that were not started, and return them.
 
         Cancelling ends the routes, which are of one topic; else `stop` is to return the events.
+        Call `recount` when all that belongs to the change is done.
         """
+        self.recount()
         ready, mailboxes, dropped = self._without(routes)
-        unstarted = self._unstarted.copy()
+        recounted = {accepted: accepted.unstarted for accepted, _ in dropped}
         for accepted, _ in dropped:
-            if unstarted[accepted] > 1:
-                unstarted[accepted] -= 1
-            else:
-                del unstarted[accepted]
-        count = len(dropped)
+            recounted[accepted] -= 1
+        count, emptied = len(dropped), list(recounted.values()).count(0)
         topic = next(iter(routes)).topic if cancel else ANY
         kept = tuple(route for route in self.routes.get(topic, ()) if route not in routes)
         taken = {} if cancel else {accepted.number: accepted for accepted, _ in dropped}
@@ -196,12 +193,22 @@ class Dispatcher:
         elif cancel:
             del self.routes[topic]
         self.taken_back |= taken
-        self.ready, self.mailboxes, self._unstarted = ready, mailboxes, unstarted
+        self.ready, self.mailboxes, self._recounted = ready, mailboxes, recounted
+        self.backlog -= emptied
         self.dropped += count
         self.pending -= count
         if count and not self.pending:
             self.idle_moments += 1
         return dropped
+
+    def recount(self) -> None:
+        """Finish a `drop`: it leaves the counts of its events to this, which may be cut short.
+
+        Whatever needs them does it first; at the latest then the dropped events are released.
+        """
+        for accepted, unstarted in self._recounted.items():
+            accepted.unstarted = unstarted
+        self._recounted = {}
 
     def _without(
         self, routes: Collection[Route]

@@ -185,6 +185,7 @@ class AsyncEventBus:
             if later:
                 later.call_soon(self._look_again)
             self._dispatcher.drop(ended, cancel=True)
+            self._dispatcher.recount()
         return bool(ended)
 
     async def publish(self, event: Event, timeout: float | None = None) -> None:  # noqa: ASYNC109
@@ -554,6 +555,7 @@ class AsyncEventBus:
     def _take_back(self) -> None:
         """Drop what was not started, for `stop` to return."""
         self._dispatcher.drop(self._dispatcher.all_routes(), cancel=False)
+        self._dispatcher.recount()
         self._look_again()
 
     def _cancel_running(self) -> None:

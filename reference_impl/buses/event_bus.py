@@ -59,6 +59,7 @@ from .event import (
 __all__ = ["EventBus"]
 
 _EXIT_TIMEOUT = 10.0
+_RUNNING = State.RUNNING  # Python 3.11 is slow to find it
 _logger = logging.getLogger(__name__)
 _here = threading.local()  # of a worker: `bus`, whose it is
 
@@ -223,6 +224,7 @@ class EventBus:
                         quiet.release()
                 except RuntimeError:
                     pass
+        self._dispatcher.recount()
         return dropped
 
     def publish(self, event: Event, timeout: float | None = None) -> None:
@@ -258,7 +260,7 @@ class EventBus:
 
     def _accept_locked(self, event: Event, context: Context) -> bool:
         """Accept the event, unless the bus is full."""
-        if self._state is not State.RUNNING:
+        if self._state is not _RUNNING:
             raise BusStopped(f"{self._name} is {self._state}: publish between start and stop")
         dispatcher = self._dispatcher
         routes = dispatcher.routes_of(event)
@@ -491,10 +493,10 @@ class EventBus:
                 # Where the handler has forked, the child's bus knows nothing of the call.
                 if call is not None and self._running.pop(me, None) is not None:
                     dispatcher.finish(call, delivered)
-                    if not dispatcher.pending or self._state is not State.RUNNING:
+                    if not dispatcher.pending or self._state is not _RUNNING:
                         self._given_up.discard(me)
                         self._tell_of_quiet_locked()
-                following = dispatcher.start()
+                following = dispatcher.start() if dispatcher.ready else None
                 if following is not None:
                     self._running[me] = following
                     if self._for_room.lock:

@@ -191,9 +191,9 @@ def _keeps_room(drop: Any, dispatcher: Any, routes: Any, *, cancel: bool) -> Any
     return dropped
 
 
-def _jumps(finish: Any, dispatcher: Any, call: Any, **how: Any) -> None:
-    finish(dispatcher, call, **how)
-    dispatcher.mailboxes.pop(call[1], None)
+def _jumps(finish: Any, dispatcher: Any, *call: Any, **how: Any) -> None:
+    finish(dispatcher, *call, **how)
+    dispatcher.mailboxes.pop(call[0][1], None)
 
 
 MODEL_TWINS = [
@@ -246,9 +246,9 @@ def check_the_next_of_a_mailbox_goes_behind_what_is_ready(m: ModuleType) -> None
     assert dispatcher.start() is None
 
 
-def _first_in_line(finish: Any, dispatcher: Any, call: Any, **how: Any) -> None:
+def _first_in_line(finish: Any, dispatcher: Any, *call: Any, **how: Any) -> None:
     before = len(dispatcher.ready)
-    finish(dispatcher, call, **how)
+    finish(dispatcher, *call, **how)
     if len(dispatcher.ready) > before:
         dispatcher.ready.rotate(1)
 
