@@ -559,9 +559,10 @@ class AsyncEventBus:
         self._look_again()
 
     def _cancel_running(self) -> None:
-        for task in self._running.keys() - self._cancelled:
-            self._cancelled.add(task)
-            task.cancel()
+        for task in list(self._running):
+            if task not in self._cancelled:
+                self._cancelled.add(task)
+                task.cancel()
 
     def _close(self) -> None:
         """Refuse events from now on, those in line and in the inbox included."""
