@@ -10,7 +10,7 @@ calls that `start` hands out, and reports each to `finish` or `put_back`.
 """
 
 from collections import deque
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from enum import StrEnum
@@ -86,6 +86,11 @@ class Dispatcher:
     def stats(self) -> BusStats:
         """The figures."""
         return BusStats(self.published, self.delivered, self.failed, self.dropped, self.pending)
+
+    def idle_from_now(self) -> Callable[[], bool]:
+        """What tells whether no call is pending, or none was for a moment since."""
+        seen = self.idle_moments
+        return lambda: not self.pending or self.idle_moments != seen
 
     def subscribe(self, topic: Hashable, handler: Handler, ordered: bool) -> Route:
         """Add a route, for events that are accepted from now on."""

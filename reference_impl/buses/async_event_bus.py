@@ -63,7 +63,7 @@ _SLICE = 32  # calls started in one turn of the loop: then its other tasks have 
 _logger = logging.getLogger(__name__)
 # An eager task needs no turn of the loop where its handler waits for nothing.
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
-_handling: set[asyncio.Task[Any]] = set()  # tasks that run a handler, of whichever bus
+_handling: set[asyncio.Task[Any] | None] = set()  # tasks that run a handler, of any bus
 
 
 class _Posted(NamedTuple):
@@ -119,8 +119,8 @@ class AsyncEventBus:
         # then they are made in one line, as the dispatcher does.
         self._dispatcher = Dispatcher()
         self._scheduled = False  # a turn that starts calls
-        self._running: dict[asyncio.Task[Any], Call] = {}
-        self._cancelled: set[asyncio.Task[Any]] = set()  # those of them that stop has cancelled
+        self._running: dict[asyncio.Task[Any] | None, Call] = {}
+        self._cancelled: set[asyncio.Task[Any] | None] = set()  # those that stop has cancelled
         # Nobody passes whoever waits here for room. While there is room, the first is awake.
         self._waiting: deque[asyncio.Future[None] | _Posted] = deque()
         self._watchers: dict[asyncio.Future[None], None] = {}
@@ -372,17 +372,10 @@ class AsyncEventBus:
                 f"a handler of {self._name} cannot wait for it to be idle: "
                 "call wait_idle from another task"
             )
-        dispatcher = self._dispatcher
-        seen = dispatcher.idle_moments
-
-        def was_idle() -> bool:
-            idle = not dispatcher.pending or dispatcher.idle_moments != seen
-            return idle or self._keeper is None
-
-        if not await self._reached(was_idle, limit):
-            raise TimeoutError(
-                f"{self._name} was not idle within {timeout} s: {dispatcher.pending} calls left"
-            )
+        was_idle = self._dispatcher.idle_from_now()
+        if not await self._reached(lambda: was_idle() or self._keeper is None, limit):
+            left = self._dispatcher.pending
+            raise TimeoutError(f"{self._name} was not idle within {timeout} s: {left} calls left")
 
     @property
     def stats(self) -> BusStats:
@@ -491,7 +484,6 @@ class AsyncEventBus:
                 self._put_back(call)
                 return
         task, event, handler = asyncio.current_task(), call[0].event, call[1].handler
-        assert task is not None
         self._running[task] = call
         _handling.add(task)
         delivered = False
@@ -529,7 +521,6 @@ class AsyncEventBus:
     def _put_back(self, call: Call) -> None:
         """Of a call whose task was cancelled before its first step."""
         task = asyncio.current_task()
-        assert task is not None
         del self._running[task]
         if not self._dispatcher.left_of([call[1]]):
             self._dispatcher.finish(call, False, dropped=True)
@@ -560,7 +551,7 @@ class AsyncEventBus:
 
     def _cancel_running(self) -> None:
         for task in list(self._running):
-            if task not in self._cancelled:
+            if task and task not in self._cancelled:
                 self._cancelled.add(task)
                 task.cancel()
 
@@ -614,9 +605,7 @@ class AsyncEventBus:
         if self._state is State.STOPPED:
             return "is not running: await start() before publishing"
         if self._keeper is not None and self._keeper.done():
-            return (
-                "has ended, as its task was cancelled with all others: await stop(), then start()"
-            )
+            return "has had its task cancelled with all others: await stop(), then start()"
         return "is stopping: await stop() outside its handlers, then start()"
 
     def _full(self, advice: str) -> BusFull:

@@ -374,11 +374,8 @@ class EventBus:
             ValueError: If `timeout` is negative.
         """
         timeout = check_timeout(timeout)
-        if _in_handler():
-            return self._request_stop(drain=drain)
-        return self._finish_stop(timeout, drain=drain)
-
-    def _request_stop(self, *, drain: bool) -> list[Event]:
+        if not _in_handler():
+            return self._finish_stop(timeout, drain=drain)
         with self._lock:
             if self._state is not State.STOPPED:
                 routes = () if drain else self._dispatcher.all_routes()
@@ -447,13 +444,12 @@ class EventBus:
         with self._lock:
             if threading.get_ident() in self._running:
                 raise RuntimeError(f"{self._name} is not idle while its handler waits for that")
-            seen = self._dispatcher.idle_moments
+            was_idle = self._dispatcher.idle_from_now()
 
-        def was_idle() -> bool:
-            idle = not self._dispatcher.pending or self._dispatcher.idle_moments != seen
-            return idle or self._state is State.STOPPED
+        def reached() -> bool:
+            return was_idle() or self._state is State.STOPPED
 
-        if not self._wait(self._for_quiet, was_idle, timeout):
+        if not self._wait(self._for_quiet, reached, timeout):
             left = self._dispatcher.pending
             raise TimeoutError(f"{self._name}: {left} calls left after {timeout} s")
 
