@@ -57,7 +57,21 @@ class Dispatcher:
     - `pending` is the number of calls in `ready`, in mailboxes behind their first, and started.
     - `backlog` is the number of events with a call that was not started.
     - The first call of a mailbox is in `ready` or started; the others are nowhere else.
-    - Each call that ever was is delivered, failed, dropped or pending.
+    - Each call that ever was is delivered, failed, dropped or pending, or was forgotten.
+
+    Examples:
+        >>> from contextvars import copy_context
+        >>> dispatcher, event = Dispatcher(), Event("topic")
+        >>> route = dispatcher.subscribe("topic", print, ordered=False)
+        >>> dispatcher.accept(event, copy_context(), dispatcher.routes_of(event))
+        >>> dispatcher.backlog, dispatcher.pending
+        (1, 1)
+        >>> call = dispatcher.start()
+        >>> dispatcher.backlog, dispatcher.pending
+        (0, 1)
+        >>> dispatcher.finish(call, delivered=True)
+        >>> dispatcher.stats()
+        BusStats(published=1, delivered=1, failed=0, dropped=0, pending=0)
 
     Thread safety:
         Externally synchronized.
