@@ -1,6 +1,6 @@
 # async_event_bus.py: publish and subscribe on one event loop, with bounded tasks (AsyncEventBus)
 # https://executable-guarantees.example/buses/async_event_bus.html
-# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.2.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """An event bus whose handlers run as tasks of one event loop, so many at once and no more.
@@ -35,16 +35,15 @@ import sys
 import threading
 import types
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Future
 from contextvars import Context, copy_context
-from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
 from typing import Any, NamedTuple, NoReturn, Self, SupportsIndex
 
+from ._dispatcher import Call, Dispatcher, Route, State
 from .event import (
-    ANY,
     BusFull,
     BusStats,
     BusStopped,
@@ -60,40 +59,11 @@ from .event import (
 
 __all__ = ["AsyncEventBus"]
 
-_STOPPED, _RUNNING, _STOPPING = "not running", "running", "stopping"
 _SLICE = 32  # calls started in one turn of the loop: then its other tasks have theirs
 _logger = logging.getLogger(__name__)
 # An eager task needs no turn of the loop where its handler waits for nothing.
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
-
-
-@dataclass(slots=True, eq=False)
-class _Route:
-    """What the bus knows of a subscription."""
-
-    topic: Hashable
-    handler: Handler
-    ordered: bool
-
-
-@dataclass(slots=True, eq=False)
-class _Accepted:
-    """An accepted event, and how many of its calls have not started."""
-
-    number: int
-    event: Event
-    context: Context
-    unstarted: int
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """One event for one subscription."""
-
-    accepted: _Accepted
-    route: _Route
-    delivered: bool = False
-    cancelled: bool = False  # by stop
+_handling: set[asyncio.Task[Any] | None] = set()  # tasks that run a handler, of any bus
 
 
 class _Posted(NamedTuple):
@@ -142,26 +112,18 @@ class AsyncEventBus:
             raise TypeError(f"name must be a str, got {name!r}")
         self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._state = _STOPPED
+        self._state = State.STOPPED
         self._keeper: asyncio.Task[None] | None = None  # one a run, None while stopped
-        self._routes: dict[Hashable, tuple[_Route, ...]] = {}  # no topic without a route
-        self._published = self._delivered = self._failed = self._dropped = 0
-        # _pending counts the calls in _ready, in mailboxes behind their first and started,
-        # _backlog the events among the first two, _active the third. A signal handler may raise
-        # in a plain method, but not between statements without a call or a loop: there changes
-        # are prepared, what is to follow them is scheduled, and then they are made in one line.
-        self._pending = self._backlog = self._active = self._idle_moments = 0
-        self._ready: deque[_Call] = deque()
-        # The first call of an ordered route is in _ready or runs, the others come after it.
-        self._mailboxes: dict[_Route, deque[_Call]] = {}
-        self._recounted: dict[_Accepted, int] = {}  # what their `unstarted` is to be
-        self._scheduled = False  # a turn of the dispatcher
-        self._running: dict[asyncio.Task[Any] | None, _Call] = {}
-        # Nobody passes who is in line. While there is room, the head of the line is awake.
-        self._line: deque[asyncio.Future[None] | _Posted] = deque()
+        # A signal handler may raise in a plain method, but not between statements without a
+        # call or a loop: there changes are prepared, what is to follow them is scheduled, and
+        # then they are made in one line, as the dispatcher does.
+        self._dispatcher = Dispatcher()
+        self._scheduled = False  # a turn that starts calls
+        self._running: dict[asyncio.Task[Any] | None, Call] = {}
+        self._cancelled: set[asyncio.Task[Any] | None] = set()  # those that stop has cancelled
+        # Nobody passes whoever waits here for room. While there is room, the first is awake.
+        self._waiting: deque[asyncio.Future[None] | _Posted] = deque()
         self._watchers: dict[asyncio.Future[None], None] = {}
-        self._inside: set[_Call] = set()  # those that wait in stop
-        self._taken: dict[int, Event] = {}  # for stop to return
         # Other threads touch what this lock guards, nothing else: while _open is false the
         # inbox is empty, and while it is not empty, _take_inbox is on its way.
         self._lock = threading.Lock()
@@ -196,8 +158,7 @@ class AsyncEventBus:
         self._check_loop()
         check_topic(event_type)
         check_callable("handler", handler, may_await=True)
-        route = _Route(event_type, handler, ordered)
-        self._routes[event_type] = (*self._routes.get(event_type, ()), route)
+        route = self._dispatcher.subscribe(event_type, handler, ordered)
         return Subscription(partial(self._cancel, [route]))
 
     def unsubscribe(self, event_type: Hashable, handler: Handler) -> bool:
@@ -211,16 +172,20 @@ class AsyncEventBus:
         """
         check_topic(event_type)
         # Bound methods of one object are equal, not identical.
-        routes = self._routes.get(event_type, ())
+        routes = self._dispatcher.routes.get(event_type, ())
         return self._cancel([route for route in routes if route.handler == handler])
 
-    def _cancel(self, routes: Sequence[_Route]) -> bool:
-        """Cancel these of one topic."""
+    def _cancel(self, routes: Sequence[Route]) -> bool:
+        """End those of these routes, which are of one topic, that have not ended."""
         self._check_loop()
-        left = self._routes.get(routes[0].topic, ()) if routes else ()
-        ended = [route for route in routes if route in left]
+        ended = self._dispatcher.left_of(routes)
         if ended:
-            self._drop(ended, cancel=True)
+            # Not at once: an interrupt in Future.set_result would strand who waits for that.
+            later = self._loop if self._waiting or self._watchers else None
+            if later:
+                later.call_soon(self._look_again)
+            self._dispatcher.drop(ended, cancel=True)
+            self._dispatcher.recount()
         return bool(ended)
 
     async def publish(self, event: Event, timeout: float | None = None) -> None:  # noqa: ASYNC109
@@ -244,27 +209,27 @@ class AsyncEventBus:
         if not self._has_room(event):
             if limit is None and asyncio.current_task() in self._running:
                 raise self._full("a handler that waits may wait for itself: pass a timeout")
-            await self._stand_in_line(limit)
+            await self._wait_for_room(limit)
         self._accept(event, copy_context())
-        if self._line:
-            self._offer()
+        if self._waiting:
+            self._offer_room()
 
-    async def _stand_in_line(self, limit: float | None) -> None:
+    async def _wait_for_room(self, limit: float | None) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append(turn)
+        self._waiting.append(turn)
         try:
             async with asyncio.timeout(limit):
                 await turn
         except BaseException as error:
-            if turn in self._line:
-                self._line.remove(turn)
-                self._offer()  # the offer may have been ours: pass it on
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                self._offer_room()  # the offer may have been ours: pass it on
             if isinstance(error, TimeoutError):
                 raise self._full(f"no room within {limit} s; wait longer") from None
             raise
-        if not self._line or self._line[0] is not turn:
+        if not self._waiting or self._waiting[0] is not turn:
             raise self._stopped()
-        self._line.popleft()
+        self._waiting.popleft()
 
     def publish_nowait(self, event: Event) -> None:
         """Accept `event` as `publish` does, or raise BusFull: for what cannot await."""
@@ -306,8 +271,8 @@ class AsyncEventBus:
     def _take_inbox(self) -> None:
         with self._lock:
             posted, self._inbox = self._inbox, []
-        self._line.extend(posted)
-        self._offer()
+        self._waiting.extend(posted)
+        self._offer_room()
 
     def _refuse(self, posted: _Posted) -> None:
         if posted.future.set_running_or_notify_cancel():
@@ -320,14 +285,14 @@ class AsyncEventBus:
             RuntimeError: If the bus is stopping.
         """
         self._check_loop()
-        if self._state == _STOPPING:
-            raise RuntimeError(f"{self._name} is stopping: start it after stop() returned")
-        if self._state == _STOPPED:
+        if self._state is State.STOPPING:
+            raise RuntimeError(f"{self._name} {self._why_not()}")
+        if self._state is State.STOPPED:
             self._loop = asyncio.get_running_loop()
             # asyncio.run cancels it, with all other tasks, where it ends without a stop.
             self._keeper = self._loop.create_task(_sleep(), name=self._name)
             self._keeper.add_done_callback(self._abandon)
-            self._state = _RUNNING
+            self._state = State.RUNNING
             with self._lock:
                 self._open, self._pid = True, os.getpid()
 
@@ -339,9 +304,10 @@ class AsyncEventBus:
     ) -> list[Event]:
         """Refuse new events, let the accepted ones be handled, and end.
 
-        On a stopped bus it does nothing. In a handler's own task it waits for all calls that
-        are not themselves inside `stop`, and takes back what only they could have handled.
-        When it is cancelled the bus stays stopping, and the next `stop` finishes.
+        In a handler's own task, of this bus or another AsyncEventBus, it only requests that, and
+        returns an empty list at once: the bus drains and stays stopping, and the next `stop`
+        elsewhere, or leaving an `async with` block, finishes and returns the rest. When it is
+        cancelled the bus stays stopping, too. On a stopped bus it does nothing.
 
         Args:
             timeout: Seconds to wait for the handlers. Then they are cancelled, count as
@@ -356,41 +322,34 @@ class AsyncEventBus:
         """
         limit = check_timeout(timeout)
         self._check_loop()
-        keeper, me = self._keeper, self._running.get(asyncio.current_task())
+        requests = asyncio.current_task() in _handling
+        return await self._stop(limit, drain=drain, requests=requests)
+
+    async def _stop(self, limit: float | None, *, drain: bool, requests: bool) -> list[Event]:
+        keeper = self._keeper
         if keeper is None:
             return []
         self._close()
         if not drain:
-            self._take_back(self._all_routes())
-        if me is not None:
-            self._enter_stop(me)
+            self._take_back()
+        if requests:
+            return []
 
-        def over() -> bool:
-            return self._pending <= len(self._inside) or keeper is not self._keeper
+        def drained() -> bool:
+            return not self._dispatcher.pending or keeper is not self._keeper
 
-        try:
-            if not await self._reached(over, limit):
-                self._take_back(self._all_routes())
-                self._cancel_running()
-                await self._reached(over, None)
-            keeper.cancel()
-            await asyncio.wait([keeper])
-        finally:
-            if me is not None:
-                self._inside.discard(me)
+        if not await self._reached(drained, limit):
+            self._take_back()
+            self._cancel_running()
+            await self._reached(drained, None)
+        keeper.cancel()
+        await asyncio.wait([keeper])
         if keeper is not self._keeper:  # another stop ended this run
             return []
-        self._state, self._keeper = _STOPPED, None
-        self._announce()
-        taken, self._taken = self._taken, {}
-        return [taken[number] for number in sorted(taken)]
-
-    def _enter_stop(self, me: _Call) -> None:
-        self._inside.add(me)
-        if len(self._inside) == self._max_concurrency:
-            self._take_back(self._all_routes())
-        elif me.route.ordered:
-            self._take_back([me.route])
+        self._state, self._keeper = State.STOPPED, None
+        self._tell_watchers()
+        taken, self._dispatcher.taken_back = self._dispatcher.taken_back, {}
+        return [taken[number].event for number in sorted(taken)]
 
     async def wait_idle(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Wait until no call waits or runs, those of the handlers' own events included.
@@ -413,34 +372,31 @@ class AsyncEventBus:
                 f"a handler of {self._name} cannot wait for it to be idle: "
                 "call wait_idle from another task"
             )
-        seen = self._idle_moments
-
-        def was_idle() -> bool:
-            return not self._pending or self._idle_moments != seen or self._keeper is None
-
-        if not await self._reached(was_idle, limit):
-            raise TimeoutError(
-                f"{self._name} was not idle within {timeout} s: {self._pending} calls left"
-            )
+        was_idle = self._dispatcher.idle_from_now()
+        if not await self._reached(lambda: was_idle() or self._keeper is None, limit):
+            left = self._dispatcher.pending
+            raise TimeoutError(f"{self._name} was not idle within {timeout} s: {left} calls left")
 
     @property
     def stats(self) -> BusStats:
         """The figures of one instant, if read on the loop."""
-        return BusStats(
-            self._published, self._delivered, self._failed, self._dropped, self._pending
-        )
+        return self._dispatcher.stats()
 
     @property
     def is_running(self) -> bool:
         """Whether `publish` accepts events."""
-        return self._state == _RUNNING
+        return self._state is State.RUNNING
 
     async def __aenter__(self) -> Self:
         await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.stop()
+        task = asyncio.current_task()
+        if task in _handling and task not in self._running:  # of another bus, which is to wait
+            await self._stop(None, drain=True, requests=False)
+        else:
+            await self.stop()
 
     def _check_loop(self) -> None:
         try:
@@ -457,123 +413,98 @@ class AsyncEventBus:
     def _has_room(self, event: Event) -> bool:
         _check_event(event)
         self._check_loop()
-        if self._state != _RUNNING:
+        if self._state is not State.RUNNING:
             raise self._stopped()
-        full = self._line or self._backlog >= self._max_queue
-        return not full or not self._routes_of(event)
-
-    def _routes_of(self, event: Event) -> tuple[_Route, ...]:
-        return self._routes.get(event.event_type, ()) + self._routes.get(ANY, ())
+        full = self._waiting or self._dispatcher.backlog >= self._max_queue
+        return not full or not self._dispatcher.routes_of(event)
 
     def _accept(self, event: Event, context: Context) -> None:
-        routes = self._routes_of(event)
-        count = len(routes)
-        accepted = _Accepted(self._published + 1, event, context, count)
-        calls = [_Call(accepted, route) for route in routes]
-        if calls:
-            self._schedule(calls)
-        self._published += 1
-        self._backlog += count > 0
-        self._pending += count
-        self._ready += calls
+        routes = self._dispatcher.routes_of(event)
+        if routes:
+            self._schedule()
+        self._dispatcher.accept(event, context, routes)
 
-    def _offer(self) -> None:
-        while self._line and self._backlog < self._max_queue:
-            head = self._line[0]
+    def _offer_room(self) -> None:
+        while self._waiting and self._dispatcher.backlog < self._max_queue:
+            head = self._waiting[0]
             if not isinstance(head, _Posted):
                 # It accepts in its own step, or a cancellation could come in between.
                 if not head.done():
                     head.set_result(None)
                 return
-            self._line.popleft()
+            self._waiting.popleft()
             if head.future.set_running_or_notify_cancel():
                 self._accept(head.event, head.context)
                 head.future.set_result(None)
 
-    def _schedule(self, calls: Collection[_Call]) -> None:
-        """Have the dispatcher look at these calls, if any more may run."""
-        if calls and self._active < self._max_concurrency and not self._scheduled:
+    def _schedule(self) -> None:
+        """Have a turn of the loop start calls, unless as many run as may."""
+        if self._dispatcher.started < self._max_concurrency and not self._scheduled:
             assert self._loop is not None
             self._loop.call_soon(self._turn)
             self._scheduled = True
 
     def _turn(self) -> None:
         self._scheduled = False
-        self._dispatch()
+        self._start_calls()
 
     def _look_again(self) -> None:
-        self._offer()
-        self._subtract(0)
+        self._offer_room()
+        if not self._dispatcher.pending:
+            self._tell_watchers()
 
-    def _dispatch(self) -> None:
+    def _start_calls(self) -> None:
         """Start a slice of the calls: never in a publisher's frame, never all in one turn."""
         if self._keeper is None or self._keeper.cancelling():
             return  # the loop is about to close: a new task would not end
+        dispatcher = self._dispatcher
         try:
             for _ in range(_SLICE):
-                if self._active >= self._max_concurrency or not (call := self._next()):
+                if dispatcher.started >= self._max_concurrency or not (call := dispatcher.start()):
                     break
                 self._start(call)
         finally:
-            self._offer()
-            self._schedule(self._ready)
+            self._offer_room()
+            if dispatcher.ready:
+                self._schedule()
 
-    def _next(self) -> _Call | None:
-        self._recount()
-        while self._ready:
-            call = self._ready.popleft()
-            if call.route.ordered:
-                line = self._mailboxes.setdefault(call.route, deque())
-                if not line:
-                    line.append(call)
-                elif line[0] is not call:
-                    line.append(call)
-                    continue
-            return call
-        return None
-
-    def _start(self, call: _Call) -> None:
-        call.accepted.unstarted -= 1
-        if not call.accepted.unstarted:
-            self._backlog -= 1
-        self._active += 1
-        coro, context = self._handle(call), call.accepted.context.copy()
+    def _start(self, call: Call) -> None:
+        coro, context = self._handle(call), call[0].context.copy()
         if not _EAGER:
             coro.send(None)  # as far as _first_step, where a cancellation finds it
         task = asyncio.Task(coro, loop=self._loop, context=context, **_EAGER)
         if not _EAGER:
             self._running[task] = call
 
-    async def _handle(self, call: _Call) -> None:
+    async def _handle(self, call: Call) -> None:
         if not _EAGER:
             try:
                 await _first_step()
             except asyncio.CancelledError:
-                del self._running[asyncio.current_task()]
                 self._put_back(call)
                 return
-        task, event, handler = asyncio.current_task(), call.accepted.event, call.route.handler
+        task, event, handler = asyncio.current_task(), call[0].event, call[1].handler
         self._running[task] = call
+        _handling.add(task)
+        delivered = False
         try:
             result = handler(event)
             if isawaitable(result):
                 await result
-            call.delivered = not call.cancelled
+            delivered = task not in self._cancelled
         except BaseException as error:
             await self._report(event, handler, error)
             if isinstance(error, SystemExit | KeyboardInterrupt):
                 raise  # out of the loop, as from any of its tasks
         else:
-            if call.cancelled:
+            if not delivered:
                 message = "by stop(), though the handler went on to its end"
                 await self._report(event, handler, asyncio.CancelledError(message))
         finally:
+            _handling.discard(task)
             del self._running[task]
-            self._settle(call)
-            if _EAGER:
-                self._schedule(self._ready)
-            elif self._ready:
-                self._dispatch()
+            self._cancelled.discard(task)
+            self._settle(call, delivered)
 
     async def _report(self, event: Event, handler: Handler, error: BaseException) -> None:
         if isinstance(error, GeneratorExit):
@@ -587,97 +518,52 @@ class AsyncEventBus:
             if isinstance(second, SystemExit | KeyboardInterrupt | GeneratorExit):
                 raise
 
-    def _put_back(self, call: _Call) -> None:
-        self._recount()
-        self._active -= 1
-        self._backlog += not call.accepted.unstarted
-        call.accepted.unstarted += 1
-        self._ready.appendleft(call)
-        if call.cancelled:
-            self._take_back(self._all_routes())
-        elif call.route not in self._routes.get(call.route.topic, ()):
-            self._drop([call.route])
-        self._schedule(self._ready)
-
-    def _settle(self, call: _Call) -> None:
-        if call.delivered:
-            self._delivered += 1
+    def _put_back(self, call: Call) -> None:
+        """Of a call whose task was cancelled before its first step."""
+        task = asyncio.current_task()
+        del self._running[task]
+        if not self._dispatcher.left_of([call[1]]):
+            self._dispatcher.finish(call, False, dropped=True)
         else:
-            self._failed += 1
-        self._active -= 1
-        if call.route.ordered:
-            line = self._mailboxes[call.route]
-            line.popleft()
-            if line:
-                self._ready.append(line[0])  # behind what is ready
+            self._dispatcher.put_back(call)
+            if task in self._cancelled:
+                self._take_back()
+        self._cancelled.discard(task)
+        self._look_again()
+        if self._dispatcher.ready:
+            self._schedule()
+
+    def _settle(self, call: Call, delivered: bool) -> None:
+        self._dispatcher.finish(call, delivered)
+        if self._watchers and not self._dispatcher.pending:
+            self._tell_watchers()
+        if self._dispatcher.ready:
+            if _EAGER:
+                self._schedule()
             else:
-                del self._mailboxes[call.route]
-        self._subtract(1)
+                self._start_calls()
 
-    def _all_routes(self) -> set[_Route]:
-        return {route for routes in self._routes.values() for route in routes}
-
-    def _drop(self, routes: Collection[_Route], *, cancel: bool = False) -> list[_Call]:
-        """Drop the calls of these routes that have not started; cancel routes of one topic."""
-        self._recount()
-        dropped = [call for call in self._ready if call.route in routes]
-        ready = deque(call for call in self._ready if call.route not in routes)
-        mailboxes, first_ready = self._mailboxes.copy(), set(dropped)
-        for route in routes:
-            if route in mailboxes:
-                first, *behind = mailboxes.pop(route)
-                dropped += behind
-                if first not in first_ready:  # it runs
-                    mailboxes[route] = deque([first])
-        recounted = {call.accepted: call.accepted.unstarted for call in dropped}
-        for call in dropped:
-            recounted[call.accepted] -= 1
-        count, emptied = len(dropped), list(recounted.values()).count(0)
-        topic = next(iter(routes)).topic if cancel else ANY
-        others = self._routes[topic] if cancel else ()
-        kept = tuple(route for route in others if route not in routes)
-        # Not at once: an interrupt in Future.set_result would strand who waits for that.
-        later = self._loop if cancel and (self._line or self._watchers) else None
-        if later:
-            later.call_soon(self._look_again)
-        if kept:  # first, as it may call the topic's own code
-            self._routes[topic] = kept
-        elif cancel:
-            del self._routes[topic]
-        self._ready, self._mailboxes, self._recounted = ready, mailboxes, recounted
-        self._backlog -= emptied
-        self._dropped += count
-        self._pending -= count
-        self._idle_moments += count > 0 and not self._pending
-        self._recount()
-        if not later:
-            self._look_again()
-        return dropped
-
-    def _recount(self) -> None:
-        for accepted, unstarted in self._recounted.items():
-            accepted.unstarted = unstarted
-        self._recounted = {}
-
-    def _take_back(self, routes: Collection[_Route]) -> None:
-        for call in self._drop(routes):
-            self._taken[call.accepted.number] = call.accepted.event
+    def _take_back(self) -> None:
+        """Drop what was not started, for `stop` to return."""
+        self._dispatcher.drop(self._dispatcher.all_routes(), cancel=False)
+        self._dispatcher.recount()
+        self._look_again()
 
     def _cancel_running(self) -> None:
-        for task, call in list(self._running.items()):
-            if task and not call.cancelled and call not in self._inside:
-                call.cancelled = True
+        for task in list(self._running):
+            if task and task not in self._cancelled:
+                self._cancelled.add(task)
                 task.cancel()
 
     def _close(self) -> None:
         """Refuse events from now on, those in line and in the inbox included."""
-        if self._state != _RUNNING:
+        if self._state is not State.RUNNING:
             return
-        self._state = _STOPPING
+        self._state = State.STOPPING
         with self._lock:
             self._open = False
             posted, self._inbox = self._inbox, []
-        line, self._line = self._line, deque()
+        line, self._waiting = self._waiting, deque()
         for waiter in (*line, *posted):
             if isinstance(waiter, _Posted):
                 self._refuse(waiter)
@@ -687,16 +573,9 @@ class AsyncEventBus:
     def _abandon(self, keeper: asyncio.Task[None]) -> None:
         if keeper is self._keeper:
             self._close()
-            self._take_back(self._all_routes())
+            self._take_back()
 
-    def _subtract(self, calls: int) -> None:
-        self._pending -= calls
-        if calls and not self._pending:
-            self._idle_moments += 1
-        if self._watchers and self._pending <= len(self._inside):
-            self._announce()
-
-    def _announce(self) -> None:
+    def _tell_watchers(self) -> None:
         watchers, self._watchers = self._watchers, {}
         for watcher in watchers:
             if not watcher.done():
@@ -717,7 +596,17 @@ class AsyncEventBus:
         return True
 
     def _stopped(self) -> BusStopped:
-        return BusStopped(f"{self._name} is {self._state}: await start() before publishing")
+        return BusStopped(f"{self._name} {self._why_not()}")
+
+    def _why_not(self) -> str:
+        """Why it accepts nothing, and what to do."""
+        if os.getpid() != self._pid:
+            return "belongs to the parent process: make another bus in a forked child"
+        if self._state is State.STOPPED:
+            return "is not running: await start() before publishing"
+        if self._keeper is not None and self._keeper.done():
+            return "has had its task cancelled with all others: await stop(), then start()"
+        return "is stopping: await stop() outside its handlers, then start()"
 
     def _full(self, advice: str) -> BusFull:
         return BusFull(f"{self._name} holds {self._max_queue} events: {advice}")

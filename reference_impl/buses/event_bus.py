@@ -1,6 +1,6 @@
 # event_bus.py: publish and subscribe between threads, on a bounded pool of workers (EventBus)
 # https://executable-guarantees.example/buses/event_bus.html
-# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.2.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """An event bus whose handlers run in a pool of threads of its own.
@@ -32,18 +32,17 @@ import atexit
 import logging
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import NoReturn, Self, SupportsIndex, TypeAlias
+from typing import NoReturn, Self, SupportsIndex
 from weakref import WeakValueDictionary
 
+from ._dispatcher import Accepted, Call, Dispatcher, Route, State
 from .event import (
-    ANY,
     BusFull,
     BusStats,
     BusStopped,
@@ -59,39 +58,18 @@ from .event import (
 
 __all__ = ["EventBus"]
 
-_STOPPED, _RUNNING, _STOPPING = "not running", "running", "stopping"
 _EXIT_TIMEOUT = 10.0
+_RUNNING = State.RUNNING  # Python 3.11 is slow to find it
 _logger = logging.getLogger(__name__)
+_here = threading.local()  # of a worker: `bus`, whose it is
 
 
 @dataclass(slots=True, eq=False)
-class _Route:
-    """What the bus knows of a subscription."""
+class _Waiters:
+    """Callers who wait at a locked lock, which is released to wake them; None while none does.
 
-    topic: Hashable
-    handler: Handler
-    ordered: bool
-
-
-@dataclass(slots=True, eq=False)
-class _Accepted:
-    """An accepted event, and how many of its calls have not started."""
-
-    number: int
-    event: Event
-    context: Context
-    unstarted: int
-
-
-_Call: TypeAlias = tuple[_Accepted, _Route]
-
-
-@dataclass(slots=True, eq=False)
-class _Bell:
-    """Where callers wait: at a locked lock, which is released to wake them; None while none does.
-
-    Each release wakes one, who releases it again on leaving. Who replaces it and releases it
-    for the last time wakes all: whoever wakes at a bell that has been replaced passes that on.
+    Each release wakes one, who releases it again on leaving. Whoever replaces it and releases
+    it for the last time wakes all: each who wakes at a lock that was replaced passes that on.
     """
 
     lock: "threading.Lock | None" = None  # before Python 3.13 it is a function
@@ -99,7 +77,7 @@ class _Bell:
 
 @dataclass(slots=True, eq=False)
 class _Stop:
-    """A call of stop."""
+    """A call of stop that waits."""
 
     left: bool = False
 
@@ -140,9 +118,8 @@ class EventBus:
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, got {name!r}")
         self._name = name
-        self._routes: dict[Hashable, tuple[_Route, ...]] = {}  # no topic without a route
-        self._published = self._delivered = self._failed = self._dropped = 0
-        self._threads_made = self._idle_moments = 0
+        self._dispatcher = Dispatcher()
+        self._threads_made = 0
         self._reset()
         _buses[id(self)] = self
 
@@ -155,36 +132,26 @@ class EventBus:
 
     def _reset(self) -> None:
         """Also for a forked child, which has neither the threads nor a usable lock."""
-        # One lock. While it is free: _pending counts the calls in _ready, in mailboxes behind
-        # their first and in _running, _backlog the events among the first two; and no worker
-        # sleeps without a wake-up on its way while one of those calls could be started.
+        # One lock guards everything. While it is free, no worker sleeps without a wake-up on
+        # its way while a call could be started, and as many calls are started as run.
         #
         # A signal handler may raise in any caller, but never between statements without a
-        # call or a loop: all changes are prepared, and then made in one such line, with the
-        # release that tells of them. Workers run no signal handlers and need no such care.
+        # call or a loop: all changes are prepared, and then made in one such line, those of
+        # the dispatcher first, with the release that tells of them. Workers run no signal
+        # handlers and need no such care.
         self._lock = threading.Lock()
         self._work = _locked()  # where workers sleep; each that is woken wakes the next
         self._sleeping = 0  # workers that do
         self._waking = False  # _work was released, and nobody has woken yet
-        self._room = _Bell()  # the backlog fell below max_queue, or the bus stops
-        self._quiet = _Bell()  # pending is 0, or stopping goes ahead
-        self._state = _STOPPED
-        self._ready: deque[_Call] = deque()
-        # The first call of an ordered route is in _ready or runs, the others come after it.
-        self._mailboxes: dict[_Route, deque[_Accepted]] = {}
-        self._backlog = 0
-        self._recounted: dict[_Accepted, int] = {}  # what their `unstarted` is to be
-        self._pending = 0
+        self._for_room = _Waiters()  # until the backlog is below max_queue, or the bus stops
+        self._for_quiet = _Waiters()  # until pending is 0, or stopping goes ahead
+        self._state = State.STOPPED
+        self._dispatcher.forget()
         self._workers: dict[int, threading.Thread] = {}  # by number
-        self._running: dict[int, _Call] = {}  # by thread
+        self._running: dict[int, Call] = {}  # by thread
         self._stops: list[_Stop] = []
-        self._inside: set[int] = set()  # threads whose running call has called stop
         self._given_up: set[int] = set()  # threads that a stop has left running
         self._ended: list[threading.Thread] = []  # workers for a stop to join
-        self._taken_back: list[_Accepted] = []
-
-    def _all_routes(self) -> set[_Route]:
-        return {route for routes in self._routes.values() for route in routes}
 
     def subscribe(
         self, event_type: Hashable, handler: Handler, *, ordered: bool = False
@@ -206,10 +173,7 @@ class EventBus:
         check_topic(event_type)
         check_callable("handler", handler)
         with self._lock:
-            others = self._routes.get(event_type, ())
-            # All routes of a topic hold the dict's key: it is not to die under the lock.
-            route = _Route(others[0].topic if others else event_type, handler, ordered)
-            self._routes[route.topic] = (*others, route)
+            route = self._dispatcher.subscribe(event_type, handler, ordered)
         return Subscription(partial(self._cancel, [route]))
 
     def unsubscribe(self, event_type: Hashable, handler: Handler) -> bool:
@@ -219,50 +183,31 @@ class EventBus:
         """
         check_topic(event_type)
         with self._lock:
-            routes = self._routes.get(event_type, ())
+            routes = self._dispatcher.routes.get(event_type, ())
         # Bound methods are equal, not identical; and == may be anyone's code.
         return self._cancel([route for route in routes if route.handler == handler])
 
-    def _cancel(self, routes: Sequence[_Route]) -> bool:
-        if not routes:
-            return False
+    def _cancel(self, routes: Sequence[Route]) -> bool:
+        """End those of these routes, which are of one topic, that have not ended."""
         with self._lock:
-            left = self._routes.get(routes[0].topic, ())
-            ended = [route for route in routes if route in left]
+            ended = self._dispatcher.left_of(routes)
             # Kept until the lock is free: what is dropped is not to die before.
             dropped = self._change_locked(self._state, ended, cancel=True) if ended else None
         del dropped
         return bool(ended)
 
     def _change_locked(
-        self, state: str, routes: Collection[_Route], *, cancel: bool = False
-    ) -> list[_Accepted]:
-        """Enter the state and drop the calls of these routes that have not started.
+        self, state: State, routes: Collection[Route], *, cancel: bool = False
+    ) -> list[Call]:
+        """Enter the state, drop the calls of these routes that have not started, and tell all.
 
         Cancelling ends the routes, which are of one topic; else `stop` is to return the events.
         """
-        dropped, ready, mailboxes, unstarted = self._without_locked(routes)
-        recounted = {accepted: left for accepted, left in unstarted.items() if left}
-        emptied = len(unstarted) - len(recounted)
-        count = len(dropped)
-        topic = next(iter(routes)).topic if cancel else ANY
-        others = self._routes[topic] if cancel else ()
-        kept = tuple(route for route in others if route not in routes)
-        wake = self._sleeping and not self._waking and state == _STOPPING
-        if kept:  # first, as it may call the topic's own code
-            self._routes[topic] = kept
-        elif cancel:
-            del self._routes[topic]
-        else:
-            self._taken_back += dropped
+        wake = self._sleeping and not self._waking and state is State.STOPPING
+        dropped = self._dispatcher.drop(routes, cancel=cancel)
         self._state = state
-        self._ready, self._mailboxes, self._recounted = ready, mailboxes, recounted
-        self._backlog -= emptied
-        self._dropped += count
-        self._pending -= count
-        self._idle_moments += not self._pending
-        room, self._room.lock = self._room.lock, None
-        quiet, self._quiet.lock = self._quiet.lock, None
+        room, self._for_room.lock = self._for_room.lock, None
+        quiet, self._for_quiet.lock = self._for_quiet.lock, None
         try:
             if wake:
                 self._waking = True
@@ -279,33 +224,8 @@ class EventBus:
                         quiet.release()
                 except RuntimeError:
                     pass
-        self._recount_locked()
+        self._dispatcher.recount()
         return dropped
-
-    def _without_locked(
-        self, routes: Collection[_Route]
-    ) -> tuple[list[_Accepted], deque[_Call], dict[_Route, deque[_Accepted]], dict[_Accepted, int]]:
-        """What has not started of these routes, and what would be left without that."""
-        self._recount_locked()
-        dropped = [accepted for accepted, route in self._ready if route in routes]
-        ready = deque(call for call in self._ready if call[1] not in routes)
-        running = set(self._running.values())
-        mailboxes = self._mailboxes.copy()
-        for route in routes:
-            if route in mailboxes:
-                first, *behind = mailboxes.pop(route)
-                dropped += behind
-                if (first, route) in running:
-                    mailboxes[route] = deque([first])
-        unstarted = {accepted: accepted.unstarted for accepted in dropped}
-        for accepted in dropped:
-            unstarted[accepted] -= 1
-        return dropped, ready, mailboxes, unstarted
-
-    def _recount_locked(self) -> None:
-        for accepted, unstarted in self._recounted.items():
-            accepted.unstarted = unstarted
-        self._recounted = {}
 
     def publish(self, event: Event, timeout: float | None = None) -> None:
         """Accept `event`: one call for each subscription to its topic, and to `ANY`.
@@ -335,34 +255,26 @@ class EventBus:
         full = f"{self._name} holds {self._max_queue} events: raise max_queue, "
         if timeout is None and inside:
             raise BusFull(full + "or pass a timeout, as a handler may be waiting for itself")
-        if not self._wait(self._room, partial(self._accept_locked, event, context), timeout):
+        if not self._wait(self._for_room, partial(self._accept_locked, event, context), timeout):
             raise BusFull(full + f"or publish later, as {timeout} s made no room")
 
     def _accept_locked(self, event: Event, context: Context) -> bool:
         """Accept the event, unless the bus is full."""
-        if self._state != _RUNNING:
+        if self._state is not _RUNNING:
             raise BusStopped(f"{self._name} is {self._state}: publish between start and stop")
-        routes = self._routes.get(event.event_type, ()) + self._routes.get(ANY, ())
-        if not routes:
-            self._published += 1
-            return True
-        if self._backlog >= self._max_queue:
+        dispatcher = self._dispatcher
+        routes = dispatcher.routes_of(event)
+        if routes and dispatcher.backlog >= self._max_queue:
             return False
-        count = len(routes)
-        accepted = _Accepted(self._published + 1, event, context, count)
-        calls = [(accepted, route) for route in routes]
         # Where all wait for calls that run, the workers who end those find them.
-        wake = self._sleeping and not self._waking and not {*routes} <= self._mailboxes.keys()
-        self._published += 1
-        self._pending += count
-        self._backlog += 1
-        self._ready += calls
+        wake = self._sleeping and not self._waking and not {*routes} <= dispatcher.mailboxes.keys()
+        dispatcher.accept(event, context, routes)
         if wake:
             self._waking = True
             self._work.release()
         return True
 
-    def _wait(self, bell: _Bell, reached: Callable[[], bool], timeout: float | None) -> bool:
+    def _wait(self, waiters: _Waiters, reached: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until `reached`, which has the lock, says so; False if it did not in time."""
         end = monotonic() + (timeout or 0.0)
         last: threading.Lock | None = None  # where this thread waited
@@ -373,7 +285,7 @@ class EventBus:
                 with self._lock:
                     if reached():
                         return True
-                    lock = bell.lock = bell.lock or spare
+                    lock = waiters.lock = waiters.lock or spare
                 if late:
                     return False
                 if last and last is not lock:  # it was replaced: all are to look
@@ -422,9 +334,11 @@ class EventBus:
 
     def _hire(self, wanted: list[bool]) -> None:
         with self._lock:
-            if self._state == _STOPPING:
-                raise RuntimeError(f"{self._name} is stopping: start it once stop() returned")
-            if self._state == _RUNNING or not wanted:
+            if self._state is State.STOPPING:
+                raise RuntimeError(
+                    f"{self._name} is stopping: start it once stop() returned outside its handlers"
+                )
+            if self._state is State.RUNNING or not wanted:
                 return
             hired = self._workers.copy()
             while len(hired) < self._max_workers:
@@ -435,17 +349,17 @@ class EventBus:
                 )
                 worker.start()  # it comes as far as our lock, and ends if it was not hired
                 hired[number] = worker
-            inside, given_up, ended = set[int](), set[int](), list[threading.Thread]()
-            self._workers, self._state = hired, _RUNNING
-            self._inside, self._given_up, self._ended = inside, given_up, ended
+            given_up, ended = set[int](), list[threading.Thread]()
+            self._workers, self._state = hired, State.RUNNING
+            self._given_up, self._ended = given_up, ended
 
     def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
         """Refuse new events, let the accepted ones be handled, and end the workers.
 
-        In a handler it waits for all calls that are not themselves inside `stop`, and takes
-        back what only those could handle. Interrupted, it leaves the bus stopping, and the
-        next `stop` finishes. On a stopped bus there is nothing to do but to wait for a
-        handler that has stopped it to end.
+        In a handler, of this bus or another EventBus, it only requests that, and returns an
+        empty list at once: the bus drains and stays stopping, and the next `stop` elsewhere, or
+        leaving a `with` block, finishes and returns the rest. Interrupted, it leaves the bus
+        stopping, too. On a stopped bus it does nothing.
 
         Args:
             timeout: Seconds to wait for handlers; None waits without limit. One that still
@@ -460,27 +374,30 @@ class EventBus:
             ValueError: If `timeout` is negative.
         """
         timeout = check_timeout(timeout)
-        me, this = threading.get_ident(), _Stop()
-        line, taken = self._taken_back, list[_Accepted]()
-        stuck: list[_Call] = []
+        if not _in_handler():
+            return self._finish_stop(timeout, drain=drain)
+        with self._lock:
+            if self._state is not State.STOPPED:
+                routes = () if drain else self._dispatcher.all_routes()
+                self._change_locked(State.STOPPING, routes)
+        return []
+
+    def _finish_stop(self, timeout: float | None, *, drain: bool) -> list[Event]:
+        dispatcher, this = self._dispatcher, _Stop()
+        left, taken = dispatcher.taken_back, dict[int, Accepted]()
+        stuck: list[Call] = []
         try:
             with self._lock:
-                if me in self._running:
-                    if self._state == _STOPPED:
-                        return []
-                    self._inside.add(me)
                 known = self._given_up.copy()
                 self._stops = [stop for stop in self._stops if not stop.left] + [this]
-                self._change_locked(_STOPPING, () if drain else self._all_routes())
-            self._wait(self._quiet, lambda: self._drained(me, known), timeout)
+                self._change_locked(State.STOPPING, () if drain else dispatcher.all_routes())
+            self._wait(self._for_quiet, lambda: self._drained(known), timeout)
             with self._lock:
-                if not self._drained(me, known):
-                    excused = self._inside if me in self._inside else set[int]()
-                    left = self._running.keys() - excused
-                    stuck = [self._running[thread] for thread in left]
-                    self._given_up |= left
-                self._change_locked(_STOPPING, self._all_routes())
-            self._wait(self._quiet, lambda: len(self._workers) == len(self._running), None)
+                if not self._drained(known):
+                    stuck = list(self._running.values())
+                    self._given_up |= self._running.keys()
+                self._change_locked(State.STOPPING, dispatcher.all_routes())
+            self._wait(self._for_quiet, lambda: len(self._workers) == len(self._running), None)
             with self._lock:
                 ended = self._ended.copy()
             try:
@@ -492,28 +409,22 @@ class EventBus:
             with self._lock:
                 this.left = True
                 last = all(stop.left for stop in self._stops)
-                self._change_locked(_STOPPED if last else self._state, ())
-                count = len(line)
-                taken = line[:]
-                del line[:count]
+                self._change_locked(State.STOPPED if last else self._state, ())
+                taken = left.copy()
+                left.clear()
             for accepted, route in stuck:
                 topic = accepted.event.event_type
                 _logger.warning("%s stopped, but %r runs on (%r)", self._name, route.handler, topic)
-            events = {accepted.number: accepted.event for accepted in taken}
-            return [events[number] for number in sorted(events)]
+            return [taken[number].event for number in sorted(taken)]
         except BaseException:
-            line += taken  # for the next stop
+            left |= taken  # for the next stop
             raise
         finally:
             this.left = True
 
-    def _drained(self, me: int, known: set[int]) -> bool:
-        if me not in self._inside:
-            return self._pending == len(self._running) and self._running.keys() <= known
-        # In a handler: all that runs is inside stop, and nobody else can start what waits.
-        inside = len(self._inside)
-        busy = len(self._running) > inside
-        return not busy and (not self._ready or len(self._workers) == inside)
+    def _drained(self, known: set[int]) -> bool:
+        """Whether no call is left but those that an earlier stop has left running."""
+        return self._dispatcher.pending == len(self._running) and self._running.keys() <= known
 
     def wait_idle(self, timeout: float | None = None) -> None:
         """Wait until no call waits or runs, those of the handlers' own events included.
@@ -533,129 +444,102 @@ class EventBus:
         with self._lock:
             if threading.get_ident() in self._running:
                 raise RuntimeError(f"{self._name} is not idle while its handler waits for that")
-            seen = self._idle_moments
+            was_idle = self._dispatcher.idle_from_now()
 
-        def was_idle() -> bool:
-            idle = not self._pending or self._idle_moments != seen
-            return idle or self._state == _STOPPED
+        def reached() -> bool:
+            return was_idle() or self._state is State.STOPPED
 
-        if not self._wait(self._quiet, was_idle, timeout):
-            raise TimeoutError(f"{self._name}: {self._pending} calls left after {timeout} s")
+        if not self._wait(self._for_quiet, reached, timeout):
+            left = self._dispatcher.pending
+            raise TimeoutError(f"{self._name}: {left} calls left after {timeout} s")
 
     @property
     def stats(self) -> BusStats:
         """The figures of one instant."""
         with self._lock:
-            return BusStats(
-                self._published, self._delivered, self._failed, self._dropped, self._pending
-            )
+            return self._dispatcher.stats()
 
     @property
     def is_running(self) -> bool:
         """Whether `publish` accepts events."""
-        return self._state == _RUNNING
+        return self._state is State.RUNNING
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        if _in_handler() and threading.get_ident() not in self._running:
+            self._finish_stop(None, drain=True)  # of another bus, which is to wait
+        else:
+            self.stop()
 
     def _work_loop(self, number: int) -> None:
         with self._lock:
             if number not in self._workers:
                 return  # `start` failed
-        me = threading.get_ident()
-        call: _Call | None = None
-        succeeded = False
+        me, dispatcher, _here.bus = threading.get_ident(), self._dispatcher, self
+        call: Call | None = None
+        delivered = False
         while True:
             # Ending one call and starting the next in one step halves the lock's traffic.
             # Not `with`, which costs more: no signal handler raises in a worker.
             self._lock.acquire()
             try:
-                if call is not None:
-                    self._end_locked(me, call, succeeded)
-                following = self._next_locked(me) if self._ready else None
+                # Where the handler has forked, the child's bus knows nothing of the call.
+                if call is not None and self._running.pop(me, None) is not None:
+                    dispatcher.finish(call, delivered)
+                    if not dispatcher.pending or self._state is not _RUNNING:
+                        self._given_up.discard(me)
+                        self._tell_of_quiet_locked()
+                following = dispatcher.start() if dispatcher.ready else None
+                if following is not None:
+                    self._running[me] = following
+                    if self._for_room.lock:
+                        self._tell_of_room_locked()
             finally:
                 self._lock.release()
             call, following = following, None  # the old call dies: no lock held, not asleep
             if call is None and (call := self._await_call(me, number)) is None:
                 return
-            succeeded = call[0].context.copy().run(self._call, call[0].event, call[1].handler)
+            delivered = call[0].context.copy().run(self._call, call[0].event, call[1].handler)
 
-    def _await_call(self, me: int, number: int) -> _Call | None:
+    def _await_call(self, me: int, number: int) -> Call | None:
         woken = False
         while True:
             with self._lock:
                 if woken:
                     self._sleeping -= 1
                     self._waking = False
-                call = self._next_locked(me)
-                leaves = call is None and self._state != _RUNNING
+                call = self._dispatcher.start()
+                if call is not None:
+                    self._running[me] = call
+                    self._tell_of_room_locked()
+                leaves = call is None and self._state is not State.RUNNING
                 # When stopping too: the wake-up that brought a call may have been that of `stop`.
-                wanted = self._ready or self._state != _RUNNING
+                wanted = self._dispatcher.ready or self._state is not State.RUNNING
                 if wanted and self._sleeping and not self._waking:
                     self._waking = True
                     self._work.release()
                 if leaves:
                     if worker := self._workers.pop(number, None):
                         self._ended.append(worker)
-                    self._tell_all_locked()
+                    self._tell_of_quiet_locked()
                 if leaves or call:
                     return call
                 self._sleeping += 1
             self._work.acquire(timeout=-1)
             woken = True
 
-    def _next_locked(self, me: int) -> _Call | None:
-        if self._recounted:
-            self._recount_locked()
-        while self._ready:
-            call = accepted, route = self._ready.popleft()
-            if route.ordered:
-                line = self._mailboxes.get(route)
-                if line is None:
-                    self._mailboxes[route] = deque([accepted])
-                elif line[0] is not accepted:
-                    line.append(accepted)
-                    continue
-            self._running[me] = call
-            accepted.unstarted -= 1
-            if not accepted.unstarted:
-                self._backlog -= 1
-                if self._room.lock and self._backlog == self._max_queue - 1:
-                    with suppress(RuntimeError):
-                        self._room.lock.release()
-            return call
-        return None
+    def _tell_of_room_locked(self) -> None:
+        if self._for_room.lock and self._dispatcher.backlog == self._max_queue - 1:
+            with suppress(RuntimeError):
+                self._for_room.lock.release()
 
-    def _end_locked(self, me: int, call: _Call, succeeded: bool) -> None:
-        if self._running.pop(me, None) is None:
-            return  # a child, forked by the handler: the call is the parent's
-        if succeeded:
-            self._delivered += 1
-        else:
-            self._failed += 1
-        route = call[1]
-        if route.ordered:
-            line = self._mailboxes[route]
-            line.popleft()
-            if line:
-                self._ready.append((line[0], route))  # behind what is ready
-            else:
-                del self._mailboxes[route]
-        self._pending -= 1
-        if not self._pending or self._state != _RUNNING:
-            self._inside.discard(me)
-            self._given_up.discard(me)
-            self._idle_moments += not self._pending
-            self._tell_all_locked()
-
-    def _tell_all_locked(self) -> None:
-        """Tell all who wait for quiet; of workers, as a caller may be interrupted."""
-        if lock := self._quiet.lock:
-            self._quiet.lock = None
+    def _tell_of_quiet_locked(self) -> None:
+        """Wake all who wait for that; of workers, as a caller may be interrupted."""
+        if lock := self._for_quiet.lock:
+            self._for_quiet.lock = None
             with suppress(RuntimeError):
                 lock.release()
 
@@ -670,6 +554,12 @@ class EventBus:
                     _logger.exception("%s: on_error failed", self._name)
             return False
         return True
+
+
+def _in_handler() -> bool:
+    """Whether this thread runs a handler, of whichever bus."""
+    bus: EventBus | None = getattr(_here, "bus", None)
+    return bus is not None and threading.get_ident() in bus._running  # noqa: SLF001
 
 
 def _log_failure(event: Event, handler: Handler, exception: BaseException) -> None:

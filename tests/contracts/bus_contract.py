@@ -51,6 +51,9 @@ class Harness(Protocol):
     ) -> Any: ...  # something with cancel() and a context manager
     def unsubscribe(self, event_type: Any, handler: Handler) -> bool: ...
     def gate(self) -> Gate: ...
+    def stopping(
+        self, returned: list[list[Event]], *, drain: bool
+    ) -> Handler: ...  # it stops the bus, and notes what that returned
     def close(self) -> None: ...  # after the case: opens the gates, stops the bus
     @property
     def stats(self) -> BusStats: ...
@@ -204,6 +207,43 @@ class BusContract:
             bus.stop()
             bus.start()
         assert payloads(seen) == [0, 1, 2]
+
+    @pytest.mark.parametrize("ordered", [False, True])
+    @pytest.mark.parametrize("drain", [True, False])
+    def test_stop_in_a_handler_only_requests_it(
+        self, bus_of: BusOf, *, drain: bool, ordered: bool
+    ) -> None:
+        """The next one elsewhere waits, and returns the rest."""
+        bus = bus_of(1)
+        returned: list[list[Event]] = []
+        seen: list[Event] = []
+        bus.subscribe("stop", bus.stopping(returned, drain=drain), ordered=ordered)
+        bus.subscribe("topic", seen.append, ordered=ordered)
+        gate = bus.gate()
+        bus.subscribe("gate", gate.handler)
+        bus.publish(Event.create("gate"))
+        gate.await_entered()
+        events = [Event.create("stop"), *numbered(3)]
+        for event in events:
+            bus.publish(event)
+        gate.open()
+        bus.wait_idle()
+        assert returned == [[]]
+        assert not bus.is_running
+        with pytest.raises(BusStopped, match=r"^bus is stopping: "):
+            bus.publish(Event.create("topic"))
+        with pytest.raises(RuntimeError, match=r"^bus is stopping: .*stop\(\)"):
+            bus.start()
+        assert seen == (events[1:] if drain else [])
+        assert bus.stop() == ([] if drain else events[1:])
+        assert bus.stop() == []
+        assert bus.stats == BusStats(
+            published=5, delivered=5 if drain else 2, failed=0, dropped=0 if drain else 3, pending=0
+        )
+        bus.start()
+        bus.publish(events[-1])
+        bus.wait_idle()
+        assert seen[-1:] == events[-1:]
 
     # --- failures ---
 

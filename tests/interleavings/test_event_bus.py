@@ -416,11 +416,38 @@ def check_stop_in_an_ordered_handler_returns(m: ModuleType) -> None:
     check_stop_in_a_handler_returns(m, ordered=True)
 
 
+@DRAWN.prove("EB-8", wrong(faults.StopsBeside, "deadlock"))
+def check_two_buses_stop_each_other(m: ModuleType) -> None:
+    """Each in a handler, which has begun before either stops the other."""
+    with running(m, 1) as first, running(m, 1) as second:
+        met = [threading.Event(), threading.Event()]
+        returned: list[Event] = []
+
+        def stopping(own: int, other: Any) -> Callable[[Event], None]:
+            def handler(event: Event) -> None:
+                met[own].set()
+                met[1 - own].wait()
+                returned.extend(other.stop())
+
+            return handler
+
+        subscribe(first, "topic", stopping(0, second))
+        subscribe(second, "topic", stopping(1, first))
+        first.publish(ONE)
+        second.publish(TWO)
+        assert first.stop() + second.stop() + returned == []
+        assert first.stats.delivered == second.stats.delivered == 1
+
+
 @EXPLORED.prove(
     "EB-8",
     Twin(
         "lets a worker sleep on when a call came with its wake-up",
-        edit("EventBus._await_call", "self._ready or self._state != _RUNNING", "self._ready"),
+        edit(
+            "EventBus._await_call",
+            "self._dispatcher.ready or self._state is not State.RUNNING",
+            "self._dispatcher.ready",
+        ),
         "deadlock",
     ),
 )

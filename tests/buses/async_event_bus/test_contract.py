@@ -104,6 +104,12 @@ class LoopHarness:
         self._gates.append(LoopGate(self))
         return self._gates[-1]
 
+    def stopping(self, returned: list[list[Event]], *, drain: bool) -> Handler:
+        async def stop(event: Event) -> None:
+            returned.append(await self._bus.stop(drain=drain))
+
+        return stop
+
     def close(self) -> None:
         for gate in self._gates:
             gate.open()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reference_impl.buses.event import BusStats, Event, Handler
+from reference_impl.buses.event import BusStats, BusStopped, Event, Handler
 from tests.buses.async_event_bus.helpers import (
     COMPONENT,
     Gate,
@@ -97,52 +97,123 @@ async def _without_limit(stop: Any, bus: Any, _: Any = None, **options: Any) -> 
 
 
 async def check_stop_in_a_handler(m: ModuleType) -> None:
-    """It drains what others can handle, and takes back what waits behind itself."""
-    for limit, ordered, expected in ((2, False, []), (2, True, [1, 2]), (1, False, [1, 2])):
-        left: list[object] = []
+    """It only requests the stop; the next one elsewhere waits, and returns the rest."""
+    for limit, ordered, drain in (
+        (2, False, True),
+        (2, True, True),
+        (1, False, True),
+        (1, False, False),
+        (2, True, False),
+    ):
+        returned: list[object] = []
         seen: list[object] = []
         bus = m.AsyncEventBus(limit)
 
-        async def stopper(event: Event, bus: Any = bus, left: Any = left, seen: Any = seen) -> None:
+        async def stopper(
+            event: Event,
+            bus: Any = bus,
+            returned: Any = returned,
+            seen: Any = seen,
+            drain: Any = drain,
+        ) -> None:
             seen.append(event.payload)
             if event.payload == 0:
                 await asyncio.sleep(0)
-                left.extend(payloads(await bus.stop()))
-                left.append("returned")
+                returned.append(await bus.stop(drain=drain))
+                returned.append(await bus.stop())
 
         await bus.start()
         bus.subscribe("topic", stopper, ordered=ordered)
         for payload in range(3):
             await bus.publish(event(payload))
         await turns(50)
-        assert left == [*expected, "returned"]
-        assert sorted([*seen, *left[:-1]], key=str) == [0, 1, 2]
+        assert returned == [[], []]
+        await bus.wait_idle()
+        with pytest.raises(BusStopped, match=r"is stopping: await stop\(\) outside its"):
+            bus.publish_nowait(event("refused"))
+        with pytest.raises(RuntimeError, match=r"is stopping: await stop\(\) outside its"):
+            await bus.start()
+        left = payloads(await bus.stop())
+        assert left == ([] if drain else [1, 2])
+        assert sorted([*seen, *left], key=str) == [0, 1, 2]
+        assert await bus.stop() == []
         await starts_again(bus, seen)
 
 
-async def check_stop_in_an_ordered_handler(m: ModuleType) -> None:
-    """It takes back what waits behind itself, and no call that another slot can handle."""
-    left: list[object] = []
-    others: list[object] = []
-    bus = m.AsyncEventBus(2)
+@twin("drains in any case", "AssertionError: left == ([] if drain else [1, 2])", "stop")
+async def _drains(stop: Any, bus: Any, timeout: float | None = None, **_: Any) -> Any:
+    return await stop(bus, timeout)
 
-    async def stopper(_: Event) -> None:
-        bus.publish_nowait(event("other's", topic="other"))
-        left.extend(payloads(await bus.stop()))
+
+async def check_a_stop_elsewhere_waits_for_the_handler_that_requested_it(m: ModuleType) -> None:
+    """Within its time; then it is cancelled, as every other handler."""
+    heard: list[object] = []
+
+    async def stopper(event: Event) -> None:
+        await bus.stop()
+        await gate(event)
+
+    for limit in (None, 0):
+        gate = Gate()
+        bus = m.AsyncEventBus(on_error=lambda e, _, error: heard.append((e.payload, type(error))))
+        bus.subscribe("topic", stopper)
+        await bus.start()
+        await bus.publish(event(limit))
+        await turns()
+        stopping = asyncio.create_task(bus.stop(limit))
+        await turns()
+        assert stopping.done() == (limit == 0)
+        gate.open()
+        assert await stopping == []
+        assert bus.stats.pending == 0
+    assert heard == [(0, asyncio.CancelledError)]
+
+
+async def check_two_buses_that_stop_each_other(m: ModuleType) -> None:
+    """A handler of any bus only requests: two that waited would wait for each other."""
+    buses = [m.AsyncEventBus(), m.AsyncEventBus()]
+    entered: list[object] = []
+    returned: list[object] = []
+
+    async def stopper(event: Event) -> None:
+        entered.append(event)
+        while len(entered) < 2:
+            await asyncio.sleep(0)
+        returned.append(await event.payload.stop())
+
+    mine = asyncio.all_tasks()
+    for bus in buses:
+        bus.subscribe("topic", stopper)
+        await bus.start()
+    for bus, other in zip(buses, reversed(buses), strict=True):
+        await bus.publish(event(other))
+    assert await asyncio.gather(*(bus.stop() for bus in buses)) == [[], []]
+    assert returned == [[], []]
+    assert asyncio.all_tasks() == mine
+
+
+async def check_a_block_in_a_handler(m: ModuleType) -> None:
+    """Leaving it waits for the bus of that block, unless that is the handler's own."""
+    seen: list[object] = []
+    left: list[object] = []
+    bus = m.AsyncEventBus()
+
+    async def use_another(_: Event) -> None:
+        async with m.AsyncEventBus(1) as inner:
+            inner.subscribe("topic", lambda e: seen.append(e.payload))
+            for payload in range(40):
+                await inner.publish(event(payload))
+        left.append(len(seen))
+        async with bus:
+            pass
 
     await bus.start()
-    bus.subscribe("topic", stopper, ordered=True)
-    bus.subscribe("other", lambda e: others.append(e.payload))
-    for payload in range(3):
-        await bus.publish(event(payload))
-    await turns(50)
-    assert left == [1, 2]
-    assert others == ["other's"]
-
-
-@twin("takes back what others can handle", "AssertionError: left == [1, 2]", "stop")
-async def _does_not_drain(stop: Any, bus: Any, timeout: float | None = None, **_: Any) -> Any:
-    return await stop(bus, timeout, drain=False)
+    bus.subscribe("topic", use_another)
+    await bus.publish(event())
+    await bus.wait_idle()
+    assert left == [40]
+    assert not bus.is_running
+    assert await bus.stop() == []
 
 
 async def check_a_restart_after_an_ordered_call_was_taken_back(m: ModuleType) -> None:
@@ -305,6 +376,29 @@ async def check_a_loop_that_ends(m: ModuleType) -> None:
         assert bus.stats == BusStats(published=2, delivered=0, failed=1, dropped=1, pending=0)
 
 
+async def check_a_bus_whose_task_was_cancelled(m: ModuleType) -> None:
+    """The loop goes on: who cancelled all tasks is told what to do, and the bus can go on."""
+    seen: list[object] = []
+    advice = r"^event-bus .* cancelled with all others: await stop\(\), then start\(\)$"
+    mine = asyncio.all_tasks()
+    bus = m.AsyncEventBus()
+    bus.subscribe("topic", lambda e: seen.append(e.payload))
+    await bus.start()
+    for task in asyncio.all_tasks() - mine:
+        task.cancel()
+    await turns()
+    with pytest.raises(BusStopped, match=advice):
+        await bus.publish(event())
+    with pytest.raises(BusStopped, match=advice):
+        await asyncio.wrap_future(bus.publish_threadsafe(event()))
+    with pytest.raises(RuntimeError, match=advice):
+        await bus.start()
+    assert await bus.stop() == []
+    with pytest.raises(BusStopped, match=r"^event-bus is not running: await start\(\)"):
+        await bus.publish(event())
+    await starts_again(bus, seen)
+
+
 # AB-10: wait_idle
 
 
@@ -406,11 +500,24 @@ PROOFS = [
             Twin(
                 "waits in a handler for that handler",
                 instead("stop", in_a_task),
-                'AssertionError: left == [*expected, "returned"]',
+                "AssertionError: returned == [[], []]",
+            ),
+            _drains,
+        ],
+    ),
+    Proof("AB-8", check_a_stop_elsewhere_waits_for_the_handler_that_requested_it),
+    Proof(
+        "AB-8",
+        check_two_buses_that_stop_each_other,
+        [
+            Twin(
+                "waits in a handler for a bus whose handler waits for this one",
+                instead("stop", in_a_task),
+                "hang",
             )
         ],
     ),
-    Proof("AB-8", check_stop_in_an_ordered_handler, [_does_not_drain]),
+    Proof("AB-8", check_a_block_in_a_handler),
     Proof("AB-8", check_a_restart_after_an_ordered_call_was_taken_back),
     Proof(
         "AB-8",
@@ -438,6 +545,7 @@ PROOFS = [
     Proof("AB-8", check_repetitions_and_two_stops_at_once),
     Proof("AB-8", check_that_restarts_lose_nothing, [_cancels_first]),
     Proof("AB-8", check_a_loop_that_ends),
+    Proof("AB-8", check_a_bus_whose_task_was_cancelled),
     Proof(
         "AB-10",
         check_wait_idle,

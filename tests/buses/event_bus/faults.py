@@ -354,6 +354,30 @@ class StartsWhileStopping(_Bus):
             super().start()
 
 
+class DrainsAlways(_Bus):
+    """Drains in any case."""
+
+    def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
+        return super().stop(timeout)
+
+
+class ForgetsWhatAHandlerTookBack(_Bus):
+    """Forgets what a stop in a handler took back."""
+
+    asked = False
+
+    def stop(self, timeout: float | None = None, *, drain: bool = True) -> list[Event]:
+        try:
+            self.wait_idle(0)
+        except RuntimeError:
+            self.asked = True
+            return super().stop(timeout, drain=drain)
+        except TimeoutError:
+            pass
+        returned, forgets, self.asked = super().stop(timeout, drain=drain), self.asked, False
+        return [] if forgets else returned
+
+
 class StopsBeside(_Bus):
     """Does not know that a handler stops it."""
 

@@ -33,6 +33,9 @@ class Blocking:
         self.gates.append(Gate())
         return self.gates[-1]
 
+    def stopping(self, returned: list[list[Event]], *, drain: bool) -> Handler:
+        return lambda event: returned.append(self.bus.stop(drain=drain))
+
     def close(self) -> None:
         for gate in self.gates:
             gate.open()
