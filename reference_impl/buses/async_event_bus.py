@@ -1,6 +1,6 @@
 # async_event_bus.py: publish and subscribe on one event loop, with bounded tasks (AsyncEventBus)
 # https://executable-guarantees.example/buses/async_event_bus.html
-# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.2.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """An event bus whose handlers run as tasks of one event loop, so many at once and no more.
@@ -29,13 +29,15 @@ for room gets `BusStopped`, and what waits is dropped. Signal handlers and final
 """
 
 import asyncio
+import atexit
 import logging
 import os
 import sys
 import threading
 import types
+import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Hashable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Hashable, Sequence
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -54,8 +56,10 @@ from .event import (
     Subscription,
     check_callable,
     check_limit,
+    check_result,
     check_timeout,
     check_topic,
+    finish_with_process,
 )
 
 __all__ = ["AsyncEventBus"]
@@ -325,7 +329,7 @@ class AsyncEventBus:
         if self._state == _STOPPED:
             self._loop = asyncio.get_running_loop()
             # asyncio.run cancels it, with all other tasks, where it ends without a stop.
-            self._keeper = self._loop.create_task(_sleep(), name=self._name)
+            self._keeper = self._loop.create_task(_keep(self), name=self._name)
             self._keeper.add_done_callback(self._abandon)
             self._state = _RUNNING
             with self._lock:
@@ -558,6 +562,8 @@ class AsyncEventBus:
             result = handler(event)
             if isawaitable(result):
                 await result
+            else:
+                check_result(result)
             call.delivered = not call.cancelled
         except BaseException as error:
             await self._report(event, handler, error)
@@ -582,6 +588,8 @@ class AsyncEventBus:
             result = self._on_error(event, handler, error)
             if isawaitable(result):
                 await result
+            else:
+                check_result(result)
         except BaseException as second:
             _log_failure(event, self._on_error, second)
             if isinstance(second, SystemExit | KeyboardInterrupt | GeneratorExit):
@@ -686,8 +694,10 @@ class AsyncEventBus:
 
     def _abandon(self, keeper: asyncio.Task[None]) -> None:
         if keeper is self._keeper:
+            dropped = self.stats.dropped
             self._close()
             self._take_back(self._all_routes())
+            _tell(self, "its loop ended", self.stats.dropped - dropped)
 
     def _subtract(self, calls: int) -> None:
         self._pending -= calls
@@ -737,5 +747,37 @@ def _first_step() -> Generator[None, None, None]:
     yield
 
 
-async def _sleep() -> None:
-    await asyncio.get_running_loop().create_future()
+# The buses that were started, until their run ends, or its loss has been told. Weak, since
+# nothing else keeps a bus alive, and by identity, since these are to outlive it.
+_started: dict[int, weakref.ref[AsyncEventBus]] = {}
+
+
+def _keep(bus: AsyncEventBus) -> Coroutine[None, None, None]:
+    """What is there while the bus runs, and ends with its loop."""
+    _started[id(bus)] = weakref.ref(bus)
+    finish_with_process(_tell_all)
+    return _sleep(bus)
+
+
+async def _sleep(bus: AsyncEventBus) -> None:
+    try:
+        await asyncio.get_running_loop().create_future()
+    except GeneratorExit:  # it is collected: the loop was closed, and cancelled nothing
+        _tell(bus, "its loop was closed", bus.stats.pending)
+        raise
+
+
+def _tell(bus: AsyncEventBus, end: str, calls: int) -> None:
+    if _started.pop(id(bus), None) and calls:
+        _logger.warning("%s: %s without stop(), calls dropped: %d", bus._name, end, calls)  # noqa: SLF001
+
+
+def _tell_all() -> None:
+    for reference in list(_started.values()):
+        if bus := reference():
+            _tell(bus, "the process exits", bus.stats.pending)
+
+
+atexit.register(_tell_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_started.clear)  # those are the parent's

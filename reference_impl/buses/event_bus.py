@@ -1,6 +1,6 @@
 # event_bus.py: publish and subscribe between threads, on a bounded pool of workers (EventBus)
 # https://executable-guarantees.example/buses/event_bus.html
-# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.2.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """An event bus whose handlers run in a pool of threads of its own.
@@ -53,8 +53,10 @@ from .event import (
     Subscription,
     check_callable,
     check_limit,
+    check_result,
     check_timeout,
     check_topic,
+    finish_with_process,
 )
 
 __all__ = ["EventBus"]
@@ -395,6 +397,7 @@ class EventBus:
         Raises RuntimeError if the bus is stopping, or the system has no thread left; it
         stays stopped then. Cost: a thread for each worker not left from before.
         """
+        finish_with_process(_stop_all)
         wanted, errors, done = [True], list[BaseException](), _thread.allocate_lock()
         done.acquire()
 
@@ -661,10 +664,10 @@ class EventBus:
 
     def _call(self, event: Event, handler: Handler) -> bool:
         try:
-            handler(event)
+            check_result(handler(event))
         except BaseException as error:
             try:
-                self._on_error(event, handler, error)
+                check_result(self._on_error(event, handler, error))
             except BaseException:
                 with suppress(BaseException):  # not even a faulty log handler ends a worker
                     _logger.exception("%s: on_error failed", self._name)
