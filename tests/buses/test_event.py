@@ -271,11 +271,12 @@ def test_timeouts_beyond_a_float_are_for_ever_or_refused() -> None:
         bus.publish(Event("topic"), 10**400)
         bus.wait_idle(10**400)
         uses: list[Any] = [partial(bus.publish, Event("topic")), bus.wait_idle, bus.stop]
+        no_numbers: list[Any] = [False, "", []]
         for use in uses:
             for small in (-(10**400), -1, math.nan):
                 with pytest.raises(ValueError, match=r"^timeout must be at least 0 seconds, not "):
                     use(small)
-            for bad in (False, "", []):
+            for bad in no_numbers:
                 with pytest.raises(TypeError, match=r"^timeout must be a number of seconds, not "):
                     use(bad)
         assert bus.is_running
