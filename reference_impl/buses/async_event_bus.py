@@ -21,9 +21,11 @@ Async safety:
     Loop-bound, for good, to the loop that starts it: there each operation is atomic. Other
     threads may call `publish_threadsafe` alone; its lock guards nothing but an inbox.
 
-Fork: the child must not use the bus; its `publish_threadsafe` refuses. Interpreter exit:
-nothing runs by then. Where `asyncio.run` ends without `stop`, the bus is closed: who waits
-for room gets `BusStopped`, and what waits is dropped. Signal handlers and finalizers
+Fork: the child must not use the bus; its `publish_threadsafe` refuses. Exit: where
+`asyncio.run` ends without `stop`, the bus is closed: who waits for room gets `BusStopped`,
+and what waits is dropped. That is logged as a warning; so is, at the exit of the interpreter
+or the end of a child of multiprocessing, what is left of a loop that was not ended in order.
+Nothing is drained by then: leave `async with` before. Signal handlers and finalizers
 (`__del__`) must not call the bus, as they may interrupt a holder of its lock; what
 `loop.add_signal_handler` runs may. Nothing here relies on the GIL.
 """

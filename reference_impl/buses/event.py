@@ -25,8 +25,8 @@ Thread safety:
     processes. The payload is the exception: each handler gets the same object, maybe in
     several threads at once. Publish payloads that nobody changes.
 
-Fork, interpreter exit, signal handlers, `__del__`, free-threaded build: nothing here holds a
-lock, a thread or a file, so there is nothing to mind.
+Fork, exit, signal handlers, `__del__`, free-threaded build: nothing here holds a lock, a thread
+or a file, so there is nothing to mind.
 """
 
 import functools

@@ -20,11 +20,13 @@ Thread safety:
     legal in any thread, handlers included. Handlers are called without the lock.
 
 Fork: the child gets a stopped bus with its subscriptions; what waits stays the parent's.
-Interpreter exit: each running bus is stopped, drained for 10 seconds at most; then its
-daemon threads die. Signal handlers and finalizers (`__del__`) must not call the bus, as they
-may interrupt a holder of its lock; where one raises, the call that it interrupts has happened
-or has not, and the bus is consistent. Its threads keep a running bus alive: stop it, dropping
-it is not enough. Nothing here relies on the GIL.
+Exit: each running bus is stopped, drained for 10 seconds at most, and what is left is logged,
+as the interpreter exits or a child of multiprocessing ends, whatever its start method; then
+its daemon threads die. Not by `os._exit`, SIGKILL, or a SIGTERM that nobody handles. Signal
+handlers and finalizers (`__del__`) must not call the bus, as they may interrupt a holder of
+its lock; where one raises, the call that it interrupts has happened or has not, and the bus
+is consistent. Its threads keep a running bus alive: stop it, dropping it is not enough.
+Nothing here relies on the GIL.
 """
 
 import _thread
