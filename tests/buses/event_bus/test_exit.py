@@ -176,6 +176,30 @@ def test_a_default_sigterm_drains_nothing_and_one_that_is_requested_does() -> No
     assert drained.stdout.split() == ["0", "1", "2"]
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="no isolated interpreters to be made here")
+def test_an_isolated_interpreter_refuses_its_threads() -> None:
+    """The limit that the page states; the bus stays stopped."""
+    done = run_python(
+        """
+    import _interpreters, os
+    code = f'''if True:
+        import sys
+        sys.path.insert(0, {os.getcwd()!r})
+        from reference_impl.buses.event_bus import EventBus
+        bus = EventBus(1)
+        try:
+            bus.start()
+        except RuntimeError as error:
+            print(error, bus.is_running, flush=True)
+    '''
+    interpreter = _interpreters.create("isolated")
+    print(_interpreters.exec(interpreter, code))
+    """
+    )
+    assert "daemon threads are disabled" in done.stdout
+    assert done.stdout.splitlines()[0].endswith(" False")
+
+
 def test_multiprocessing_is_not_imported_by_the_buses() -> None:
     run_python(
         """
