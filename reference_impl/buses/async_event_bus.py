@@ -145,7 +145,7 @@ class AsyncEventBus:
         self._on_error = _log_failure if on_error is None else on_error
         check_callable("on_error", self._on_error, may_await=True)
         if not isinstance(name, str):
-            raise TypeError(f"name must be a str, got {name!r}")
+            raise TypeError(f"name must be a str, not {name!r}")
         self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state = _STOPPED
@@ -737,7 +737,7 @@ class AsyncEventBus:
 
 def _check_event(event: Event) -> None:
     if not isinstance(event, Event):
-        raise TypeError(f"event must be an Event, got {event!r}: use Event.create")
+        raise TypeError(f"event must be an Event, not {event!r}: use Event.create")
 
 
 def _log_failure(event: Event, handler: Callable[..., object], error: BaseException) -> None:

@@ -142,7 +142,7 @@ class EventBus:
         self._on_error = _log_failure if on_error is None else on_error
         check_callable("on_error", self._on_error)
         if not isinstance(name, str):
-            raise TypeError(f"name must be a str, got {name!r}")
+            raise TypeError(f"name must be a str, not {name!r}")
         self._name = name
         self._routes: dict[Hashable, tuple[_Route, ...]] = {}  # no topic without a route
         self._published = self._delivered = self._failed = self._dropped = 0
@@ -328,7 +328,7 @@ class EventBus:
         Cost: grows with the subscriptions called, not with the backlog.
         """
         if not isinstance(event, Event):
-            raise TypeError(f"event must be an Event, got {event!r}: use Event.create")
+            raise TypeError(f"event must be an Event, not {event!r}: use Event.create")
         if timeout is not None:
             timeout = check_timeout(timeout)
         context = copy_context()

@@ -264,6 +264,20 @@ def test_numbers_are_checked_in_the_same_words_everywhere(made: Any) -> None:
         ]:
             with pytest.raises(error, match=f"^{name} must be {words}"):
                 made(**{name: bad})
+    with pytest.raises(TypeError, match=r"^name must be a str, not 3$"):
+        made(name=3)
+
+
+def test_what_is_no_event_is_refused_in_the_same_words() -> None:
+    words = r"^event must be an Event, not 'topic': use Event\.create$"
+    text: Any = "topic"
+    bus = AsyncEventBus()
+    for publish in (EventBus().publish, bus.publish_nowait, bus.publish_threadsafe):
+        with pytest.raises(TypeError, match=words):
+            publish(text)
+    with pytest.raises(TypeError, match=words):
+        run(bus.publish(text))
+    assert bus.stats == BusStats(0, 0, 0, 0, 0)
 
 
 def test_timeouts_beyond_a_float_are_for_ever_or_refused() -> None:
