@@ -265,7 +265,7 @@ def test_numbers_are_checked_in_the_same_words_everywhere(made: Any) -> None:
             with pytest.raises(error, match=f"^{name} must be {words}"):
                 made(**{name: bad})
     with pytest.raises(TypeError, match=r"^name must be a str, not 3$"):
-        made(name=3)
+        made(**{"name": 3})
 
 
 def test_what_is_no_event_is_refused_in_the_same_words() -> None:
