@@ -252,6 +252,7 @@ def test_whatever_else_can_be_called_is_taken(handler: Any) -> None:
 
 @pytest.mark.parametrize("made", BUSES)
 def test_numbers_are_checked_in_the_same_words_everywhere(made: Any) -> None:
+    number: Any = 3
     limit = "max_workers" if made is EventBus else "max_concurrency"
     for name in (limit, "max_queue"):
         made(**{name: 10**400})
@@ -265,7 +266,7 @@ def test_numbers_are_checked_in_the_same_words_everywhere(made: Any) -> None:
             with pytest.raises(error, match=f"^{name} must be {words}"):
                 made(**{name: bad})
     with pytest.raises(TypeError, match=r"^name must be a str, not 3$"):
-        made(**{"name": 3})
+        made(name=number)
 
 
 def test_what_is_no_event_is_refused_in_the_same_words() -> None:
