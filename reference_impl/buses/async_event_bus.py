@@ -21,21 +21,25 @@ Async safety:
     Loop-bound, for good, to the loop that starts it: there each operation is atomic. Other
     threads may call `publish_threadsafe` alone; its lock guards nothing but an inbox.
 
-Fork: the child must not use the bus; its `publish_threadsafe` refuses. Interpreter exit:
-nothing runs by then. Where `asyncio.run` ends without `stop`, the bus is closed: who waits
-for room gets `BusStopped`, and what waits is dropped. Signal handlers and finalizers
+Fork: the child must not use the bus; its `publish_threadsafe` refuses. Exit: where
+`asyncio.run` ends without `stop`, the bus is closed: who waits for room gets `BusStopped`,
+and what waits is dropped. That is logged as a warning; so is, at the exit of the interpreter
+or the end of a child of multiprocessing, what is left of a loop that was not ended in order.
+Nothing is drained by then: leave `async with` before. Signal handlers and finalizers
 (`__del__`) must not call the bus, as they may interrupt a holder of its lock; what
 `loop.add_signal_handler` runs may. Nothing here relies on the GIL.
 """
 
 import asyncio
+import atexit
 import logging
 import os
 import sys
 import threading
 import types
+import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from functools import partial
@@ -53,8 +57,10 @@ from .event import (
     Subscription,
     check_callable,
     check_limit,
+    check_result,
     check_timeout,
     check_topic,
+    finish_with_process,
 )
 
 __all__ = ["AsyncEventBus"]
@@ -109,7 +115,7 @@ class AsyncEventBus:
         self._on_error = _log_failure if on_error is None else on_error
         check_callable("on_error", self._on_error, may_await=True)
         if not isinstance(name, str):
-            raise TypeError(f"name must be a str, got {name!r}")
+            raise TypeError(f"name must be a str, not {name!r}")
         self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state = State.STOPPED
@@ -290,7 +296,7 @@ class AsyncEventBus:
         if self._state is State.STOPPED:
             self._loop = asyncio.get_running_loop()
             # asyncio.run cancels it, with all other tasks, where it ends without a stop.
-            self._keeper = self._loop.create_task(_sleep(), name=self._name)
+            self._keeper = self._loop.create_task(_keep(self), name=self._name)
             self._keeper.add_done_callback(self._abandon)
             self._state = State.RUNNING
             with self._lock:
@@ -491,6 +497,8 @@ class AsyncEventBus:
             result = handler(event)
             if isawaitable(result):
                 await result
+            else:
+                check_result(result)
             delivered = task not in self._cancelled
         except BaseException as error:
             await self._report(event, handler, error)
@@ -513,6 +521,8 @@ class AsyncEventBus:
             result = self._on_error(event, handler, error)
             if isawaitable(result):
                 await result
+            else:
+                check_result(result)
         except BaseException as second:
             _log_failure(event, self._on_error, second)
             if isinstance(second, SystemExit | KeyboardInterrupt | GeneratorExit):
@@ -572,8 +582,10 @@ class AsyncEventBus:
 
     def _abandon(self, keeper: asyncio.Task[None]) -> None:
         if keeper is self._keeper:
+            dropped = self.stats.dropped
             self._close()
             self._take_back()
+            _tell(self, "its loop ended", self.stats.dropped - dropped)
 
     def _tell_watchers(self) -> None:
         watchers, self._watchers = self._watchers, {}
@@ -614,7 +626,7 @@ class AsyncEventBus:
 
 def _check_event(event: Event) -> None:
     if not isinstance(event, Event):
-        raise TypeError(f"event must be an Event, got {event!r}: use Event.create")
+        raise TypeError(f"event must be an Event, not {event!r}: use Event.create")
 
 
 def _log_failure(event: Event, handler: Callable[..., object], error: BaseException) -> None:
@@ -626,5 +638,37 @@ def _first_step() -> Generator[None, None, None]:
     yield
 
 
-async def _sleep() -> None:
-    await asyncio.get_running_loop().create_future()
+# The buses that were started, until their run ends, or its loss has been told. Weak, since
+# nothing else keeps a bus alive, and by identity, since these are to outlive it.
+_started: dict[int, weakref.ref[AsyncEventBus]] = {}
+
+
+def _keep(bus: AsyncEventBus) -> Coroutine[None, None, None]:
+    """What is there while the bus runs, and ends with its loop."""
+    _started[id(bus)] = weakref.ref(bus)
+    finish_with_process(_tell_all)
+    return _sleep(bus)
+
+
+async def _sleep(bus: AsyncEventBus) -> None:
+    try:
+        await asyncio.get_running_loop().create_future()
+    except GeneratorExit:  # it is collected: the loop was closed, and cancelled nothing
+        _tell(bus, "its loop was closed", bus.stats.pending)
+        raise
+
+
+def _tell(bus: AsyncEventBus, end: str, calls: int) -> None:
+    if _started.pop(id(bus), None) and calls:
+        _logger.warning("%s: %s without stop(), calls dropped: %d", bus._name, end, calls)  # noqa: SLF001
+
+
+def _tell_all() -> None:
+    for reference in list(_started.values()):
+        if bus := reference():
+            _tell(bus, "the process exits", bus.stats.pending)
+
+
+atexit.register(_tell_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_started.clear)  # those are the parent's

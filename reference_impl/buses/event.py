@@ -1,6 +1,6 @@
 # event.py: the events that both buses carry, and what else they share (Event, EventType, ANY)
 # https://executable-guarantees.example/buses/event.html
-# Version 1.1.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
+# Version 1.2.0 (2026-11-30); Python 3.11 to 3.14, with or without the GIL; standard library only
 # SPDX-License-Identifier: MIT
 # SPDX-FileCopyrightText: 2026 The Executable Guarantees authors
 """Events, topics, and the errors and figures that EventBus and AsyncEventBus share.
@@ -25,17 +25,20 @@ Thread safety:
     processes. The payload is the exception: each handler gets the same object, maybe in
     several threads at once. Publish payloads that nobody changes.
 
-Fork, interpreter exit, signal handlers, `__del__`, free-threaded build: nothing here holds a
-lock, a thread or a file, so there is nothing to mind.
+Fork, exit, signal handlers, `__del__`, free-threaded build: nothing here holds a lock, a thread
+or a file, so there is nothing to mind.
 """
 
+import functools
+import inspect
+import os
+import sys
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
-from functools import partial
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from threading import TIMEOUT_MAX
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, NoReturn, Self, SupportsIndex, TypeAlias
 from uuid import uuid4
 
@@ -204,7 +207,7 @@ def check_topic(event_type: Hashable) -> None:
         hash(event_type)
     except TypeError:
         raise TypeError(
-            f"event_type must be hashable, got {event_type!r}: use a string, an enum or a tuple"
+            f"event_type must be hashable, not {event_type!r}: use a string, an enum or a tuple"
         ) from None
 
 
@@ -213,36 +216,103 @@ def check_callable(argument: str, value: object, *, may_await: bool = False) -> 
 
     The call of a generator function does not, nor, unless it may await, of a coroutine function.
     """
-    if not callable(value):
-        raise TypeError(f"{argument} must be callable, got {value!r}: pass a function")
-    called: Any = value
-    while isinstance(called, partial):
-        called = called.func
-    for function in (called, type(called).__call__):
-        if isgeneratorfunction(function) or isasyncgenfunction(function):
-            raise TypeError(
-                f"{argument} {value!r} is a generator function, which does nothing when called: "
-                "pass a function without yield"
-            )
-        if iscoroutinefunction(function) and not may_await:
-            raise TypeError(f"{argument} {value!r} is a coroutine function: use AsyncEventBus")
+    inner = _unwrapped(value)
+    if may_await and (not callable(value) or _is_generator(inner)):
+        raise TypeError(
+            f"{argument} must be a plain or a coroutine function, not {value!r}: "
+            "define it with `def` or `async def`, without `yield`"
+        )
+    if not may_await:
+        try:
+            _check_plain(argument, value)
+        except TypeError as error:
+            raise TypeError(f"{error}, or use AsyncEventBus") from None
+
+
+_SUSPENDED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
+
+
+def check_result(result: object) -> None:
+    """Raise TypeError if a call only made a coroutine or a generator, of which nothing runs.
+
+    What a lambda, a decorator or a class returns cannot be seen before it is called.
+    """
+    if type(result) not in _SUSPENDED:  # much cheaper than isinstance; nothing inherits from them
+        return
+    if isinstance(result, CoroutineType):
+        result.close()  # or Python warns that it was never awaited
+        raise TypeError(f"the call returned {result!r}, which nobody awaits: use AsyncEventBus")
+    raise TypeError(f"the call returned {result!r}, which nobody runs: loop over it inside")
 
 
 def check_limit(argument: str, value: int) -> int:
     """Return the argument's value; TypeError unless an int, ValueError if below 1."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{argument} must be an int, got {value!r}: pass a number from 1")
-    if value < 1:
-        raise ValueError(f"{argument} must be 1 or more, got {value!r}")
-    return value
+    return _check_count(argument, value)
 
 
 def check_timeout(timeout: float | None) -> float | None:
     """Return what may be waited for; TypeError unless a number, ValueError if negative."""
-    if timeout is None:
-        return None
-    if not isinstance(timeout, int | float) or isinstance(timeout, bool):
-        raise TypeError(f"timeout must be None or a number of seconds, got {timeout!r}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout must be None or at least 0 seconds, got {timeout!r}")
-    return min(timeout, TIMEOUT_MAX)
+    return None if timeout is None else min(_check_seconds("timeout", timeout), TIMEOUT_MAX)
+
+
+_finishing: set[tuple[int, Callable[[], None]]] = set()  # what was arranged, by process
+
+
+def finish_with_process(finish: Callable[[], None]) -> None:
+    """Have `finish` called at the end of this process, if multiprocessing made it.
+
+    Such a child may end by `os._exit`, without atexit. Where atexit is run, too, `finish` is
+    called twice. To be called in the child: what its parent registered is forgotten there.
+    """
+    # Not imported here. While another thread imports it, this is not there, and no child either.
+    parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
+    known = (os.getpid(), finish)
+    if parent is None or parent() is None or known in _finishing:
+        return
+    # Before multiprocessing closes its own queues and pools, which have lower priorities.
+    sys.modules["multiprocessing.util"].Finalize(None, finish, exitpriority=100)
+    _finishing.add(known)
+
+
+def _check_type(name: str, value: object, wanted: str, *kinds: type) -> None:
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise TypeError(f"{name} must be {wanted}, not {value!r}")
+
+
+def _check_count(name: str, value: int) -> int:
+    _check_type(name, value, "an int", int)
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value!r}")
+    return value
+
+
+def _check_seconds(name: str, value: float, *, zero: bool = True) -> float:
+    _check_type(name, value, "a number of seconds", int, float)
+    if not (value > 0 or (zero and value == 0)):  # so put, it refuses NaN, too
+        least = "at least" if zero else "above"
+        raise ValueError(f"{name} must be {least} 0 seconds, not {value!r}")
+    return float(min(value, 1e300))  # also for an int that fits no float
+
+
+def _check_plain(name: str, function: object) -> None:
+    """Refuse what only makes a coroutine or a generator when called."""
+    inner = _unwrapped(function)
+    if not callable(function) or _is_generator(inner) or inspect.iscoroutinefunction(inner):
+        raise TypeError(
+            f"{name} must be a plain function, not {function!r}: define it with `def`, "
+            "and await elsewhere"
+        )
+
+
+def _unwrapped(function: object) -> object:
+    """What a call runs, behind partials, bound methods and an object's `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    known = inspect.isroutine(function) or inspect.isclass(function)
+    if known or inspect.iscoroutinefunction(function):  # the last are marked objects, mocks too
+        return function
+    return getattr(function, "__call__", function)  # noqa: B004  (of an object that can be called)
+
+
+def _is_generator(function: object) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)

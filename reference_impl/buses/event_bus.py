@@ -20,11 +20,13 @@ Thread safety:
     legal in any thread, handlers included. Handlers are called without the lock.
 
 Fork: the child gets a stopped bus with its subscriptions; what waits stays the parent's.
-Interpreter exit: each running bus is stopped, drained for 10 seconds at most; then its
-daemon threads die. Signal handlers and finalizers (`__del__`) must not call the bus, as they
-may interrupt a holder of its lock; where one raises, the call that it interrupts has happened
-or has not, and the bus is consistent. Its threads keep a running bus alive: stop it, dropping
-it is not enough. Nothing here relies on the GIL.
+Exit: each running bus is stopped, drained for 10 seconds at most, and what is left is logged,
+as the interpreter exits or a child of multiprocessing ends, whatever its start method; then
+its daemon threads die. Not by `os._exit`, SIGKILL, or a SIGTERM that nobody handles. Signal
+handlers and finalizers (`__del__`) must not call the bus, as they may interrupt a holder of
+its lock; where one raises, the call that it interrupts has happened or has not, and the bus
+is consistent. Its threads keep a running bus alive: stop it, dropping it is not enough.
+Nothing here relies on the GIL.
 """
 
 import _thread
@@ -52,8 +54,10 @@ from .event import (
     Subscription,
     check_callable,
     check_limit,
+    check_result,
     check_timeout,
     check_topic,
+    finish_with_process,
 )
 
 __all__ = ["EventBus"]
@@ -116,7 +120,7 @@ class EventBus:
         self._on_error = _log_failure if on_error is None else on_error
         check_callable("on_error", self._on_error)
         if not isinstance(name, str):
-            raise TypeError(f"name must be a str, got {name!r}")
+            raise TypeError(f"name must be a str, not {name!r}")
         self._name = name
         self._dispatcher = Dispatcher()
         self._threads_made = 0
@@ -244,7 +248,7 @@ class EventBus:
         Cost: grows with the subscriptions called, not with the backlog.
         """
         if not isinstance(event, Event):
-            raise TypeError(f"event must be an Event, got {event!r}: use Event.create")
+            raise TypeError(f"event must be an Event, not {event!r}: use Event.create")
         if timeout is not None:
             timeout = check_timeout(timeout)
         context = copy_context()
@@ -307,6 +311,7 @@ class EventBus:
         Raises RuntimeError if the bus is stopping, or the system has no thread left; it
         stays stopped then. Cost: a thread for each worker not left from before.
         """
+        finish_with_process(_stop_all)
         wanted, errors, done = [True], list[BaseException](), _thread.allocate_lock()
         done.acquire()
 
@@ -545,10 +550,10 @@ class EventBus:
 
     def _call(self, event: Event, handler: Handler) -> bool:
         try:
-            handler(event)
+            check_result(handler(event))
         except BaseException as error:
             try:
-                self._on_error(event, handler, error)
+                check_result(self._on_error(event, handler, error))
             except BaseException:
                 with suppress(BaseException):  # not even a faulty log handler ends a worker
                     _logger.exception("%s: on_error failed", self._name)

@@ -2,13 +2,18 @@
 
 import copy
 import functools
+import inspect
+import math
 import pickle
+import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import FrozenInstanceError
 from datetime import UTC, timedelta
+from functools import partial
 from types import ModuleType
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -77,7 +82,7 @@ def test_values_survive_copying_and_pickling_and_can_be_referred_to_weakly() -> 
 @pytest.mark.parametrize(
     ("topic", "error", "words"),
     [
-        ([], TypeError, r"^event_type must be hashable, got \[\]"),
+        ([], TypeError, r"^event_type must be hashable, not \[\]: use a string"),
         (ANY, ValueError, r"^event_type is ANY, .*: publish under a topic of your own$"),
     ],
 )
@@ -121,9 +126,12 @@ def test_an_event_of_a_subclass_is_made_as_such() -> None:
     ids=lambda made: type(made).__name__,
 )
 def test_copying_is_refused_in_words(made: object) -> None:
-    for call in (copy.copy, copy.deepcopy, pickle.dumps):
+    calls: list[Any] = [copy.copy, copy.deepcopy]
+    calls += [partial(pickle.dumps, protocol=each) for each in range(pickle.HIGHEST_PROTOCOL + 1)]
+    for call in calls:
         with pytest.raises(TypeError, match=rf"^{type(made).__name__} cannot be copied .*: \w+"):
             call(made)
+    assert weakref.ref(made)() is made
 
 
 async def _coroutine(*_: object) -> None: ...
@@ -143,52 +151,150 @@ class _Holder:
     coroutine, generator, async_generator = _coroutine, _generator, _async_generator
 
 
+def _method(function: Any) -> Any:
+    return getattr(_Holder(), function.__name__[1:])
+
+
 def _called(function: Any) -> Any:
     """An object whose call is this function's."""
     return type("Called", (), {"__call__": function})()
 
 
-FUNCTIONS = {"coroutine": _coroutine, "generator": _generator, "generator ": _async_generator}
+def _class_method(function: Any) -> Any:
+    return type("Holder", (), {"method": classmethod(function)}).method  # type: ignore[attr-defined]
+
+
+def _partial_method(function: Any) -> Any:
+    made: Any = type("Holder", (), {"method": functools.partialmethod(function, 1)})()
+    return made.method
+
+
+FUNCTIONS = [_coroutine, _generator, _async_generator]
 WRAPPED: dict[str, Callable[[Any], Any]] = {
     "a function": lambda function: function,
-    "a partial": lambda function: functools.partial(functools.partial(function)),
-    "a method": lambda function: getattr(_Holder(), function.__name__[1:]),
+    "a partial of a partial": lambda function: functools.partial(functools.partial(function)),
+    "a method": _method,
+    "a partial of a method": lambda function: functools.partial(_method(function)),
+    "a class method": _class_method,
+    "a partial method": _partial_method,
     "an object": _called,
+    "a partial of an object": lambda function: functools.partial(_called(function)),
+    "an object that calls a partial": lambda function: _called(
+        staticmethod(functools.partial(function))
+    ),
+    "the call of an object": lambda function: _called(function).__call__,
 }
+OF_MOCKS: dict[str, Any] = {"a mock": AsyncMock(), "a partial of a mock": partial(AsyncMock())}
+if sys.version_info >= (3, 12):
+    OF_MOCKS["a marked function"] = inspect.markcoroutinefunction(lambda event: _coroutine())
+    OF_MOCKS["a marked object"] = inspect.markcoroutinefunction(_called(print))
+
+BUSES: list[Any] = [EventBus, AsyncEventBus]
+PLAIN_ONLY = (
+    r"^{} must be a plain function, not .*: define it with `def`, and await elsewhere, "
+    r"or use AsyncEventBus$"
+)
+NO_GENERATOR = (
+    r"^{} must be a plain or a coroutine function, not .*: "
+    r"define it with `def` or `async def`, without `yield`$"
+)
 
 
-@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=lambda each: each.__name__)
+def refuses(made: Any, handler: Any, words: str) -> None:
+    """Both as a handler and as on_error, and nothing has changed."""
+    with pytest.raises(TypeError, match=words.format("on_error")):
+        made(on_error=handler)
+    bus = made()
+    with pytest.raises(TypeError, match=words.format("handler")):
+        bus.subscribe("topic", handler)
+    assert not bus.unsubscribe("topic", handler)
+    assert not bus.is_running
+    assert bus.stats == BusStats(0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda each: each.__name__)
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=list(WRAPPED))
 def test_a_function_that_would_not_run_is_refused(function: Any, wrap: Any) -> None:
     """Coroutine functions run on a loop; generator functions of either kind never do."""
-    handler = wrap(function)
-    makes: list[Any] = [EventBus, AsyncEventBus]
-    for made in makes:
-        may_await = made is AsyncEventBus and function is _coroutine
-        uses: list[Any] = [
-            lambda made=made: made(on_error=handler),
-            lambda made=made: made().subscribe("topic", handler),
-        ]
-        for use in uses:
-            if may_await:
-                use()
-                continue
-            words = "coroutine function: use AsyncEventBus"
-            words = words if function is _coroutine else "generator function, .* without yield"
-            with pytest.raises(TypeError, match=rf"^(handler|on_error) .*{words}$"):
-                use()
+    refuses(EventBus, wrap(function), PLAIN_ONLY)
+    if function is _coroutine:
+        AsyncEventBus(on_error=wrap(function)).subscribe("topic", wrap(function))
+    else:
+        refuses(AsyncEventBus, wrap(function), NO_GENERATOR)
+
+
+@pytest.mark.parametrize("handler", OF_MOCKS.values(), ids=list(OF_MOCKS))
+def test_what_is_marked_as_a_coroutine_function_is_one(handler: Any) -> None:
+    refuses(EventBus, handler, PLAIN_ONLY)
+    AsyncEventBus(on_error=handler).subscribe("topic", handler)
+
+
+@pytest.mark.parametrize("bad", [None, 3, "text", [print], Event("topic")])
+def test_what_cannot_be_called_is_refused(bad: Any) -> None:
+    for made, words in ((EventBus, PLAIN_ONLY), (AsyncEventBus, NO_GENERATOR)):
+        with pytest.raises(TypeError, match=words.format("handler")):
+            made().subscribe("topic", bad)
+
+
+@functools.wraps(_coroutine)
+def _wrapping(*_: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [_wrapping, print, str, [].append, lambda event: None, functools.lru_cache(str), Mock()],
+    ids=["wraps", "built-in", "class", "method", "lambda", "cached", "mock"],
+)
+def test_whatever_else_can_be_called_is_taken(handler: Any) -> None:
+    for made in BUSES:
+        made(on_error=handler).subscribe("topic", handler)
+
+
+@pytest.mark.parametrize("made", BUSES)
+def test_numbers_are_checked_in_the_same_words_everywhere(made: Any) -> None:
+    number: Any = 3
+    limit = "max_workers" if made is EventBus else "max_concurrency"
+    for name in (limit, "max_queue"):
+        made(**{name: 10**400})
+        for bad, error, words in [
+            (0, ValueError, "at least 1, not 0"),
+            (-(10**400), ValueError, "at least 1, not -1"),
+            (True, TypeError, "an int, not True"),
+            (1.0, TypeError, "an int, not 1.0"),
+            ("1", TypeError, "an int, not '1'"),
+        ]:
+            with pytest.raises(error, match=f"^{name} must be {words}"):
+                made(**{name: bad})
+    with pytest.raises(TypeError, match=r"^name must be a str, not 3$"):
+        made(name=number)
+
+
+def test_what_is_no_event_is_refused_in_the_same_words() -> None:
+    words = r"^event must be an Event, not 'topic': use Event\.create$"
+    text: Any = "topic"
+    bus = AsyncEventBus()
+    for publish in (EventBus().publish, bus.publish_nowait, bus.publish_threadsafe):
+        with pytest.raises(TypeError, match=words):
+            publish(text)
+    with pytest.raises(TypeError, match=words):
+        run(bus.publish(text))
+    assert bus.stats == BusStats(0, 0, 0, 0, 0)
 
 
 def test_timeouts_beyond_a_float_are_for_ever_or_refused() -> None:
     with EventBus(1) as bus:
         bus.publish(Event("topic"), 10**400)
         bus.wait_idle(10**400)
-        with pytest.raises(ValueError, match="timeout"):
-            bus.stop(-(10**400))
-        refused: list[Any] = [False, "", []]
-        for bad in refused:
-            with pytest.raises(TypeError, match="timeout"):
-                bus.publish(Event("topic"), bad)
+        uses: list[Any] = [partial(bus.publish, Event("topic")), bus.wait_idle, bus.stop]
+        no_numbers: list[Any] = [False, "", []]
+        for use in uses:
+            for small in (-(10**400), -1, math.nan):
+                with pytest.raises(ValueError, match=r"^timeout must be at least 0 seconds, not "):
+                    use(small)
+            for bad in no_numbers:
+                with pytest.raises(TypeError, match=r"^timeout must be a number of seconds, not "):
+                    use(bad)
+        assert bus.is_running
         assert bus.stop(10**400) == []
 
     async def main() -> None:
