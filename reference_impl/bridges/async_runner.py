@@ -682,14 +682,16 @@ def _all_runners() -> list[AsyncRunner]:
 def _close_all() -> None:
     for runner in _all_runners():
         _runners.pop(id(runner), None)  # it has its time once
-        runner._request_close(_State.EXITED)  # noqa: SLF001
         try:
+            runner._request_close(_State.EXITED)  # noqa: SLF001
             runner.close(_EXIT_TIMEOUT)
         except TimeoutError:
             left = runner._left(_EXIT_TIMEOUT)  # noqa: SLF001
             _logger.warning("the interpreter exits: %s: their futures are cancelled", left)
             for submission in runner._open.copy():  # noqa: SLF001
                 submission.cancel()
+        except Exception:  # the rest of the exit goes on
+            _logger.exception("the interpreter exits: a runner cannot be closed")
 
 
 def _after_fork() -> None:

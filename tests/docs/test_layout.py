@@ -52,7 +52,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # the queue by stale values, on_evict, delays and waiting for room; the converter pool by copies to
 # other file systems, and by files that are hidden until they can be moved.
 LONGER = {
-    "bridges/async_runner": 454,
+    "bridges/async_runner": 456,
     "bridges/file_watch": 512,
     "bridges/parallel_execute": 529,
     "bridges/run_sync": 443,

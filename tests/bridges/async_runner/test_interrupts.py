@@ -201,7 +201,7 @@ def test_the_sweep_catches_a_twin(
     interrupts: Interrupts,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fakes, "PATIENCE", 1.0)
+    monkeypatch.setattr(fakes, "PATIENCE", 4.0)
     prepare = partial(Calls, build(FILE, twin.fault))
     with logged("asyncio"):
         interrupts.catch(prepare, call, Calls.check, twin=twin, twice=False)

@@ -158,6 +158,25 @@ def test_the_exit_hook_closes_every_runner_and_tells_which_have_not_ended() -> N
     assert [(job.clean, job.broken) for job in jobs] == [(1, 0)] * 2
 
 
+@pytest.mark.usefixtures("no_other_runners")
+def test_the_exit_goes_on_where_a_runner_cannot_be_closed() -> None:
+    """An exception would keep the interpreter from all that comes later, executors included."""
+
+    class Broken(AsyncRunner):
+        def close(self, timeout: float | None = None) -> None:
+            raise LookupError(timeout)
+
+    broken, other = Broken(), AsyncRunner()
+    with logged(async_runner.__name__) as records:
+        inside.exit_at_once(async_runner)
+    assert [record.getMessage() for record in records] == [
+        "the interpreter exits: a runner cannot be closed"
+    ]
+    for runner in (broken, other):
+        with pytest.raises(RuntimeError, match="as the main thread has ended"):
+            runner.start()
+
+
 def test_the_interpreters_exit_closes_a_running_runner() -> None:
     done = run_python(
         SETUP
