@@ -404,9 +404,7 @@ class _Call(ABC, Generic[K, T]):
             with self.lock:
                 unread, unfinished = self.books.unread, len(self.books.unfinished)
                 enough = unfinished + len(unread) <= most
-                urgent = self.urgent
-            if urgent:
-                self.attend()
+            self.attend()  # also at the end: what ends the call may have come since the last draw
             if enough:
                 return
             if unread:
