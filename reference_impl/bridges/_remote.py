@@ -52,15 +52,17 @@ class Parcel(Generic[T]):
 
     def __init__(self, content: T) -> None:
         self.content = content
+        self.data = b""  # pickled once: the operation goes with each key
 
     def __reduce__(self) -> Reduced:
         try:
             # Needs more than pickle does, and is loaded where processes are.
             from multiprocessing.reduction import ForkingPickler  # noqa: PLC0415
 
-            return Sealed, (bytes(ForkingPickler.dumps(self.content)),)
+            self.data = self.data or bytes(ForkingPickler.dumps(self.content))
         except Exception:
             return as_it_is, (self.content,)  # the executor's own way of pickling may do more
+        return Sealed, (self.data,)
 
     def open(self) -> T:
         """Return the content."""
@@ -83,6 +85,11 @@ def as_it_is(given: T) -> T:
     return given
 
 
+def packed(given: Any) -> Any:
+    """Return what to send it as."""
+    return given if type(given) in PLAIN else Parcel(given)
+
+
 def opened(given: Any) -> Any:
     """Return what was sent, in a parcel or without one."""
     return given.open() if isinstance(given, Parcel) else given
@@ -95,7 +102,7 @@ def sealing(executor: Executor) -> Callable[[Any], Any]:
     """
     pools = sys.modules.get("concurrent.futures.process")
     breaks = pools is not None and isinstance(executor, pools.ProcessPoolExecutor)
-    return Parcel if breaks else as_it_is
+    return packed if breaks else as_it_is
 
 
 class Portable(Generic[T]):
@@ -120,7 +127,7 @@ def call_remotely(operation: Any, key: Any) -> Any:
     except Exception as error:
         carrier = Carrier.of(error)
     else:
-        return value if type(value) in PLAIN else Parcel(value)
+        return packed(value)
     raise carrier  # not above: that would make the error its context, which Dask pickles, too
 
 

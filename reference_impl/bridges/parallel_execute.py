@@ -404,9 +404,7 @@ class _Call(ABC, Generic[K, T]):
             with self.lock:
                 unread, unfinished = self.books.unread, len(self.books.unfinished)
                 enough = unfinished + len(unread) <= most
-                urgent = self.urgent
-            if urgent:
-                self.attend()
+            self.attend()  # also at the end: what ends the call may have come since the last draw
             if enough:
                 return
             if unread:
@@ -674,17 +672,18 @@ class _InExecutor(_Call[K, T]):
         """Settle a key whose future is done, in whichever thread that came to pass."""
         begun = True
         outcome: Result[K, T] | BaseException
-        error = None if future.cancelled() else arrived(future.exception())
-        if future.cancelled():
-            outcome, begun = Failure(key, CancelledError("cancelled by its executor")), False
-        elif error is not None:
-            outcome = Failure(key, error) if isinstance(error, Exception) else error
-        else:
-            try:
+        try:
+            if future.cancelled():
+                outcome, begun = Failure(key, CancelledError("cancelled by its executor")), False
+            elif (error := arrived(future.exception())) is None:
                 outcome = Success(key, opened(future.result()))
                 begun = outcome.value is not _NOT_BEGUN
-            except Exception as unreadable:
-                outcome = Failure(key, unreadable)
+            else:
+                outcome = Failure(key, error) if isinstance(error, Exception) else error
+        except Exception as unreadable:
+            outcome = Failure(key, unreadable)
+        except BaseException as leaving:  # of what was unpickled; it would end a pool's thread
+            outcome = leaving
         with self.lock:
             self.futures.pop(index, None)
             if not begun and self.refusal is not None:

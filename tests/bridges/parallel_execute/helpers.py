@@ -30,7 +30,7 @@ def failing(proofs: Iterable[Proof]) -> Test:
 
     @each_twin(proofs)
     def fails(proof: Proof, twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(Gate, "patience", 0.2)
+        monkeypatch.setattr(Gate, "patience", 1.0)
         proof.must_fail(twin, "bridges/parallel_execute")
 
     return fails

@@ -448,15 +448,13 @@ def test_a_remote_error_is_a_value() -> None:
 
 
 @pytest.mark.guarantee("PE-6")
-def test_an_exit_in_another_process_ends_the_call() -> None:
-    with pytest.raises(SystemExit):
-        parallel_execute([1], odd.leave, executor=odd.Pickling())
-
-
-@pytest.mark.guarantee("PE-6")
-def test_an_exit_as_a_value_is_unpickled_ends_the_call() -> None:
-    with pytest.raises(SystemExit):
-        parallel_execute([1], odd.give_an_exit, executor=odd.Pickling())
+@pytest.mark.parametrize("operation", [odd.leave, odd.give_an_exit])
+def test_an_exit_in_another_process_ends_the_call(operation: Callable[[int], Any]) -> None:
+    """Also one that what came from there raises as it is unpickled here."""
+    with forking("spawn") as pool:
+        for executor in (odd.Pickling(), pool):
+            with pytest.raises(SystemExit):
+                parallel_execute([1], operation, executor=executor)
 
 
 @pytest.mark.guarantee("PE-8")
