@@ -243,7 +243,8 @@ def check_result(result: object) -> None:
     if isinstance(result, CoroutineType):
         result.close()  # or Python warns that it was never awaited
         raise TypeError(
-            f"the call returned {result!r}, which nobody awaits: await it in a handler of AsyncEventBus"
+            f"the call returned {result!r}, which nobody awaits: "
+            "await it in a handler of AsyncEventBus"
         )
     raise TypeError(f"the call returned {result!r}, which nobody runs: loop over it inside")
 
