@@ -31,7 +31,6 @@ Nothing is drained by then: leave `async with` before. Signal handlers and final
 """
 
 import asyncio
-import atexit
 import logging
 import os
 import sys
@@ -39,7 +38,7 @@ import threading
 import types
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from functools import partial
@@ -496,9 +495,8 @@ class AsyncEventBus:
         try:
             result = handler(event)
             if isawaitable(result):
-                await result
-            else:
-                check_result(result)
+                result = await result
+            check_result(result)
             delivered = task not in self._cancelled
         except BaseException as error:
             await self._report(event, handler, error)
@@ -520,9 +518,8 @@ class AsyncEventBus:
         try:
             result = self._on_error(event, handler, error)
             if isawaitable(result):
-                await result
-            else:
-                check_result(result)
+                result = await result
+            check_result(result)
         except BaseException as second:
             _log_failure(event, self._on_error, second)
             if isinstance(second, SystemExit | KeyboardInterrupt | GeneratorExit):
@@ -643,14 +640,10 @@ def _first_step() -> Generator[None, None, None]:
 _started: dict[int, weakref.ref[AsyncEventBus]] = {}
 
 
-def _keep(bus: AsyncEventBus) -> Coroutine[None, None, None]:
-    """What is there while the bus runs, and ends with its loop."""
+async def _keep(bus: AsyncEventBus) -> None:
+    """Be there while the bus runs, and end with its loop."""
     _started[id(bus)] = weakref.ref(bus)
     finish_with_process(_tell_all)
-    return _sleep(bus)
-
-
-async def _sleep(bus: AsyncEventBus) -> None:
     try:
         await asyncio.get_running_loop().create_future()
     except GeneratorExit:  # it is collected: the loop was closed, and cancelled nothing
@@ -665,10 +658,8 @@ def _tell(bus: AsyncEventBus, end: str, calls: int) -> None:
 
 def _tell_all() -> None:
     for reference in list(_started.values()):
-        if bus := reference():
+        if (bus := reference()) and bus._pid == os.getpid():  # noqa: SLF001  (not a forked parent's)
             _tell(bus, "the process exits", bus.stats.pending)
 
 
-atexit.register(_tell_all)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_started.clear)  # those are the parent's
+finish_with_process(_tell_all)

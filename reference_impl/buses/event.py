@@ -29,6 +29,7 @@ Fork, exit, signal handlers, `__del__`, free-threaded build: nothing here holds 
 or a file, so there is nothing to mind.
 """
 
+import atexit
 import functools
 import inspect
 import os
@@ -241,7 +242,10 @@ def check_result(result: object) -> None:
         return
     if isinstance(result, CoroutineType):
         result.close()  # or Python warns that it was never awaited
-        raise TypeError(f"the call returned {result!r}, which nobody awaits: use AsyncEventBus")
+        raise TypeError(
+            f"the call returned {result!r}, which nobody awaits: "
+            "await it in a handler of AsyncEventBus"
+        )
     raise TypeError(f"the call returned {result!r}, which nobody runs: loop over it inside")
 
 
@@ -259,19 +263,27 @@ _finishing: set[tuple[int, Callable[[], None]]] = set()  # what was arranged, by
 
 
 def finish_with_process(finish: Callable[[], None]) -> None:
-    """Have `finish` called at the end of this process, if multiprocessing made it.
+    """Have `finish` called as this process ends in order, maybe twice.
 
-    Such a child may end by `os._exit`, without atexit. Where atexit is run, too, `finish` is
-    called twice. To be called in the child: what its parent registered is forgotten there.
+    atexit is not enough: a child of multiprocessing may end by `os._exit`. It has a list of its
+    own, which is emptied as a child begins: so this is to be called again in a forked child.
     """
-    # Not imported here. While another thread imports it, this is not there, and no child either.
-    parent = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
     known = (os.getpid(), finish)
-    if parent is None or parent() is None or known in _finishing:
+    if known in _finishing:
         return
+    atexit.register(finish)
+    # Not imported here: who has no children does not pay. Another thread may be importing it.
+    util = sys.modules.get("multiprocessing.util")
+    if after_fork := getattr(util, "register_after_fork", None):
+        after_fork(finish, _finish_in_child)  # a child may import this before it has begun
+        if sys.modules["multiprocessing.process"].parent_process() is not None:
+            _finish_in_child(finish)
+    _finishing.add(known)
+
+
+def _finish_in_child(finish: Callable[[], None]) -> None:
     # Before multiprocessing closes its own queues and pools, which have lower priorities.
     sys.modules["multiprocessing.util"].Finalize(None, finish, exitpriority=100)
-    _finishing.add(known)
 
 
 def _check_type(name: str, value: object, wanted: str, *kinds: type) -> None:

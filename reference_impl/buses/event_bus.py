@@ -30,7 +30,6 @@ Nothing here relies on the GIL.
 """
 
 import _thread
-import atexit
 import logging
 import os
 import threading
@@ -595,6 +594,6 @@ def _after_fork() -> None:
         bus._reset()  # noqa: SLF001
 
 
-atexit.register(_stop_all)
+finish_with_process(_stop_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

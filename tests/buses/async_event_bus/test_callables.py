@@ -35,6 +35,22 @@ async def check_a_generator_that_a_handler_returns_is_a_failure(m: ModuleType) -
     assert all(str(error).endswith("nobody runs: loop over it inside") for error in errors)
 
 
+async def check_a_coroutine_that_is_returned_unawaited_is_a_failure(m: ModuleType) -> None:
+    """Its handler forgot to await it."""
+    made = asyncio.sleep(0)
+    errors: list[BaseException] = []
+
+    async def handler(_: Event) -> object:
+        return made
+
+    async with m.AsyncEventBus(on_error=lambda *about: errors.append(about[2])) as bus:
+        bus.subscribe("topic", handler)
+        await bus.publish(event())
+    made.close()
+    assert [type(error) for error in errors] == [TypeError]
+    assert "which nobody awaits" in str(errors[0])
+
+
 async def check_a_generator_that_on_error_returns_is_logged(m: ModuleType) -> None:
     def fail(_: Event) -> None:
         raise ValueError("no such unit")
@@ -61,6 +77,11 @@ PROOFS = [
         "AB-3",
         check_a_generator_that_a_handler_returns_is_a_failure,
         _ignores("AssertionError: assert (4, 0) == (2, 2)"),
+    ),
+    Proof(
+        "AB-3",
+        check_a_coroutine_that_is_returned_unawaited_is_a_failure,
+        _ignores("AssertionError: assert [] == [<class 'TypeError'>]"),
     ),
     Proof(
         "AB-3",

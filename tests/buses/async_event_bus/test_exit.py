@@ -127,7 +127,7 @@ LEAVES = """
         await bus.start()
         bus.subscribe("topic", lambda _: asyncio.get_running_loop().create_future())
         for number in range(5):
-            bus.publish_nowait(Event("topic", number))
+            bus.publish_nowait(module.Event("topic", number))
 
     loop = asyncio.new_event_loop()
     loop.run_until_complete(main())
@@ -148,7 +148,7 @@ def test_the_end_of_a_child_of_each_kind_is_told(method: str) -> None:
 
 
 FORGETS_CHILDREN = Twin(
-    "leaves its end to atexit, which not every child runs",
+    "asks nobody to be called at the end of a process",
     children.forgets_children(),
     "AssertionError: TOLD) == 1",
 )

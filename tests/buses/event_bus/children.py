@@ -1,9 +1,10 @@
 """Buses in processes that multiprocessing makes: what runs there, and what can be wrong."""
 
-from types import ModuleType
+import multiprocessing
+from multiprocessing.util import Finalize
 from typing import Any
 
-from tests.kit.twins import Fault, patch
+from tests.kit.twins import Fault, override, within
 
 START = """
     import tests.kit.copies; tests.kit.copies.install()
@@ -41,24 +42,16 @@ def in_children(code: str, module: str, *methods: str) -> str:
     """
 
 
-def _finishing_by(finish: Any) -> Fault:
-    def change(module: ModuleType) -> None:
-        module.finish_with_process = finish  # type: ignore[attr-defined]
-
-    return patch(change)
-
-
 def forgets_children() -> Fault:
-    """Leaves its end to atexit, which not every child runs."""
-    return _finishing_by(lambda finish: None)
+    """Asks nobody to be called at the end of a process."""
+    return within("buses/event", override("finish_with_process", lambda _: lambda finish: None))
+
+
+def _finish_late(finish: Any) -> None:
+    if multiprocessing.parent_process() is not None:
+        Finalize(None, finish, exitpriority=0)
 
 
 def finishes_late() -> Fault:
     """Does so when multiprocessing has closed its queues."""
-
-    def finish_late(finish: Any) -> None:
-        from multiprocessing.util import Finalize
-
-        Finalize(None, finish, exitpriority=0)
-
-    return _finishing_by(finish_late)
+    return within("buses/event", override("finish_with_process", lambda _: _finish_late))

@@ -47,7 +47,7 @@ def check_a_coroutine_that_a_handler_returns_is_a_failure(m: ModuleType) -> None
         (_, handler, error), (_, _, other) = errors
         assert handler.__name__ == "coroutine"
         assert str(error).startswith("the call returned <coroutine object coroutine at ")
-        assert str(error).endswith(">, which nobody awaits: use AsyncEventBus")
+        assert str(error).endswith(">, which nobody awaits: await it in a handler of AsyncEventBus")
         assert "<generator object generator at " in str(other)
         assert str(other).endswith(">, which nobody runs: loop over it inside")
         assert type(error) is type(other) is TypeError

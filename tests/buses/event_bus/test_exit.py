@@ -3,10 +3,12 @@
 import multiprocessing
 import sys
 from functools import partial
-from typing import Any
+from types import ModuleType
 
 import pytest
 
+from reference_impl.buses.event import finish_with_process
+from reference_impl.buses.event_bus import EventBus
 from tests.buses.event_bus import children
 from tests.buses.event_bus.children import START, in_children
 from tests.kit.process import run_python
@@ -31,7 +33,7 @@ ENDS = """
     bus.start()
     told.put("begun")  # its thread and its end are there from now on
     for number in range(5):
-        bus.publish(Event("topic", number))
+        bus.publish(module.Event("topic", number))
 """
 
 
@@ -49,7 +51,7 @@ def test_a_child_of_each_kind_is_drained_at_its_end(method: str) -> None:
 
 FAULTS = {
     "forgets_children": Twin(
-        "leaves its end to atexit, which not every child runs",
+        "asks nobody to be called at the end of a process",
         children.forgets_children(),
         "AssertionError: assert ['fork begun'] == ['fork begun 0 1 2 3 4']",
     ),
@@ -211,15 +213,32 @@ def test_multiprocessing_is_not_imported_by_the_buses() -> None:
     )
 
 
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "fork"])
+def test_a_bus_that_an_import_starts_before_the_child_has_begun_is_drained(method: str) -> None:
+    done = run_python(
+        f"""{START}
+    import importlib
+
+    class Imports:
+        def __reduce__(self):
+            return importlib.import_module, ("tests.buses.event_bus.early",)
+
+    context = multiprocessing.get_context({method!r})
+    child = context.Process(target=id, args=(Imports(),))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    """
+    )
+    assert done.stdout.split() == ["0", "1", "2", "3", "4"]
+
+
 def test_an_import_of_multiprocessing_that_is_under_way_is_no_child(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Another thread imports it just then: its module is there, and empty."""
-    from types import ModuleType
-
-    from reference_impl.buses.event_bus import EventBus
-
-    empty: Any = ModuleType("multiprocessing.process")
-    monkeypatch.setitem(sys.modules, "multiprocessing.process", empty)
+    for name in ("multiprocessing.process", "multiprocessing.util"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    finish_with_process(lambda: None)
     with EventBus(1) as bus:
         assert bus.is_running
