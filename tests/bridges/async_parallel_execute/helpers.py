@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from types import ModuleType
 from typing import Any
 
-from tests.kit.fakes import Clock, turns
+from tests.kit.fakes import Clock, turns, until
 from tests.kit.proofs import Proof, Test, failing
 
 COMPONENT = "bridges/async_parallel_execute"
@@ -48,6 +48,10 @@ class Operation:
         self.most = 0
         self.let_go = asyncio.Event()
 
+    async def runs(self, keys: list[Any]) -> None:
+        """Return when the operations of these keys run."""
+        await until(lambda: self.running == keys)
+
     async def __call__(self, key: Any) -> Any:
         self.begun.append(key)
         self.running.append(key)
@@ -73,6 +77,10 @@ class Source:
         self.keys = keys  # a future is awaited; an exception is raised
         self.given: list[Any] = []
         self.closed = 0
+
+    async def gives(self, keys: list[Any]) -> None:
+        """Return when it has given these keys."""
+        await until(lambda: self.given == keys)
 
     async def __aiter__(self) -> Any:
         try:

@@ -19,7 +19,7 @@ from tests.bridges.async_parallel_execute.helpers import (
     outcomes,
     stopped_clock,
 )
-from tests.kit.fakes import run, turns, until
+from tests.kit.fakes import run, turns
 from tests.kit.proofs import Proof, holding
 from tests.kit.twins import Twin
 
@@ -51,7 +51,7 @@ async def check_a_cancelled_caller_cancels_and_awaits(m: ModuleType) -> None:
     for call in forms(m):
         operation, source = Operation(passes=[0]), Source(*range(9))
         calling = begun(call, source, operation, 3)
-        await until(lambda o=operation: o.running == [1, 2, 3])
+        await operation.runs([1, 2, 3])
         calling.cancel()
         assert isinstance(await end_of(calling), asyncio.CancelledError)
         assert sorted(operation.cleaned) == [1, 2, 3]
@@ -149,7 +149,7 @@ async def check_a_deadline_keeps_what_has_finished(m: ModuleType) -> None:
     for call in forms(m):
         clock, operation = stopped_clock(), Operation(passes=[0, 1])
         calling = begun(call, range(6), operation, 3, timeout=1.0)
-        await until(lambda o=operation: o.running == [2, 3, 4])
+        await operation.runs([2, 3, 4])
         clock.tick(1.0)
         results = await calling
         assert outcomes(results) == [0, 1, *[DeadlineExceeded] * 4]
@@ -234,7 +234,7 @@ async def check_a_source_that_hangs_at_the_deadline_is_cancelled(m: ModuleType) 
         never = asyncio.get_running_loop().create_future()
         source = Source(0, 1, never, 2)
         calling = begun(call, source, operation, timeout=1.0)
-        await until(lambda s=source: s.given == [0, 1])
+        await source.gives([0, 1])
         await turns()
         clock.tick(1.0)
         assert outcomes(await calling) == [0, DeadlineExceeded]
@@ -247,7 +247,7 @@ async def check_the_keys_at_hand_are_drawn_after_the_deadline(m: ModuleType) -> 
         clock, operation = stopped_clock(), Operation()
         source = Source(*range(250))
         calling = begun(call, source, operation, 2, timeout=1.0)
-        await until(lambda o=operation: o.running == [0, 1])
+        await operation.runs([0, 1])
         clock.tick(1.0)
         assert outcomes(await calling) == [DeadlineExceeded] * 250
         assert (operation.begun, source.closed) == ([0, 1], 1)
@@ -357,7 +357,7 @@ async def check_a_source_is_closed_on_every_way_out(m: ModuleType) -> None:
             assert source.closed == 1
         source = Source(*range(9))
         calling = begun(call, source, operation := Operation(), 2)
-        await until(lambda o=operation: o.running == [0, 1])
+        await operation.runs([0, 1])
         calling.cancel()
         await asyncio.wait([calling])
         assert source.closed == 1, "left while it was not asked"
