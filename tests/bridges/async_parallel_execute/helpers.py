@@ -1,7 +1,7 @@
 """What the tests of async_parallel_execute share: both forms of a call, operations, time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -82,7 +82,10 @@ class Source:
         """Return when it has given these keys."""
         await until(lambda: self.given == keys)
 
-    async def __aiter__(self) -> Any:
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._each()
+
+    async def _each(self) -> AsyncIterator[Any]:
         try:
             for key in self.keys:
                 await asyncio.sleep(0)
