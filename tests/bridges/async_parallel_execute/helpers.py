@@ -103,3 +103,22 @@ class Source:
 def outcomes(results: list[Any]) -> list[Any]:
     """The values, and the errors' types."""
     return [r.value if r.is_success else type(r.error) for r in results]
+
+
+def begun(call: Callable[..., Awaitable[Any]], *arguments: Any, **options: Any) -> Any:
+    return asyncio.ensure_future(call(*arguments, **options))
+
+
+async def end_of(calling: "asyncio.Future[Any]") -> BaseException:
+    """What it raises."""
+    await asyncio.wait([calling])
+    if calling.cancelled():
+        return asyncio.CancelledError()
+    error = calling.exception()
+    assert error is not None, f"it has returned {calling.result()}"
+    return error
+
+
+def fails(text: str) -> str:
+    """How a check fails, in a twin's words."""
+    return f"AssertionError: {text}"
