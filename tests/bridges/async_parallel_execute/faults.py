@@ -160,3 +160,15 @@ counts_no_untaken_results = edit(
     "len(self._running) + len(self._ready)",
     "len(self._running)",
 )
+ends_without_the_last = edit(
+    "async_as_completed._is_over", "self._feeder or self._running", "self._feeder"
+)
+asks_the_task_of_the_feeder = edit(
+    "async_as_completed._is_over",
+    "self._feeder or self._running",
+    "[task for task in self._feeder if not task.done()] or self._running",
+) + edit(
+    "async_as_completed._leave",
+    "if self._feeder: ...",
+    "pass",
+)

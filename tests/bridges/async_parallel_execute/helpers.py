@@ -1,11 +1,11 @@
 """What the tests of async_parallel_execute share: both forms of a call, operations, time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import ModuleType
 from typing import Any
 
-from tests.kit.fakes import Clock, turns
+from tests.kit.fakes import Clock, turns, until
 from tests.kit.proofs import Proof, Test, failing
 
 COMPONENT = "bridges/async_parallel_execute"
@@ -48,6 +48,10 @@ class Operation:
         self.most = 0
         self.let_go = asyncio.Event()
 
+    async def runs(self, keys: list[Any]) -> None:
+        """Return when the operations of these keys run."""
+        await until(lambda: self.running == keys)
+
     async def __call__(self, key: Any) -> Any:
         self.begun.append(key)
         self.running.append(key)
@@ -74,7 +78,14 @@ class Source:
         self.given: list[Any] = []
         self.closed = 0
 
-    async def __aiter__(self) -> Any:
+    async def gives(self, keys: list[Any]) -> None:
+        """Return when it has given these keys."""
+        await until(lambda: self.given == keys)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._each()
+
+    async def _each(self) -> AsyncIterator[Any]:
         try:
             for key in self.keys:
                 await asyncio.sleep(0)
@@ -92,3 +103,22 @@ class Source:
 def outcomes(results: list[Any]) -> list[Any]:
     """The values, and the errors' types."""
     return [r.value if r.is_success else type(r.error) for r in results]
+
+
+def begun(call: Callable[..., Awaitable[Any]], *arguments: Any, **options: Any) -> Any:
+    return asyncio.ensure_future(call(*arguments, **options))
+
+
+async def end_of(calling: "asyncio.Future[Any]") -> BaseException:
+    """What it raises."""
+    await asyncio.wait([calling])
+    if calling.cancelled():
+        return asyncio.CancelledError()
+    error = calling.exception()
+    assert error is not None, f"it has returned {calling.result()}"
+    return error
+
+
+def fails(text: str) -> str:
+    """How a check fails, in a twin's words."""
+    return f"AssertionError: {text}"

@@ -185,7 +185,7 @@ def test_a_coroutine_where_a_function_or_keys_belong_is_closed(form: Callable[..
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             with pytest.raises(TypeError, match=r"must be .*coroutine"):
-                form(**({"keys": [1], "operation": negative} | given))  # type: ignore[dict-item]
+                form(**({"keys": [1], "operation": negative} | given))
             (coroutine,) = given.values()
             assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
@@ -212,9 +212,9 @@ def test_whatever_gives_an_awaitable_is_an_operation(operation: Any) -> None:
 def test_a_lambda_that_gives_no_awaitable_fails_its_keys() -> None:
     async def main() -> None:
         for call in forms(module):
-            results = await call([1], lambda key: key)  # type: ignore[arg-type, return-value]
+            results = await call([1], lambda key: key)
             assert outcomes(results) == [TypeError]
-            results = await call([1], lambda key: 1 / 0)  # type: ignore[arg-type, return-value]
+            results = await call([1], lambda key: 1 / 0)
             assert outcomes(results) == [ZeroDivisionError]
             results = await call([1], lambda key: next(iter(())))
             assert outcomes(results) == [StopIteration]
