@@ -57,12 +57,12 @@ LONGER = {
     "bridges/file_watch": 512,
     "bridges/parallel_execute": 528,
     "bridges/run_sync": 443,
-    "buses/async_event_bus": 410,
-    "buses/event_bus": 386,
-    "caches/ttl_cache": 600,
+    "buses/async_event_bus": 432,
+    "buses/event_bus": 388,
+    "caches/ttl_cache": 599,
     "queues/async_converter_pool": 544,
     "queues/async_pending_queue": 460,
-    "queues/memory_queue": 575,
+    "queues/memory_queue": 567,
 }
 
 every_component = pytest.mark.parametrize("component", components())
