@@ -1,5 +1,6 @@
 """A bus that its module starts, maybe in a child that has not begun, but unpickles its task."""
 
+import multiprocessing
 import threading
 from typing import Any
 
@@ -24,8 +25,9 @@ def handle(event: Event) -> None:
     print(event.payload, flush=True)
 
 
-bus = Bus(1)
-bus.subscribe("topic", handle)
-bus.start()
-for number in range(5):
-    bus.publish(Event.create("topic", number))
+if multiprocessing.parent_process() is not None:  # pytest imports this file, too
+    bus = Bus(1)
+    bus.subscribe("topic", handle)
+    bus.start()
+    for number in range(5):
+        bus.publish(Event.create("topic", number))
