@@ -176,10 +176,15 @@ def seen(m: ModuleType, loop: Any, **threads: Any) -> Iterator[None]:
         sleep=lambda _: Pause(),
     )
     undo = rebind(m, **threads)
-    # What is to run beside an interrupted caller would be a thread that no schedule knows.
-    in_place = {"start_new_thread": lambda work, arguments: work(*arguments)}
+    replaced = mock.patch.multiple(
+        m,
+        asyncio=model,
+        ThreadPoolExecutor=lambda **_: None,
+        # What is to run beside an interrupted caller would be a thread that no schedule knows.
+        start_new_thread=lambda work, arguments: work(*arguments),
+    )
     try:
-        with mock.patch.multiple(m, asyncio=model, ThreadPoolExecutor=lambda **_: None, **in_place):
+        with replaced:
             yield
     finally:
         undo()
