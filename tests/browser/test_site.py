@@ -1,12 +1,13 @@
 """The built site as a reader meets it: reading, searching, copying."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, ViewportSize, expect
+from playwright.sync_api import Browser, Page, TimeoutError, ViewportSize, expect
 
 from tests.browser.conftest import Visit
 from tests.kit import COMPONENTS
@@ -111,6 +112,7 @@ def test_a_token_that_is_hard_to_read_is_found(visit: Visit) -> None:
 
 def violations(page: Page, *, leaving_out: str | None = None) -> list[str]:
     """What axe finds that is serious for readers with other eyes, ears or hands."""
+    await_the_keyboards_way(page)
     rules = {leaving_out: {"enabled": False}} if leaving_out else {}
     options = {"resultTypes": ["violations"], "rules": rules}
     found = Axe().run(page, options=options).response["violations"]
@@ -120,6 +122,26 @@ def violations(page: Page, *, leaving_out: str | None = None) -> list[str]:
         if rule["impact"] in {"serious", "critical"}
         for node in rule["nodes"]
     ]
+
+
+def await_the_keyboards_way(page: Page) -> None:
+    """Material puts each block that scrolls in the tab order, some frames after the window's size."""
+    with contextlib.suppress(TimeoutError):  # axe finds those that are not in it, and names them
+        page.wait_for_function(
+            """() => [...document.querySelectorAll("pre > code")].every(
+            (code) => code.scrollWidth <= code.offsetWidth || code.tabIndex === 0)"""
+        )
+
+
+def test_a_block_that_the_keyboard_cannot_scroll_is_found(visit: Visit) -> None:
+    page = visit.open("buses/event.html")
+    page.set_viewport_size(PHONE)
+    assert not violations(page, leaving_out="color-contrast")
+    page.evaluate(
+        """document.querySelector(".md-content pre > code[tabindex]").removeAttribute("tabindex")"""
+    )
+    page.set_default_timeout(100)  # milliseconds: nothing puts it back
+    assert "scrollable-region-focusable" in str(violations(page, leaving_out="color-contrast"))
 
 
 def too_wide(page: Page) -> list[str]:

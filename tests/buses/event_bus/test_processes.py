@@ -74,19 +74,19 @@ def test_a_forked_child_has_a_stopped_bus_that_can_be_started() -> None:
     run_python(
         SETUP
         + """
-    seen, gate, inside, locks = [], threading.Event(), threading.Event(), []
+    seen, gate, inside, locks = [], threading.Event(), threading.Barrier(3), []
     made = threading.Lock
     threading.Lock = lambda: locks.append(made()) or locks[-1]
     bus = EventBus(2)
     threading.Lock = made
     assert locks
-    bus.subscribe("gate", lambda event: (inside.set(), gate.wait()))
+    bus.subscribe("gate", lambda event: (inside.wait(), gate.wait()))
     bus.subscribe("topic", seen.append, ordered=True)
     bus.start()
     for _ in range(2):
         bus.publish(Event("gate"))
     bus.publish(Event("topic", "parent's"))
-    inside.wait()
+    inside.wait()  # each worker is in its handler: it holds no lock of the bus
     held = [lock for lock in locks if lock.acquire(blocking=False)]  # as if by other threads
     assert held
     child = os.fork()
