@@ -97,7 +97,7 @@ def check_like_a_plain_loop(m: ModuleType, how: settings = USUAL) -> None:
 
             def drawn() -> Iterator[Key]:
                 for key in keys:
-                    clock.tick(key.takes / 100)
+                    clock.tick(key.takes / 128)
                     yield key
 
             async def drawn_async() -> AsyncIterator[Key]:
@@ -109,7 +109,7 @@ def check_like_a_plain_loop(m: ModuleType, how: settings = USUAL) -> None:
                 drawn_async() if is_async else drawn(),
                 operation,
                 limit,
-                timeout=deadline / 100,
+                timeout=deadline / 128,
                 fail_fast=fail_fast,
                 on_progress=lambda *t: told.append(t),
             )
