@@ -331,7 +331,6 @@ def _bindings(component: Component, file: Path, tree: ast.Module) -> dict[str, d
             "file": str(place.resolve()),
             "module": module,
             "root": root,
-            "public": _public(each),
         }
     result.setdefault(_dotted(component), {})
     return result
@@ -374,7 +373,7 @@ def _adapted(component: Component, given: Sequence[str]) -> Target:
         if name not in _public(component):
             raise CopyError(f"--adapter {each}: {component.path} has no {name}")
         adapters[name] = target
-    binding = {"adapters": adapters, "root": str(Path.cwd()), "public": _public(component)}
+    binding = {"adapters": adapters, "root": str(Path.cwd())}
     return Target(
         component, ", ".join(adapters.values()), f"proved as {main}", {_dotted(component): binding}
     )
@@ -414,14 +413,9 @@ def _run(root: Path, target: Target, options: argparse.Namespace) -> Report:
     kinds = {event["event"] for event in events}
     if "promises" not in kinds or not ("ended" in kinds or stuck):
         raise CopyError(f"the proofs did not run (exit status {status}):\n{text[-4000:].strip()}")
-    report = _report.judged(
-        target.component.path,
-        target.label,
-        target.state,
-        options.profile,
-        events,
-        time.monotonic() - began,
-    )
+    report = Report(target.component.path, target.label, target.state, options.profile)
+    report.seconds = time.monotonic() - began
+    _report.judged(report, events)
     if not quiet:
         print(_report.text(report), end="", flush=True)
     return report
@@ -430,7 +424,7 @@ def _run(root: Path, target: Target, options: argparse.Namespace) -> Report:
 def _child(
     root: Path, words: Sequence[str], target: Target, scratch: Path, out: TextIO
 ) -> tuple[int, bool]:
-    """Run the proofs to their end, or to the child's; returns its status, and whether it was stuck."""
+    """Run the proofs to their end; returns the child's status, and whether it was stuck."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -444,7 +438,7 @@ def _child(
     }
     results = scratch / "results.jsonl"
     with (scratch / "said.txt").open("wb") as said:
-        child = subprocess.Popen(
+        child = subprocess.Popen(  # noqa: S603  # our own words
             [sys.executable, "-m", "tests.kit.prove", *words],
             cwd=root,
             env=environment,

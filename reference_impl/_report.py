@@ -48,8 +48,8 @@ class Report:
     file: str
     state: str
     profile: str
-    seconds: float
-    findings: list[Finding]
+    seconds: float = 0.0
+    findings: list[Finding] = field(default_factory=list)
 
     def status(self, allowed: Collection[str] = ()) -> int:
         """0 if every guarantee holds, or has a word that is allowed; else 1."""
@@ -80,15 +80,8 @@ class Report:
         }
 
 
-def judged(
-    component: str,
-    file: str,
-    state: str,
-    profile: str,
-    events: Sequence[dict[str, Any]],
-    seconds: float,
-) -> Report:
-    """Judge each guarantee by what its checks came to."""
+def judged(report: Report, events: Sequence[dict[str, Any]]) -> None:
+    """Fill in each guarantee, by what its checks came to."""
     texts = next(each["texts"] for each in events if each["event"] == "promises")
     findings = {name: Finding(name, text) for name, text in texts.items()}
     running: dict[str, Any] = {}
@@ -110,7 +103,7 @@ def judged(
     for finding in findings.values():
         if finding.word == "holds" and not finding.checks:
             finding.worsen("not shown", "; ".join(finding.left_out) or "no check ran", {})
-    return Report(component, file, state, profile, seconds, list(findings.values()))
+    report.findings = list(findings.values())
 
 
 def _count(finding: Finding, event: Mapping[str, Any]) -> None:
@@ -149,7 +142,7 @@ def text(report: Report) -> str:
         lines.append(f"{each.id:<6} {each.word:<12} {_detail(each)}".rstrip())
         if each.word in {"BROKEN", "suspect"} and each.check:
             lines.append(f"       in {each.check}")
-        if each.losing:
+        if each.losing and each.word in {"BROKEN", "suspect"}:
             lines += [f"       {line}" for line in lanes(each.losing)]
     counts = defaultdict[str, int](int)
     for each in report.findings:
@@ -161,7 +154,8 @@ def text(report: Report) -> str:
 
 def _detail(finding: Finding) -> str:
     if finding.word != "holds":
-        where = f", schedule {finding.losing['schedule']:,}" if finding.losing else ""
+        shown = finding.losing and finding.word in {"BROKEN", "suspect"}
+        where = f", schedule {finding.losing['schedule']:,}" if finding.losing and shown else ""
         return finding.reason + where
     parts = [f"{finding.checks} check{'s' if finding.checks != 1 else ''}"]
     if finding.schedules:

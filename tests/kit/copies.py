@@ -6,27 +6,46 @@ of an implementation of the reader's own, in the place of the component's names.
 the environment, so that child processes have them as well; explorers trace what is bound.
 """
 
+import ast
+import contextlib
 import functools
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
 import json
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.kit import COMPONENTS
 
 _VARIABLE = "EXECUTABLE_GUARANTEES_COPIES"
+UNKNOWN_ARGUMENT = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
-class NotOfferedError(Exception):
-    """A check used a public name that what is bound does not have."""
+class NotShownError(Exception):
+    """A check cannot look at what is bound here."""
+
+
+class Missing:
+    """The component's names that what is bound does not have, and that a check has asked for."""
+
+    asked: ClassVar[set[str]] = set()
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Be absent, as before, and remember it."""
+        self.asked.add(self._name)
+        raise AttributeError(f"there is no {self._name}", name=self._name, obj=instance or owner)
 
 
 @dataclass(frozen=True)
@@ -38,18 +57,12 @@ class Binding:
     root: str = ""  # what has to be on sys.path for that
     names: dict[str, str] = field(default_factory=dict)  # TTLCache: MyCache
     adapters: dict[str, str] = field(default_factory=dict)  # TTLCache: package.module:make_cache
-    public: tuple[str, ...] = ()  # the names that the component offers
 
 
 def explored_paths() -> list[Path]:
     """What the explorers trace: the components, what is bound in their place, and all twins."""
-    return [COMPONENTS, *(Path(file) for each in _bindings().values() for file in _files(each))]
-
-
-def _files(binding: Binding) -> list[str]:
-    modules = {target.partition(":")[0] for target in binding.adapters.values()}
-    found = [getattr(sys.modules.get(module), "__file__", None) for module in modules]
-    return [file for file in (binding.file, *found) if file]
+    files = [each.file for each in _bindings().values() if each.file]
+    return [COMPONENTS, *map(Path, [*files, *sorted(_implementation)])]
 
 
 def _bindings() -> dict[str, Binding]:
@@ -80,14 +93,14 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             return importlib.util.spec_from_file_location(fullname, binding.file)
         return importlib.util.spec_from_loader(fullname, self, origin=binding.file or None)
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         """The reader's own module, which is there under two names from now on."""
         binding = self._bindings[spec.name]
         if binding.adapters:
-            return _adapted(spec.name, binding)
+            return None
         module = importlib.import_module(binding.module)
         found = getattr(module, "__file__", None)
-        if found is None or not os.path.samefile(found, binding.file):
+        if found is None or not Path(found).samefile(binding.file):
             raise ImportError(f"import {binding.module} finds {found}, not {binding.file}")
         self._real[spec.name] = module.__spec__
         return module
@@ -96,53 +109,131 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """It has run already: only its own spec is put back, and the names that it lacks."""
         spec = module.__spec__
         assert spec is not None
-        if (real := self._real.get(spec.name)) is not None:
+        binding = self._bindings[spec.name]
+        if binding.adapters:
+            _adapt(module, binding)
+        elif (real := self._real.get(spec.name)) is not None:
             module.__spec__, module.__loader__ = real, real.loader
-        complete(module, self._bindings[spec.name])
+        for ours, theirs in binding.names.items():
+            setattr(module, ours, getattr(module, theirs))
+        _complete(module, _source_of(spec.name))
 
 
-def _adapted(name: str, binding: Binding) -> ModuleType:
-    """The component with the reader's implementation in the place of some of its names."""
-    file = COMPONENTS.joinpath(*name.split(".")[1:]).with_suffix(".py")
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def _source_of(name: str) -> Path:
+    """The component's own file."""
+    return COMPONENTS.joinpath(*name.split(".")[1:]).with_suffix(".py")
+
+
+def _adapt(module: ModuleType, binding: Binding) -> None:
+    """Be the component, with the reader's implementation in the place of some of its names.
+
+    It is whole before the reader's module is imported, which may take from it what it likes.
+    """
+    file = _source_of(module.__name__)
+    module.__file__ = str(file)
+    exec(compile(file.read_bytes(), file, "exec"), vars(module))
+    offered = dict(_classes(file))
     for ours, target in binding.adapters.items():
         theirs, _, attribute = target.partition(":")
         found = functools.reduce(getattr, attribute.split("."), importlib.import_module(theirs))
-        setattr(module, ours, _in_place_of(getattr(module, ours), found))
-    return module
+        setattr(module, ours, _in_place_of(getattr(module, ours), found, offered.get(ours, [])))
+        _implementation.update(_files_of(found))
 
 
-def _in_place_of(original: object, adapter: Any) -> Any:
-    """A function that makes one stands in for a class, which is subscripted, too."""
-    if not isinstance(original, type) or isinstance(adapter, type):
+_implementation = set[str]()  # the files of what adapters make: the explorers trace them
+
+
+def _files_of(adapter: Any) -> Iterator[str]:
+    """Where an adapter is, and the classes of what it makes, and of what that holds."""
+    found = [adapter]
+    with contextlib.suppress(Exception):  # it may need arguments
+        made = adapter()
+        found += [type(made), *map(type, getattr(made, "__dict__", {}).values())]
+    for each in found:
+        for cls in getattr(each, "__mro__", [each]):
+            if str(getattr(cls, "__module__", "")).partition(".")[0] in sys.stdlib_module_names:
+                continue
+            with contextlib.suppress(TypeError):  # built into the interpreter
+                yield inspect.getfile(cls)
+
+
+def _in_place_of(original: object, adapter: Any, offered: Iterable[str]) -> Any:
+    """What makes the reader's objects, in the place of a class, which is subscripted, too."""
+    if not isinstance(original, type):
+        return adapter
+    if isinstance(adapter, type) and hasattr(adapter, "__class_getitem__"):
+        _fill(adapter, offered)
         return adapter
 
     def new(cls: type, *arguments: Any, **named: Any) -> Any:
-        return adapter(*arguments, **named)
+        try:
+            made = adapter(*arguments, **named)
+        except TypeError as error:
+            if found := UNKNOWN_ARGUMENT.search(str(error)):
+                Missing.asked.add(found[1])
+            raise
+        _fill(type(made), offered)
+        return made
 
-    generic = classmethod(lambda cls, item: cls)
-    return type(original.__name__, (), {"__new__": new, "__class_getitem__": generic})
+    members = {"__new__": new, "__class_getitem__": classmethod(lambda cls, item: cls)}
+    return type(original.__name__, (), members | {"__signature__": inspect.signature(adapter)})
 
 
-def complete(module: ModuleType, binding: Binding) -> None:
-    """Give the reader's names ours; what is not there refuses to be used."""
-    for ours, theirs in binding.names.items():
-        setattr(module, ours, getattr(module, theirs))
-    for name in binding.public:
+def _fill(cls: type, offered: Iterable[str]) -> None:
+    """Have it remember who asks for what it does not have."""
+    for name in offered:
+        if inspect.getattr_static(cls, name, None) is None:
+            with contextlib.suppress(TypeError):  # a class in C
+                setattr(cls, name, Missing(name))
+
+
+def _complete(module: ModuleType, file: Path) -> None:
+    """The same for the module, and for each class of it."""
+    for name, offered in _classes(file):
+        cls = getattr(module, name, None)
+        if isinstance(cls, type):
+            _fill(cls, offered)
+    for name in _public(file):
         if not hasattr(module, name):
-            setattr(module, name, _missing(name))
+            setattr(module, name, _refusing(name))
 
 
-def _missing(name: str) -> Any:
+def _refusing(name: str) -> Any:
     def refuse(*_: Any, **__: Any) -> Any:
-        raise NotOfferedError(f"there is no {name}")
+        Missing.asked.add(name)
+        raise AttributeError(f"there is no {name}", name=name)
 
-    meta = type("Missing", (type,), {"__call__": refuse, "__getattr__": refuse})
+    meta = type("Refusing", (type,), {"__call__": refuse, "__getattr__": refuse})
     return meta(name, (Exception,), {})  # which `except` accepts
+
+
+def _classes(file: Path) -> Iterator[tuple[str, list[str]]]:
+    """The public methods of each public class of a component."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.parse(file.read_bytes()).body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            names = [each.name for each in node.body if isinstance(each, functions)]
+            yield node.name, [name for name in names if not name.startswith("_")]
+
+
+def _public(file: Path) -> Iterator[str]:
+    """The public names that a component gives: classes, functions, constants."""
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.parse(file.read_bytes()).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names = [node.name] if isinstance(node, kinds) else [getattr(t, "id", "_") for t in targets]
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def own_file(module: ModuleType) -> str:
+    """The file of what is examined, for a check that looks at what runs there.
+
+    Raises:
+        NotShownError: the module stands for an implementation that may be anywhere.
+    """
+    if (binding := _bindings().get(module.__name__)) and binding.adapters:
+        raise NotShownError("the check looks at the component's own file, not at an adapter")
+    return str(module.__file__)
 
 
 _finder: _Finder | None = None

@@ -18,12 +18,18 @@ import pytest
 from hypothesis import Phase, settings
 
 from tests.kit import ROOT, catalogue
-from tests.kit.copies import NotOfferedError
+from tests.kit.copies import UNKNOWN_ARGUMENT, Missing, NotShownError
 from tests.kit.explore import EXPLORED, NotExhausted, losing
 from tests.kit.prove import write
 
 _TIMEOUT = re.compile(r"Timeout \(>([\d.]+)s\)")
-_KEYWORD = re.compile(r"unexpected keyword argument '(\w+)'")
+# What a built-in function says of an object that lacks the method for it.
+_NO_METHOD = {
+    "has no len()": "__len__",
+    "is not a container": "__contains__",
+    "is not iterable": "__contains__ or __iter__",
+    "context manager protocol": "__enter__ or __aenter__",
+}
 _NO_NAME = re.compile(r"cannot import name '(\w+)'")
 _BROKEN_ALREADY = "its guarantee is broken already"
 
@@ -76,6 +82,7 @@ class _Verdicts:
         ids = _ids(item)
         if ids and set(ids) <= self._known_broken():
             pytest.skip(_BROKEN_ALREADY)
+        Missing.asked.clear()
         self._write(event="begun", test=item.nodeid, ids=ids)
 
     def _known_broken(self) -> set[str]:
@@ -149,6 +156,9 @@ def _judged(error: BaseException) -> dict[str, Any]:
         if word := _excuse(each):
             found |= word
             break
+    if found["word"] == "BROKEN" and Missing.asked:
+        names = ", ".join(sorted(Missing.asked))
+        found |= {"word": "not offered", "reason": f"there is no {names}"}
     if timeout := _TIMEOUT.search(str(error)):
         searching = any("explore" in frame.name for frame in _frames(error))
         found["hangs"] = True
@@ -160,10 +170,8 @@ def _judged(error: BaseException) -> dict[str, Any]:
 
 def _excuse(error: BaseException) -> dict[str, str] | None:
     """Why a failure breaks no promise; None if it does."""
-    if isinstance(error, NotExhausted):
+    if isinstance(error, NotExhausted | NotShownError):
         return {"word": "not shown", "reason": str(error).partition("\n")[0]}
-    if isinstance(error, NotOfferedError):
-        return {"word": "not offered", "reason": str(error)}
     frames = _frames(error)
     if not frames or not _is_ours(frames[-1].filename):
         return None  # raised in the reader's file, or in what that called
@@ -172,7 +180,9 @@ def _excuse(error: BaseException) -> dict[str, str] | None:
         return None
     if name.startswith("_") and not name.startswith("__"):
         return {"word": "not shown", "reason": f"the check looks inside, for {name}"}
-    return {"word": "not offered", "reason": f"there is no {name}"} if _is_public(name) else None
+    if name in _NO_METHOD.values() or _is_public(name):
+        return {"word": "not offered", "reason": f"there is no {name}"}
+    return None
 
 
 def _absent(error: BaseException) -> str | None:
@@ -182,9 +192,16 @@ def _absent(error: BaseException) -> str | None:
     if isinstance(error, ImportError):
         found = _NO_NAME.search(str(error))
         return found[1] if found else None
-    if isinstance(error, TypeError) and (found := _KEYWORD.search(str(error))):
-        return found[1]
+    if isinstance(error, KeyError):  # of a signature's parameters
+        return str(error.args[0])
+    if isinstance(error, TypeError):
+        found = UNKNOWN_ARGUMENT.search(str(error))
+        return found[1] if found else _no_method(str(error))
     return None
+
+
+def _no_method(message: str) -> str | None:
+    return next((name for part, name in _NO_METHOD.items() if part in message), None)
 
 
 def _is_public(name: str) -> bool:
@@ -232,6 +249,9 @@ def _line(error: BaseException) -> str:
             return str(failure.details).partition("\n")[0]  # a deadlock
     error = _found(error)
     text = str(error).partition("\n")[0]
+    if not text and isinstance(error, AssertionError):
+        *_, last = _frames(error)
+        text = last.line or ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
