@@ -433,8 +433,8 @@ def _child(
     bindings = {name: binding for name, binding in target.bindings.items() if binding}
     environment |= {
         "EXECUTABLE_GUARANTEES_COPIES": json.dumps(bindings),
-        "EXECUTABLE_GUARANTEES_PATIENCE": "30",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "EXECUTABLE_GUARANTEES_PATIENCE": "20",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # those of the reader's project stay out
     }
     results = scratch / "results.jsonl"
     with (scratch / "said.txt").open("wb") as said:

@@ -169,9 +169,12 @@ def _judged(error: BaseException) -> dict[str, Any]:
 
 
 def _excuse(error: BaseException) -> dict[str, str] | None:
-    """Why a failure breaks no promise; None if it does."""
+    """Why a failure breaks no promise, or may break another one; None if it breaks its own."""
     if isinstance(error, NotExhausted | NotShownError):
         return {"word": "not shown", "reason": str(error).partition("\n")[0]}
+    if isinstance(error, AssertionError) and str(error).startswith("nobody waits"):
+        # It may be another promise that callers wait: that one's checks say it.
+        return {"word": "suspect", "reason": "nobody waits, as the check needs it"}
     frames = _frames(error)
     if not frames or not _is_ours(frames[-1].filename):
         return None  # raised in the reader's file, or in what that called
