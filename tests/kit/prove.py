@@ -16,8 +16,10 @@ from typing import Any
 from tests.kit import ROOT, catalogue, copies
 
 REFUSED = 64  # the reason is on standard error
-_PLUGINS = ("xdist.plugin", "pytest_timeout", "_hypothesis_pytestplugin")
-_PLUGINS += ("tests.kit.profile", "tests.kit.ledger", "tests.kit.verdicts")
+_PLUGINS = (
+    *("xdist.plugin", "pytest_timeout", "_hypothesis_pytestplugin"),
+    *("tests.kit.profile", "tests.kit.ledger", "tests.kit.verdicts"),
+)
 _SECONDS = {"quick": 120, "full": 1800}  # after which a test is taken to hang
 # Quick is for a minute of waiting: each search that is larger is cut, and goes on by chance.
 _SCHEDULES = {"quick": ["--schedules=150"], "full": []}

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 
-from tests.kit import ROOT, catalogue
+from tests.kit import COMPONENTS, ROOT, catalogue
 from tests.kit.copies import UNKNOWN_ARGUMENT, Missing, NotShownError
 from tests.kit.explore import EXPLORED, NotExhausted, losing
 from tests.kit.prove import write
@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 class _Verdicts:
     def __init__(self, config: pytest.Config) -> None:
-        self._results: Path = config.getoption("--results")
+        self._results = Path(str(config.getoption("--results")))
         worker = getattr(config, "workerinput", None)
         self._runs = worker is not None or not config.getoption("numprocesses", None)
         self._tells = worker is None or worker["workerid"] == "gw0"  # of what all workers see
@@ -214,7 +214,7 @@ def _is_public(name: str) -> bool:
 
 def _sources() -> Iterator[str]:
     for component in catalogue.components():
-        yield (catalogue.COMPONENTS / f"{component}.py").read_text(encoding="utf-8")
+        yield (COMPONENTS / f"{component}.py").read_text(encoding="utf-8")
 
 
 def _is_ours(file: str) -> bool:
