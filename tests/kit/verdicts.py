@@ -6,12 +6,15 @@ The lines are written by the process that runs the test, so that they are there 
 to it later. After a hang it ends, since threads are left in it: pytest-xdist starts another.
 """
 
+import ast
+import functools
 import json
 import os
 import re
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -191,7 +194,8 @@ def _excuse(error: BaseException) -> dict[str, str] | None:
 def _absent(error: BaseException) -> str | None:
     """The name that was not there."""
     if isinstance(error, AttributeError):
-        return error.name
+        foreign = type(error.obj).__module__ == "builtins"  # None, say, that a call returned
+        return None if foreign and not isinstance(error.obj, ModuleType | type) else error.name
     if isinstance(error, ImportError):
         found = _NO_NAME.search(str(error))
         return found[1] if found else None
@@ -209,12 +213,24 @@ def _no_method(message: str) -> str | None:
 
 def _is_public(name: str) -> bool:
     """Whether a component offers it: what a test alone lacks is the test's own fault."""
-    return any(re.search(rf"\b{name}\b", text) for text in _sources())
+    return name in _offered()
 
 
-def _sources() -> Iterator[str]:
+@functools.cache
+def _offered() -> set[str]:
+    """The names of all components' classes, functions, and arguments."""
+    found = set[str]()
     for component in catalogue.components():
-        yield (COMPONENTS / f"{component}.py").read_text(encoding="utf-8")
+        tree = ast.parse((COMPONENTS / f"{component}.py").read_bytes())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                found.add(node.name)
+            elif isinstance(node, ast.arg):
+                found.add(node.arg)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                found |= {each.id for each in targets if isinstance(each, ast.Name)}
+    return found
 
 
 def _is_ours(file: str) -> bool:

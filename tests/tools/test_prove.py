@@ -12,7 +12,7 @@ import pytest
 from reference_impl import _proving, _report
 from reference_impl._copying import CopyError
 from reference_impl._report import Report
-from tests.kit import COMPONENTS
+from tests.kit import COMPONENTS, verdicts
 from tests.kit.twins import edit
 from tests.tools.helpers import Run
 
@@ -348,3 +348,39 @@ def test_a_header_with_nothing_behind_it_is_told(tmp_path: Path) -> None:
     file.write_bytes(b"".join(CACHE.read_bytes().splitlines(keepends=True)[:6]))
     with pytest.raises(CopyError, match="has no TTLCache: say what stands for it"):
         _proving._of_file(file, file.read_bytes(), None, {})
+
+
+def failure(check: Callable[[], object]) -> dict[str, Any]:
+    """What `prove` says of a check that fails so."""
+    with pytest.raises(BaseException) as caught:
+        check()
+    return verdicts._judged(caught.value)
+
+
+class Cache:
+    def get(self, key: str, default: Any = None) -> Any: ...
+
+
+def lacking(name: str) -> Callable[[], object]:
+    return lambda: getattr(Cache(), name)
+
+
+@pytest.mark.parametrize(
+    ("check", "word", "reason"),
+    [
+        (lacking("get_or_load"), "not offered", "there is no get_or_load"),
+        (lacking("_store"), "not shown", "the check looks inside, for _store"),
+        (lacking("mistyped"), "BROKEN", "AttributeError: 'Cache' object has no attribute"),
+        (lambda: Cache().get("key").get, "BROKEN", "AttributeError: 'NoneType' object has no"),
+        (lambda: len(Cache()), "not offered", "there is no __len__"),  # type: ignore[arg-type]
+        (lambda: Cache().get("key", stale=1), "not offered", "there is no stale"),  # type: ignore[call-arg]
+        (lambda: dict[str, int]()["key in a check"], "BROKEN", "KeyError: 'key in a check'"),
+        (lambda: pytest.fail("Timeout (>120.0s) from x"), "BROKEN", "not at an end after 120 s"),
+    ],
+)
+def test_a_failure_is_told_from_an_absence(
+    check: Callable[[], object], word: str, reason: str
+) -> None:
+    found = failure(check)
+    assert found["word"] == word
+    assert found["reason"].startswith(reason)
