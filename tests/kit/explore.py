@@ -9,16 +9,21 @@ The brief profile runs the first schedules only, and exhausts nothing.
 
 import linecache
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.kit.copies import explored_paths
-from tests.kit.profile import budget, is_brief
+from tests.kit.profile import budget, is_brief, most_schedules
 from tests.kit.twins import Twin, judge
 
 _BRIEF = 20  # schedules
 EXPLORED = pytest.StashKey[list[dict[str, Any]]]()
+
+
+class NotExhausted(AssertionError):
+    """The search was not at its end when its limit was: nothing was found, nor shown."""
 
 
 class Explorer:
@@ -47,17 +52,24 @@ class Interleavings(Explorer):
         granularity: str | None = None,
         limit: int = 200_000,
     ) -> int:
-        """Run every schedule with at most `preemptions`; returns how many there were."""
+        """Run every schedule with at most `preemptions`; returns how many there were.
+
+        Of more than the profile affords (300 in quick) it runs the first, and draws as many.
+        """
         granularity = granularity or budget("line", "opcode")
-        limit = _BRIEF if is_brief() else limit
-        result = self._search(model, preemptions, granularity, limit)
-        assert result.exhausted or is_brief(), (
-            f"{limit} schedules did not exhaust {preemptions} preemptions by {granularity}: "
-            "use a smaller model, a lower bound, granularity='line', or sample()"
-        )
+        most = _most()
+        result = self._search(model, preemptions, granularity, min(limit, most))
+        if not result.exhausted and limit <= most:
+            raise NotExhausted(
+                f"{limit} schedules did not exhaust {preemptions} preemptions by {granularity}: "
+                "use a smaller model, a lower bound, granularity='line', or sample()"
+            )
         plural = "" if preemptions == 1 else "s"
         bound = f"at most {preemptions} preemption{plural}, by {granularity}"
-        told = f"every interleaving of {self._threads} threads with {bound}"
+        which = "every interleaving" if result.exhausted else "the first interleavings"
+        told = f"{which} of {self._threads} threads with {bound}"
+        if not (result.exhausted or is_brief()):
+            self._draw(model, most, granularity, seed=0)
         run, exhausted = result.schedules_run, result.exhausted
         self._record(kind="threads", exhausted=exhausted, told=told, schedules=run)
         return int(run)
@@ -75,7 +87,11 @@ class Interleavings(Explorer):
         The quick profile draws a fifth of them.
         """
         granularity = granularity or budget("line", "opcode")
-        schedules = _drawn(schedules)
+        self._draw(model, _drawn(schedules), granularity, seed)
+
+    def _draw(
+        self, model: Callable[[], object], schedules: int, granularity: str, seed: int
+    ) -> None:
         self._explore(
             model, strategy="pct", granularity=granularity, iterations=schedules, seed=seed
         )
@@ -152,16 +168,24 @@ class Schedules(Explorer):
         delays: int = 1,
         limit: int = 200_000,
     ) -> int:
-        """Run every schedule with at most `delays` deviations from asyncio's order."""
+        """Run every schedule with at most `delays` deviations from asyncio's order.
+
+        Of more than the profile affords (900 in quick) it runs the first.
+        """
         import detangle
 
-        limit = _BRIEF if is_brief() else limit
+        most = _most() if is_brief() else 3 * _most()  # they take less time than those of threads
         stats = detangle.explore(
-            model, strategy=detangle.DFS(max_delays=delays), runs=limit, database=False
+            model,
+            strategy=detangle.DFS(max_delays=delays),
+            runs=min(limit, most),
+            database=False,
         )
-        assert stats.exhausted or is_brief(), f"{limit} schedules did not exhaust {delays} delays"
+        if not stats.exhausted and limit <= most:
+            raise NotExhausted(f"{limit} schedules did not exhaust {delays} delays")
         plural = "" if delays == 1 else "s"
-        told = f"every schedule with at most {delays} step{plural} out of asyncio's order"
+        which = "every schedule" if stats.exhausted else "the first schedules"
+        told = f"{which} with at most {delays} step{plural} out of asyncio's order"
         self._record(kind="asyncio", exhausted=stats.exhausted, told=told, schedules=stats.runs)
         return int(stats.runs)
 
@@ -213,9 +237,26 @@ class Schedules(Explorer):
         return caught.value
 
 
+def losing(error: BaseException) -> dict[str, Any] | None:
+    """The schedule that an explorer's failure tells of, as steps; None for any other failure."""
+    if (failure := getattr(error, "failure", None)) is not None and hasattr(failure, "steps"):
+        return {"schedule": failure.iteration + 1, **_trace(failure)}
+    report = getattr(error, "report", None)
+    if (trace := getattr(report, "trace", None)) is None or report is None:
+        return None
+    details = str(report.failure.message).partition("\n")[0]
+    steps = _task_steps(trace.events, ())
+    return {"schedule": report.runs, "steps": steps, "outcome": "failure", "details": details}
+
+
+def _most() -> int:
+    """How many schedules of a search this run can afford."""
+    return _BRIEF if is_brief() else most_schedules()
+
+
 def _drawn(schedules: int) -> int:
     """How many schedules to draw where the full profile draws so many."""
-    return min(_BRIEF, schedules) if is_brief() else budget(-(-schedules // 5), schedules)
+    return min(_most(), budget(-(-schedules // 5), schedules))
 
 
 def _trace(failure: Any) -> dict[str, Any]:
@@ -253,5 +294,6 @@ def _task_steps(events: Any, lanes: tuple[str, ...]) -> list[dict[str, str]]:
 def _source_line(location: str) -> str:
     """The line at "ttl_cache.py.twin3:120", stripped; "" where there is none."""
     name, _, line = location.rpartition(":")
-    files = [file for file in linecache.cache if file.endswith(f"/{name}")]
+    known = [*map(str, explored_paths()), *linecache.cache]
+    files = [file for file in known if Path(file).name == name]
     return linecache.getline(files[0], int(line)).strip() if files and line.isdigit() else ""

@@ -1,12 +1,13 @@
 """How much is explored: `quick` for each run of nox and verify, `full` for the evidence.
 
 Every guarantee has its checks in both. What is small is exhausted in both; what is large is
-searched by line instead of by opcode, or with fewer examples, kills or drawn schedules.
+searched by line instead of by opcode, cut after some schedules, or has fewer examples and kills.
 
 `brief` is for copies of what another session proves: each check runs, with a few examples and
 schedules, since the question is only whether it takes a file with other private names.
 """
 
+import sys
 from typing import Any, TypeVar
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import Phase, settings
 T = TypeVar("T")
 PROFILES = ("brief", "quick", "full")
 _current: str = "quick"
+_schedules: int | None = None
 
 
 def name() -> str:
@@ -32,6 +34,11 @@ def is_brief() -> bool:
     return _current == "brief"
 
 
+def most_schedules() -> int:
+    """How many schedules a search may run before it goes on by drawing some."""
+    return budget(300, sys.maxsize) if _schedules is None else _schedules or sys.maxsize
+
+
 def same_each_time(examples: int, **others: Any) -> settings:
     """How Hypothesis looks for a twin's fault: on the same examples in each run."""
     others |= {"phases": [Phase.generate], "derandomize": True, "database": None}
@@ -45,12 +52,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="quick",
         help="how much to explore: quick (the default), full as for the evidence, or brief",
     )
+    parser.addoption(
+        "--schedules",
+        type=int,
+        default=None,
+        metavar="N",
+        help="of a search of threads with more schedules, run N, and N that are drawn; 0: all",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    global _current
+    global _current, _schedules
     _current = str(config.getoption("--profile"))
+    _schedules = config.getoption("--schedules")
     # Threads share two noisy cores: an example's duration says nothing, so no deadline.
     for profile, examples in (("brief", 5), ("quick", 50), ("full", 100)):
         settings.register_profile(profile, deadline=None, print_blob=True, max_examples=examples)
