@@ -23,7 +23,7 @@ from reference_impl._components import (
     vetted,
 )
 from reference_impl._copying import copy, layout, needs_package, package_name
-from reference_impl._judging import Verdict, component_of, copies, judge
+from reference_impl._judging import Verdict, address, copies, judge
 from reference_impl._updating import Step, conflicts, group_of, update
 
 DISTRIBUTION = "executable-guarantees"
@@ -318,7 +318,7 @@ def _copies(target: str) -> Iterator[tuple[Path, bytes]]:
         return
     wanted, found = find(target).path, False
     for file, data in copies(Path()):
-        if component_of(data) == wanted:
+        if address(data) == wanted:
             found = True
             yield file, data
     if not found:

@@ -140,7 +140,7 @@ def find(name: str) -> Component:
         raise CopyError(f"{name!r} is in {' and in '.join(paths)}: name one of these")
     for part in modules().values():
         if part.is_part and wanted in {part.path, part.module}:
-            names = " or ".join(user.names.partition(",")[0] for user in _users(part))
+            names = " or ".join(user.names.partition(",")[0] for user in users(part))
             raise CopyError(f"{part.module} is a part of components: it is copied with {names}")
     folded = {alias.casefold(): alias for alias in known}
     near = difflib.get_close_matches(wanted.casefold(), folded)
@@ -171,10 +171,10 @@ def closure(component: Component) -> list[Component]:
     return found
 
 
-def _users(part: Component) -> list[Component]:
+def users(part: Component) -> list[Component]:
     """The components that a part is copied with; the one whose page shows it comes first."""
-    users = [each for each in components().values() if part in closure(each)]
-    return sorted(users, key=lambda user: user.path != part.page)
+    found = [each for each in components().values() if part in closure(each)]
+    return sorted(found, key=lambda user: user.path != part.page)
 
 
 def third_party(modules: Iterable[Component]) -> list[str]:

@@ -21,10 +21,11 @@ from reference_impl._components import (
     plain,
     program,
     third_party,
+    users,
     versions,
     vetted,
 )
-from reference_impl._judging import Verdict, copies, judge, python_files
+from reference_impl._judging import Verdict, address, copies, judge, python_files
 
 # With what is defined here: all that the rest of the project uses of the tool.
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "CopyError",
     "Entry",
     "Verdict",
+    "address",
     "closure",
     "components",
     "copies",
@@ -43,6 +45,7 @@ __all__ = [
     "package_name",
     "program",
     "third_party",
+    "users",
     "versions",
     "vetted",
 ]

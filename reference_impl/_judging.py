@@ -61,8 +61,8 @@ def judge(data: bytes, label: str = "the copy") -> Verdict | None:
         label: what a diff calls it.
     """
     found = plain(data)
-    path = component_of(found)
-    if path is None:
+    path = address(found)
+    if not path:
         return None
     recorded = versions().get(path)
     if not recorded:
@@ -76,11 +76,11 @@ def judge(data: bytes, label: str = "the copy") -> Verdict | None:
     return _changed(path, recorded, found, label)
 
 
-def component_of(data: bytes) -> str | None:
-    """The path of the component whose address is in a file; None if there is none."""
-    if (address := ADDRESS.search(plain(data))) is None:
-        return None
-    family, page, part = (name.decode() for name in address.groups(b""))
+def address(data: bytes) -> str:
+    """The path of the component whose page's address is in a file, or ""."""
+    if (found := ADDRESS.search(plain(data))) is None:
+        return ""
+    family, page, part = (name.decode() for name in found.groups(b""))
     return f"{family}/{part or page}"
 
 
@@ -188,7 +188,7 @@ def copies(path: Path) -> Iterator[tuple[Path, bytes]]:
     found = False
     for file in python_files(path):
         data = file.read_bytes()
-        if component_of(data):
+        if address(data):
             found = True
             yield file, data
     if not found:

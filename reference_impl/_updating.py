@@ -13,7 +13,7 @@ from typing import Literal
 from reference_impl import _history
 from reference_impl._components import BOM, Component, CopyError, closure, modules, plain, vetted
 from reference_impl._copying import contents, layout, put
-from reference_impl._judging import Verdict, component_of, judge
+from reference_impl._judging import Verdict, address, judge
 
 _CONFLICT = re.compile(r"^<{7} .*?^>{7} [^\n]*$", re.MULTILINE | re.DOTALL)
 
@@ -85,7 +85,7 @@ def _users_beside(file: Path, component: Component, sibling: Component) -> Itera
                 continue
             folder = folder.parent / user.family
         place = folder / f"{user.module}.py"
-        if place.is_file() and component_of(place.read_bytes()) == user.path:
+        if place.is_file() and address(place.read_bytes()) == user.path:
             yield user
 
 
