@@ -32,11 +32,16 @@ TARGET = "a copy, a folder with copies, or a component's name: its copies in the
 ALL = "all copies in the current folder and below it"
 NO_COPY = "no copy: its header has no component's address"
 EPILOG = """\
-exit status of list, show, copy: 0 when it is done; 2 when it is refused, and nothing is written
-  check: 0 when each copy is the newest vetted version, byte for byte, line endings aside;
-         1 when one is older, formatted or modified; 2 when there is no copy, or it cannot be read
-  update: 0 when each copy is, or came from, the newest version now; 1 when conflicts are left to
-         resolve, or a copy is unknown; 2 when a copy is refused, which is then left as it was
+exit status:
+  list, show, copy  0 done; 2 refused, and nothing was written
+  check             0 each copy is the newest vetted version, line endings aside;
+                    1 one is older, formatted or modified;
+                    2 there is no copy, or one cannot be read
+  update            0 each copy is the newest version now, or your changes to it;
+                    1 conflicts are left for you to resolve, or a copy is unknown;
+                    2 a copy was refused, and left as it was
+  prove             0 every guarantee holds; 1 one does not, or could not be shown;
+                    2 nothing could be run
 """
 
 
@@ -244,7 +249,7 @@ def _update(options: argparse.Namespace) -> int:
             print(f"{file}: conflicts, lines {found}: {_resolve(file)}")
             return 1
         if verdict.is_newest:
-            print(f"{file}: {first}: nothing to update")
+            print(f"{file}: {first}{'' if verdict.kind == 'vetted' else ': nothing to update'}")
             return 0
         group = group_of(file, verdict.path)
         for place in group.places:
