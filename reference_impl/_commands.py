@@ -12,7 +12,7 @@ from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
 
-from reference_impl import _proving
+from reference_impl import _history, _proving
 from reference_impl._components import (
     Component,
     CopyError,
@@ -97,6 +97,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
     command.set_defaults(command=_list)
     command = commands.add_parser("show", help="print a component's file, byte for byte")
     command.add_argument("name", metavar="NAME", help=NAME)
+    command.add_argument("--version", help="an earlier version of it: 1.0.0")
     command.set_defaults(command=_show)
     command = commands.add_parser("copy", help="copy components and what they need")
     command.add_argument("names", metavar="NAME", nargs="*", help=NAME)
@@ -151,7 +152,14 @@ def _list(_options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    source = vetted(find(options.name))
+    component = find(options.name)
+    source = vetted(component)
+    if options.version is not None:
+        earlier = _history.text(component.path, options.version)
+        if earlier is None:
+            known = ", ".join(_history.texts(component.path))
+            raise CopyError(f"{component.path} has no version {options.version!r}: it has {known}")
+        source = earlier
     sys.stdout.flush()
     sys.stdout.buffer.write(source)
     return 0

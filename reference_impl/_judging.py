@@ -140,7 +140,8 @@ def _since(version: str, recorded: Mapping[str, Entry]) -> str:
 def _code(data: bytes) -> str | None:
     """What a file means, without its layout and comments; None if it is no Python.
 
-    The indentation of a docstring is layout, too: formatters change it.
+    The indentation of a docstring is layout, too, and so are the parentheses of `del (a, b)`:
+    formatters change them.
     """
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -152,6 +153,8 @@ def _code(data: bytes) -> str | None:
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             words = inspect.cleandoc(ast.get_docstring(node, clean=False) or "").splitlines()
             node.body[0] = ast.Expr(ast.Constant("\n".join(line.rstrip() for line in words)))
+        elif isinstance(node, ast.Delete) and isinstance(node.targets[0], ast.Tuple):
+            node.targets[:1] = node.targets[0].elts
     return ast.dump(tree)
 
 

@@ -108,6 +108,7 @@ LAID_OUT: dict[str, Change] = {
     "no newline at the end": lambda data: data[:-1],
     "a comment": lambda data: data + b"# mine\n",
     "a header above": lambda data: b"# Copyright of my project\n" * 500 + data,
+    "parentheses": lambda data: data.replace(b"del one, two", b"del (\n    one,\n    two,\n)"),
     "lines": lambda data: data.replace(b"class Store: ...", b"class Store:\n\n  ...\n"),
     "line endings, too": lambda data: (data + b"#\n").replace(b"\n", b"\r\n"),
     "an empty line by an old Mac": lambda data: data + b"\r",
@@ -136,6 +137,7 @@ def test_a_formatted_copy_has_the_same_code(
 def documented(version: str) -> bytes:
     """A version of the store with docstrings; its value is the version."""
     body = f'"""Words.\n\n    More.\n"""\n\nVALUE = "{version}"\n\n\nclass Store: ...\n'
+    body += "one = two = 1\ndel one, two\n"
     return source("caches/store", body, version=version)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from reference_impl import _copying, _history
+from reference_impl.__main__ import main
 from reference_impl._components import digest
 from tests.tools.helpers import Run, clear_caches, older, tree, write_tree
 
@@ -68,3 +69,17 @@ def test_a_history_of_other_texts_is_refused(run: Run, package: Path, tmp_path: 
     status, _, err = run("check", tmp_path / "store.py")
     assert status == 2
     assert "caches/store.py or history.json is not as it was published, so that 1.0.0 cannot" in err
+
+
+def test_an_earlier_version_is_shown_byte_for_byte(
+    package: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for words in (["store", "--version", "1.1.0"], ["--version=1.1.0", "Store"]):
+        assert main(["show", *words]) == 0
+        assert capfdbinary.readouterr().out == older(package)
+
+
+def test_an_earlier_version_that_never_was_is_refused(run: Run, package: Path) -> None:
+    status, out, err = run("show", "--version", "2.0.0", "store")
+    assert (status, out) == (2, "")
+    assert "caches/store has no version '2.0.0': it has 1.2.0, 1.1.0, 1.0.0" in err
