@@ -85,7 +85,9 @@ def written(history: History) -> str:
 def in_git(path: str) -> Iterable[bytes]:
     """Every text that a component's file has had, by the history of this clone."""
     name = f":(glob)**/{path.rpartition('/')[2]}.py"
-    log = _git("log", "--all", "--format=", "--raw", "--no-abbrev", "--no-renames", "--", name)
+    log = _git(
+        "log", "--all", "-m", "--format=", "--raw", "--no-abbrev", "--no-renames", "--", name
+    )
     blobs = {line.split()[3] for line in log.decode().splitlines() if line.startswith(":")}
     return [_git("cat-file", "blob", blob) for blob in sorted(blobs) if blob.strip("0")]
 
