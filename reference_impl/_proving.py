@@ -433,7 +433,7 @@ def _child(
     bindings = {name: binding for name, binding in target.bindings.items() if binding}
     environment |= {
         "EXECUTABLE_GUARANTEES_COPIES": json.dumps(bindings),
-        "EXECUTABLE_GUARANTEES_PATIENCE": "10",
+        "EXECUTABLE_GUARANTEES_PATIENCE": "30",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     results = scratch / "results.jsonl"

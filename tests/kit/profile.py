@@ -56,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=None,
         metavar="N",
-        help="of a search with more schedules, run the first N, and then N that are drawn",
+        help="of a search of threads with more schedules, run N, and N that are drawn",
     )
 
 
