@@ -6,9 +6,7 @@ import itertools
 import os
 import shlex
 import sys
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -91,7 +89,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action=_Version, nargs=0, help="print its version")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="name the components")
     command.set_defaults(command=_list)
@@ -134,14 +132,20 @@ def _add_targets(command: argparse.ArgumentParser) -> None:
     command.add_argument("--all", action="store_true", help=ALL)
 
 
-def _version() -> str:
-    """The distribution's version; that of a clone is in its settings."""
-    settings = Path(__file__).parent.with_name("pyproject.toml")
-    if settings.is_file():
-        project = tomllib.loads(settings.read_text(encoding="utf-8")).get("project", {})
-        if project.get("name") == DISTRIBUTION:
-            return f"{DISTRIBUTION} {project['version']}"
-    return f"{DISTRIBUTION} {metadata.version(DISTRIBUTION)}"
+class _Version(argparse.Action):
+    """Prints the distribution's version; that of a clone is in its settings."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import tomllib  # noqa: PLC0415  # these take as long to import as all the rest
+        from importlib import metadata  # noqa: PLC0415
+
+        project = dict[str, str]()
+        settings = Path(__file__).parent.with_name("pyproject.toml")
+        if settings.is_file():
+            project = tomllib.loads(settings.read_text(encoding="utf-8")).get("project", {})
+        is_clone = project.get("name") == DISTRIBUTION
+        print(DISTRIBUTION, project["version"] if is_clone else metadata.version(DISTRIBUTION))
+        parser.exit()
 
 
 def _list(_options: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 import ast
 import difflib
-import inspect
 import os
 import textwrap
 import warnings
@@ -150,9 +149,9 @@ def _code(data: bytes) -> str | None:
         return None
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-            words = inspect.cleandoc(ast.get_docstring(node, clean=False) or "").splitlines()
-            node.body[0] = ast.Expr(ast.Constant("\n".join(line.rstrip() for line in words)))
+        if isinstance(node, documented) and (words := ast.get_docstring(node)) is not None:
+            lines = [line.rstrip() for line in words.splitlines()]
+            node.body[0] = ast.Expr(ast.Constant("\n".join(lines)))
         elif isinstance(node, ast.Delete) and isinstance(node.targets[0], ast.Tuple):
             node.targets[:1] = node.targets[0].elts
     return ast.dump(tree)
