@@ -258,7 +258,7 @@ def _update(options: argparse.Namespace) -> int:
             print(f"{file}: {first}")
             return 1
         if verdict.kind == "modified" and (found := conflicts(file.read_bytes())):
-            print(f"{file}: conflicts, lines {found}: {_resolve(file)}")
+            print(f"{_counted(found)} in {_unresolved(file, found)}")
             return 1
         if verdict.is_newest:
             print(f"{file}: {first}{'' if verdict.kind == 'vetted' else ': nothing to update'}")
@@ -290,13 +290,17 @@ def _told(step: Step, *, dry: bool) -> str:
     if step.how == "written":
         return f"{'would write' if dry else 'wrote'} {step.path}"
     if step.conflicts:
-        leaves = "would leave conflicts in" if dry else "conflicts in"
-        return f"{leaves} {step.path}, lines {step.conflicts}: {_resolve(step.path)}"
+        told = f"{_counted(step.conflicts)} in {_unresolved(step.path, step.conflicts)}"
+        return f"would leave {told}" if dry else told
     return f"{'would merge' if dry else 'merged'} {step.path}; prove it: {_prove(step.path)}"
 
 
-def _resolve(file: Path) -> str:
-    return f"resolve them, then prove it: {_prove(file)}"
+def _counted(conflicts: Sequence[str]) -> str:
+    return "1 conflict" if len(conflicts) == 1 else f"{len(conflicts)} conflicts"
+
+
+def _unresolved(file: Path, conflicts: Sequence[str]) -> str:
+    return f"{file}, lines {', '.join(conflicts)}: resolve, then prove it: {_prove(file)}"
 
 
 def _prove(file: Path) -> str:

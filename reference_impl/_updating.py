@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,12 +25,12 @@ class Step:
     Attributes:
         path: the file.
         how: "written" as the newest version is, or "merged" with what the reader has changed.
-        conflicts: the lines that are in conflict: "12-20, 31-40".
+        conflicts: the lines of each conflict: ["12-20", "31-40"].
     """
 
     path: Path
     how: Literal["written", "merged"]
-    conflicts: str = ""
+    conflicts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -117,21 +117,21 @@ def update(group: Group, *, dry: bool = False) -> list[Step]:
     return [steps.get(place, Step(place, "written")) for place, done in written.items() if done]
 
 
-def conflicts(data: bytes) -> str:
-    """The lines between the marks of conflicts: "12-20, 31-40"; "" if there are none."""
+def conflicts(data: bytes) -> list[str]:
+    """The lines of each conflict that is marked in a file: ["12-20", "31-40"]."""
     text = plain(data).decode(errors="backslashreplace")
     spans = (match.span() for match in _CONFLICT.finditer(text))
-    return ", ".join(
+    return [
         f"{text.count(chr(10), 0, start) + 1}-{text.count(chr(10), 0, end) + 1}"
         for start, end in spans
-    )
+    ]
 
 
 def _updated(file: Path, data: bytes, verdict: Verdict, component: Component) -> tuple[bytes, Step]:
     """What the file is to hold, and how that came about."""
     newest = vetted(component)
     if verdict.kind == "modified" and (found := conflicts(data)):
-        raise CopyError(f"{file} has conflicts, lines {found}: resolve them first")
+        raise CopyError(f"{file} has conflicts, lines {', '.join(found)}: resolve them first")
     if verdict.is_newest:
         return data, Step(file, "written")
     if verdict.kind == "older":

@@ -215,16 +215,16 @@ def test_conflicts_are_marked_and_told(run: Run, shop: Path, tmp_path: Path) -> 
     place = tmp_path / "a" / "shop.py"
     mine = OLD.replace(b"last = 1", b"last = 100")
     write_tree(tmp_path, {"a/shop.py": mine})
-    resolve = f"resolve them, then prove it: python -m reference_impl prove {place}\n"
+    resolve = f"resolve, then prove it: python -m reference_impl prove {place}\n"
     before = tree(tmp_path / "a")
     status, out, _ = run("update", "--dry-run", tmp_path / "a")
     assert status == 1
-    assert f"would leave conflicts in {place}, lines 12-19: {resolve}" in out
+    assert f"would leave 1 conflict in {place}, lines 12-19: {resolve}" in out
     assert tree(tmp_path / "a") == before
 
     status, out, err = run("update", tmp_path / "a")
     assert (status, err) == (1, "")
-    assert f"conflicts in {place}, lines 12-19: {resolve}" in out
+    assert f"1 conflict in {place}, lines 12-19: {resolve}" in out
     lines = place.read_text(encoding="utf-8").splitlines()
     assert lines[11:19] == [
         "<<<<<<< yours",
@@ -240,7 +240,7 @@ def test_conflicts_are_marked_and_told(run: Run, shop: Path, tmp_path: Path) -> 
     for command in (["update"], ["update", "--dry-run"]):  # until they are resolved
         status, out, _ = run(*command, tmp_path / "a")
         assert status == 1
-        assert out == f"{place}: conflicts, lines 12-19: {resolve}"
+        assert out == f"1 conflict in {place}, lines 12-19: {resolve}"
         assert tree(tmp_path / "a") == before
 
 
@@ -253,9 +253,9 @@ def test_conflicts_of_layout_alone_have_a_short_way(run: Run, shop: Path, tmp_pa
 
 def test_the_lines_of_several_conflicts() -> None:
     one = b"<<<<<<< yours\na\n=======\nb\n>>>>>>> new\n"
-    assert conflicts(b"x\n" + one + b"x\n" + one) == "2-6, 8-12"
-    assert conflicts(one.replace(b"\n", b"\r\n")) == "1-5"
-    assert conflicts(b"x = '<<<<<<< yours'\n=======\n") == ""
+    assert conflicts(b"x\n" + one + b"x\n" + one) == ["2-6", "8-12"]
+    assert conflicts(one.replace(b"\n", b"\r\n")) == ["1-5"]
+    assert conflicts(b"x = '<<<<<<< yours'\n=======\n") == []
 
 
 def test_a_changed_sibling_is_merged_with_it(run: Run, grown: Path, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_changed_sibling_is_merged_with_it(run: Run, grown: Path, tmp_path: Pa
     write_tree(tmp_path, {"a/queues/two.py": b"# mine\n" + PLAIN, "a/queues/_shared.py": mine})
     status, out, err = run("update", tmp_path / "a" / "queues" / "two.py")
     assert status == 1, err
-    assert f"conflicts in {tmp_path / 'a/queues/_shared.py'}, lines 6-11: resolve them" in out
+    assert f"1 conflict in {tmp_path / 'a/queues/_shared.py'}, lines 6-11: resolve," in out
     assert f"merged {tmp_path / 'a/queues/two.py'}; prove it" in out
     assert f"wrote {tmp_path / 'a/bridges/watch.py'}" in out
 
