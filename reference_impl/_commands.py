@@ -226,24 +226,23 @@ def _import_line(component: Component, wanted: Sequence[Component], folder: Path
 
 
 def _check(options: argparse.Namespace) -> int:
-    prove, renew = False, False
+    modified, renew = list[str](), False
 
     def look(file: Path, verdict: Verdict) -> int:
-        nonlocal prove, renew
+        nonlocal renew
         print(f"{file}: {verdict.text}")
-        prove |= verdict.kind == "modified"
+        modified.extend([str(file)] if verdict.kind == "modified" else [])
         renew |= verdict.kind != "unknown" and not verdict.is_newest
         fine = verdict.kind == "formatted" and verdict.is_newest and options.allow_formatted
         return not (fine or verdict.kind == "vetted")
 
     targets = _targets(options)
     status = max(_each_copy(target, look) for target in targets)
-    for wanted, words, command in (
-        (renew, "What would bring it up to date:", "update --dry-run"),
-        (prove, "Which guarantees still hold:", "prove"),
-    ):
-        if wanted:
-            print(f"{words} {program()} {command} {shlex.join(targets)}")
+    if renew:
+        print(f"What would update it: {program()} update --dry-run {shlex.join(targets)}")
+    if modified:  # prove takes paths, and no names
+        paths = targets if all(map(os.path.lexists, targets)) else modified
+        print(f"Which guarantees still hold: {program()} prove {shlex.join(paths)}")
     return status
 
 

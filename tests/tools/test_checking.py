@@ -58,7 +58,7 @@ def test_a_modified_copy_and_how_it_differs(run: Run, package: Path, tmp_path: P
         "+class Store: pass  # 1.2.0",
     ]
     assert f"Which guarantees still hold: python -m reference_impl prove {tmp_path}" in out
-    assert "bring it up to date" not in out
+    assert "What would update it" not in out
 
 
 def test_a_modified_copy_is_compared_with_the_version_that_it_came_from(
@@ -71,7 +71,7 @@ def test_a_modified_copy_is_compared_with_the_version_that_it_came_from(
     assert "--- caches/store.py 1.1.0\n" in out
     assert changed_lines(out) == ["-class Store: ...  # 1.1.0", "+class Store: pass  # 1.1.0"]
     assert "  1.2.0 (2026-11-23): Work of 1.2.0.\n  More." in out
-    assert "up to date: python -m reference_impl update --dry-run" in out
+    assert "What would update it: python -m reference_impl update --dry-run" in out
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,8 @@ def test_a_component_stands_for_its_copies_in_the_current_folder(
     assert run("update", name)[0] == 0
     assert run("check", name)[0] == 0
     assert tree(Path())["b/other.py"] == other.decode()
+    write_tree(Path(), {"a/x.py": older(package) + b"mine = 1\n"})
+    assert f"python -m reference_impl prove {Path('a/x.py')}\n" in run("check", name)[1]
     status, _, err = run("check", "feed")
     assert status == 2
     assert "there is no copy of queues/feed in the current folder or below it" in err
