@@ -1,199 +1,57 @@
-"""What `python -m reference_impl` does: find components, copy them, and judge copies."""
+"""Copying components: where each file goes, what it may replace, and all of it or nothing."""
 
-import ast
 import contextlib
-import difflib
-import hashlib
-import json
 import keyword
 import os
-import re
 import secrets
 import shutil
 import stat
 import sys
-import textwrap
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict
 
-PACKAGE = files("reference_impl")
-_TITLE = re.compile(rb"^# \w+\.py: (.+)$", re.MULTILINE)
-# The page that shows the file; the address of a part ends with the part's name: #_spool.
-_ADDRESS = re.compile(
-    rb"^# https://executable-guarantees\.example/(\w+)/(\w+)\.html(?:#(_\w+))?\s*$", re.MULTILINE
+from reference_impl._components import (
+    Component,
+    CopyError,
+    Entry,
+    closure,
+    components,
+    find,
+    modules,
+    plain,
+    program,
+    third_party,
+    users,
+    versions,
+    vetted,
 )
-_VERSION = re.compile(rb"^# Version (\S+) \((\d{4}-\d\d-\d\d)\)", re.MULTILINE)
+from reference_impl._judging import Verdict, address, copies, judge, python_files
+
+# With what is defined here: all that the rest of the project uses of the tool.
+__all__ = [
+    "Component",
+    "CopyError",
+    "Entry",
+    "Verdict",
+    "address",
+    "closure",
+    "components",
+    "copies",
+    "copy",
+    "find",
+    "judge",
+    "layout",
+    "modules",
+    "package_name",
+    "program",
+    "third_party",
+    "users",
+    "versions",
+    "vetted",
+]
+
 # What says that a folder is on sys.path, or is meant to be, besides being there.
 _OF_A_PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
-_BOM = b"\xef\xbb\xbf"
-
-
-class CopyError(Exception):
-    """Refused, and nothing was written; the message says why, and what to do."""
-
-
-class Entry(TypedDict):
-    """A version of a component in versions.json."""
-
-    date: str
-    sha256: str
-    changes: str
-
-
-@dataclass(frozen=True)
-class Component:
-    """A component or a part of some, as its header describes it.
-
-    A part is a module whose name begins with an underscore: what several components of a family
-    share, and what is copied with them only.
-    """
-
-    path: str  # "caches/ttl_cache"
-    summary: str  # "an LRU cache whose entries also expire (TTLCache)"
-    version: str
-    date: str
-    source: bytes
-
-    @property
-    def family(self) -> str:
-        """The folder that it lives in: "caches"."""
-        return self.path.partition("/")[0]
-
-    @property
-    def module(self) -> str:
-        """The module's name: "ttl_cache"."""
-        return self.path.partition("/")[2]
-
-    @property
-    def is_part(self) -> bool:
-        """Whether it is copied with the components that import it, and never by itself."""
-        return self.module.startswith("_")
-
-    @property
-    def page(self) -> str:
-        """The page that shows it, by its header: "queues/async_pending_queue" of a part, too."""
-        found = _ADDRESS.search(self.source)
-        return b"/".join(found.group(1, 2)).decode() if found else self.path
-
-    @property
-    def names(self) -> str:
-        """What one imports from it, by its header: "Event, EventType, ANY"."""
-        found = re.search(r"\(([^()]+)\)$", self.summary)
-        return found[1] if found else ", ".join(_defined(self))
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a copy turned out to be."""
-
-    vetted: bool
-    text: str  # the first line says it; below it, what has changed since, or a diff
-    older: str = ""  # the component that it is an earlier version of, byte for byte
-    kind: str = "modified"
-    path: str = ""
-    version: str | None = None
-    changed: int = 0
-
-
-@cache
-def modules() -> dict[str, Component]:
-    """Every component of the package and every part, by its path."""
-    found = {}
-    for folder in PACKAGE.iterdir():
-        for file in folder.iterdir() if folder.is_dir() else ():
-            # Git may have changed the line endings of a clone on Windows.
-            source = _plain(file.read_bytes()) if file.name.endswith(".py") else b""
-            title, version = _TITLE.match(source), _VERSION.search(source)
-            if title and version:
-                path = f"{folder.name}/{file.name.removesuffix('.py')}"
-                summary, number, date = title[1].decode(), version[1].decode(), version[2].decode()
-                found[path] = Component(path, summary, number, date, source)
-    return dict(sorted(found.items()))
-
-
-def components() -> dict[str, Component]:
-    """Every component of the package, by its path."""
-    return {path: module for path, module in modules().items() if not module.is_part}
-
-
-@cache
-def versions() -> Mapping[str, Mapping[str, Entry]]:
-    """Every version of each component and part that was ever published, the newest first."""
-    try:
-        text = PACKAGE.joinpath("versions.json").read_text(encoding="utf-8")
-        recorded: dict[str, dict[str, Entry]] = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise CopyError(
-            f"the package's versions.json cannot be read ({error}): install it again"
-        ) from error
-    return recorded
-
-
-def find(name: str) -> Component:
-    """The component of this path, module name or class name."""
-    known: dict[str, set[str]] = {}
-    for path, component in components().items():
-        for alias in (path, component.module, *_defined(component)):
-            known.setdefault(alias, set()).add(path)
-    wanted = re.sub(r"[\\.]", "/", name.removesuffix(".py")).strip("/")
-    wanted = wanted.removeprefix("reference_impl/")
-    paths = sorted(known.get(wanted, ()))
-    if len(paths) == 1:
-        return components()[paths[0]]
-    if paths:
-        raise CopyError(f"{name!r} is in {' and in '.join(paths)}: name one of these")
-    for part in modules().values():
-        if part.is_part and wanted in {part.path, part.module}:
-            names = " or ".join(user.names.partition(",")[0] for user in users(part))
-            raise CopyError(f"{part.module} is a part of components: it is copied with {names}")
-    folded = {alias.casefold(): alias for alias in known}
-    near = difflib.get_close_matches(wanted.casefold(), folded)
-    hint = f"did you mean {' or '.join(folded[alias] for alias in near)}? " if near else ""
-    raise CopyError(f"there is no component {name!r}: {hint}`list` names them all")
-
-
-def vetted(component: Component) -> bytes:
-    """The component's source, once it is seen to be the version that was verified.
-
-    Raises:
-        CopyError: the package's own file has been changed.
-    """
-    entry = versions().get(component.path, {}).get(component.version)
-    if entry is None or entry["sha256"] != _digest(component.source):
-        raise CopyError(
-            f"the package's own {component.path}.py is not the {component.version} that was "
-            "verified: undo the change, or install the package again"
-        )
-    return component.source
-
-
-def closure(component: Component) -> list[Component]:
-    """The component, then the siblings that it imports, and theirs."""
-    found = [component]
-    for module in found:  # grows meanwhile
-        found += [sibling for sibling in _siblings(module) if sibling not in found]
-    return found
-
-
-def users(part: Component) -> list[Component]:
-    """The components that a part is copied with; the one whose page shows it comes first."""
-    users = [each for each in components().values() if part in closure(each)]
-    return sorted(users, key=lambda user: user.path != part.page)
-
-
-def third_party(modules: Iterable[Component]) -> list[str]:
-    """The packages from elsewhere that these components import."""
-    imported = set[str]()
-    for node in (node for each in modules for node in ast.walk(_parsed(each.source))):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            imported.add(node.module.partition(".")[0])
-    return sorted(imported - sys.stdlib_module_names)
 
 
 def layout(wanted: Iterable[Component], folder: Path) -> dict[Path, Component]:
@@ -208,29 +66,28 @@ def layout(wanted: Iterable[Component], folder: Path) -> dict[Path, Component]:
     return {folder / f"{each.path}.py": each for each in found}
 
 
-def copy(
-    components: Sequence[Component],
-    folder: Path,
-    *,
-    force: bool = False,
-    older: bool = False,
-    dry: bool = False,
-) -> dict[Path, bool]:
+def copy(components: Sequence[Component], folder: Path, *, force: bool = False) -> dict[Path, bool]:
     """Copy the components and what they need into a folder: all of it or nothing.
 
     Args:
         components: what to copy.
         folder: where to; it is made if only its parent exists.
         force: overwrite files that differ.
-        older: overwrite files that are earlier versions, byte for byte.
-        dry: write nothing.
 
     Returns:
-        The files, and whether each was (or would be) written: one that is the same is left as
-        it is.
+        The files, and whether each was written: one that is the same is left as it is.
 
     Raises:
         CopyError: nothing was written.
+    """
+    return put(*contents(components, folder), may_overwrite=lambda _path: force)
+
+
+def contents(components: Sequence[Component], folder: Path) -> tuple[dict[Path, bytes], list[Path]]:
+    """What a copy of the components consists of: files with what they hold, and folders.
+
+    Raises:
+        CopyError: the folder cannot hold it.
     """
     _check_folder(folder)
     wanted = {path: vetted(each) for path, each in layout(components, folder).items()}
@@ -238,47 +95,42 @@ def copy(
     if _wants_package(components, folder):
         markers = [place / "__init__.py" for place in folders if not _is_in_use(place, wanted)]
         wanted |= {path: b"" for path in markers if not os.path.lexists(path)}
-    refusals = [_refused_folder(place) for place in folders]
-    allowed = _Allowed(force=force, older=older)
-    refusals += [_refused_file(path, data, allowed) for path, data in wanted.items()]
-    if reasons := [reason for reason in refusals if reason]:
-        raise CopyError("nothing was written:\n  " + "\n  ".join(reasons))
-    changes = {path: data for path, data in wanted.items() if not _holds(path, data)}
-    if dry:
-        return {path: path in changes for path in wanted}
-    try:
-        _write(changes, [place for place in folders if not place.exists()])
-    except OSError as error:
-        where = error.filename or folder
-        raise CopyError(f"nothing was written: {where}: {error.strerror}") from error
-    return {path: path in changes for path in wanted}
+    return wanted, folders
 
 
-def update(file: Path, path: str, *, dry: bool = False) -> dict[Path, bool]:
-    """Bring the copy of an earlier version up to date, with all that the newest one needs.
+def put(
+    wanted: Mapping[Path, bytes],
+    folders: Collection[Path],
+    *,
+    may_overwrite: Callable[[Path], bool],
+    dry: bool = False,
+) -> dict[Path, bool]:
+    """Write files: all of them or nothing.
 
     Args:
-        file: the copy.
-        path: the component, as `judge` has found it.
+        wanted: the files, and what each is to hold.
+        folders: the folders that they need.
+        may_overwrite: whether a file that differs is overwritten.
         dry: write nothing.
 
     Returns:
-        The files, and whether each was (or would be) written.
+        The files, and whether each was (or would be) written: one that is the same is left.
 
     Raises:
-        CopyError: nothing was written, as what it needs was modified, or it is in another place.
+        CopyError: nothing was written.
     """
-    component = modules().get(path)
-    if component is None:
-        raise CopyError(f"{file} cannot be updated: {path} is no longer published")
-    places = layout([component], file.parent)
-    folder = file.parent if file in places else file.parent.parent
-    if file not in layout([component], folder):
-        raise CopyError(
-            f"{file} cannot be updated: {path} and what it needs are not laid out as they are "
-            "copied; copy it anew"
-        )
-    return copy([component], folder, older=True, dry=dry)
+    refusals = [_refused_folder(place) for place in folders]
+    refusals += [_refused_file(path, data, may_overwrite) for path, data in wanted.items()]
+    if reasons := [reason for reason in refusals if reason]:
+        raise CopyError("nothing was written:\n  " + "\n  ".join(reasons))
+    changes = {path: data for path, data in wanted.items() if not _holds(path, data)}
+    if not dry:
+        try:
+            _write(changes, [place for place in folders if not place.exists()])
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise CopyError(f"nothing was written: {where}{error.strerror}") from error
+    return {path: path in changes for path in wanted}
 
 
 def package_name(folder: Path, *, needed: bool = False) -> tuple[str, Path]:
@@ -319,104 +171,6 @@ def _has_project(folder: Path) -> bool:
 
 def _is_name(name: str) -> bool:
     return name.isidentifier() and not keyword.iskeyword(name)
-
-
-def address(data: bytes) -> str:
-    """The component or part that a file's header names, or ""."""
-    found = _ADDRESS.search(_plain(data))
-    if found is None:
-        return ""
-    family, page, part = (name.decode() for name in found.groups(b""))
-    return f"{family}/{part or page}"
-
-
-def judge(data: bytes, label: str = "the copy") -> Verdict | None:
-    """What a file is: vetted, older, modified or unknown; None if it is no copy at all."""
-    path = address(data)
-    if not path:
-        return None
-    recorded = versions().get(path)
-    if not recorded:
-        return Verdict(False, f"unknown: there is no {path} here; a newer package may have it")
-    newest = next(iter(recorded))
-    for version, entry in recorded.items():
-        if entry["sha256"] == _digest(_plain(data)):
-            which = f"{_but(data)}: {path} {version} ({entry['date']})"
-            if version == newest:
-                return Verdict(True, f"vetted{which}")
-            return Verdict(False, f"older{which}\n{_since(version, recorded)}", older=path)
-    return Verdict(False, _modified(path, recorded, data, label))
-
-
-def copies(path: Path) -> Iterator[tuple[Path, bytes]]:
-    """The copies in a folder and below it, hidden folders and environments left out.
-
-    A single file is given back whether it is a copy or not.
-
-    Raises:
-        CopyError: there is nothing at the path, or no copy in the folder.
-    """
-    if not path.exists():
-        raise CopyError(f"there is no {path}: name a copied file, or a folder that has some")
-    if path.is_file():
-        yield path, path.read_bytes()
-        return
-    found = False
-    for file in _python_files(path):
-        data = file.read_bytes()
-        if _ADDRESS.search(_plain(data)):
-            found = True
-            yield file, data
-    if not found:
-        raise CopyError(f"{path} has no copy: the second line of a copy is its page's address")
-
-
-def _plain(data: bytes) -> bytes:
-    """Without what git and editors on Windows add: a byte order mark, and CRLF."""
-    return data.removeprefix(_BOM).replace(b"\r\n", b"\n")
-
-
-def _but(data: bytes) -> str:
-    """How a file differs from its plain form, to follow "vetted"."""
-    found = [
-        name
-        for name, there in (
-            ("line endings", b"\r\n" in data),
-            ("a byte order mark", data.startswith(_BOM)),
-        )
-        if there
-    ]
-    return f", but for {' and '.join(found)}" if found else ""
-
-
-@cache
-def _parsed(source: bytes) -> ast.Module:
-    return ast.parse(source)
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _defined(component: Component) -> Iterator[str]:
-    """The public classes and functions that the component defines itself."""
-    for node in _parsed(component.source).body:
-        kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-        if isinstance(node, kinds) and not node.name.startswith("_"):
-            yield node.name
-
-
-def _siblings(component: Component) -> Iterator[Component]:
-    """What a component imports relatively; each name may be a module or one of its members."""
-    here = ["", component.family]
-    for node in ast.walk(_parsed(component.source)):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = here[1 : 3 - node.level] + (node.module.split(".") if node.module else [])
-            names = ["/".join(base), *("/".join([*base, alias.name]) for alias in node.names)]
-            siblings = [modules()[name] for name in names if name in modules()]
-            if not siblings:
-                raise CopyError(f"{component.path} imports {names[0]!r}, which is no component")
-            yield from siblings
 
 
 def _check_folder(folder: Path) -> None:
@@ -477,7 +231,7 @@ def _is_in_use(folder: Path, ours: Collection[Path]) -> bool:
 
     Such a folder can be imported as it is; an `__init__.py` would hide the other parts.
     """
-    return folder.is_dir() and any(path not in ours for path in _python_files(folder))
+    return folder.is_dir() and any(path not in ours for path in python_files(folder))
 
 
 def _refused_folder(folder: Path) -> str | None:
@@ -491,14 +245,7 @@ def _refused_folder(folder: Path) -> str | None:
     return None
 
 
-class _Allowed(NamedTuple):
-    """What may be overwritten."""
-
-    force: bool  # all
-    older: bool  # copies of earlier versions
-
-
-def _refused_file(path: Path, data: bytes, allowed: _Allowed) -> str | None:
+def _refused_file(path: Path, data: bytes, may_overwrite: Callable[[Path], bool]) -> str | None:
     """Why the file must not be written, None if it may."""
     hiding = path.with_suffix("")
     if hiding.is_dir() and data:
@@ -509,101 +256,49 @@ def _refused_file(path: Path, data: bytes, allowed: _Allowed) -> str | None:
         return f"{path} is no regular file: move it, or copy elsewhere"
     if not path.stat().st_mode & stat.S_IWUSR:
         return f"{path} differs and is read-only: make it writable, or copy elsewhere"
-    verdict = judge(path.read_bytes())
-    if allowed.force or (allowed.older and verdict and verdict.older):
+    if may_overwrite(path):
         return None
+    verdict = judge(path.read_bytes())
     what = verdict.text.partition("\n")[0] if verdict else "no copy of a component"
     return f"{path} differs ({what}): see `check`, or overwrite it by `copy --force`"
 
 
 def _holds(path: Path, data: bytes) -> bool:
     """Whether the file is there already, line endings aside."""
-    return path.is_file() and _plain(path.read_bytes()) == data
+    return path.is_file() and plain(path.read_bytes()) == plain(data)
 
 
 def _write(changes: Mapping[Path, bytes], folders: Iterable[Path]) -> None:
-    """Make the folders and write the files, or undo it all where one of them fails."""
-    with contextlib.ExitStack() as undo:
+    """Make the folders and write the files, or undo it all where one of them fails.
+
+    What is overwritten is kept beside it until all is done: undoing needs no space on the disk.
+    """
+    stack = contextlib.ExitStack
+    with stack() as made, stack() as tidy, stack() as undo:
         for folder in folders:
             folder.mkdir()
-            undo.callback(folder.rmdir)
+            made.callback(folder.rmdir)
         written = dict[Path, Path]()
         for path, data in changes.items():
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            undo.callback(temporary.unlink, missing_ok=True)
+            written[path] = temporary = _beside(path)
+            tidy.callback(temporary.unlink, missing_ok=True)
             with temporary.open("xb") as stream:
                 stream.write(data)
             if path.exists():
                 shutil.copymode(path, temporary)
-            written[path] = temporary
         for path, temporary in written.items():
-            before = path.read_bytes() if path.exists() else None
-            temporary.replace(path)
-            if before is None:
-                undo.callback(path.unlink)
+            if path.exists():
+                before = _beside(path)
+                tidy.callback(before.unlink, missing_ok=True)
+                shutil.copy2(path, before)
+                undo.callback(before.replace, path)
             else:
-                undo.callback(path.write_bytes, before)
+                undo.callback(path.unlink, missing_ok=True)
+            temporary.replace(path)
         undo.pop_all()
+        made.pop_all()
 
 
-def _since(version: str, recorded: Mapping[str, Entry]) -> str:
-    """What has changed after a version, the newest first."""
-    newer = list(recorded.items())[: list(recorded).index(version)]
-    parts = (f"{name} ({entry['date']}): {entry['changes']}" for name, entry in newer)
-    return textwrap.indent("Changed since:\n" + "\n".join(parts), "  ")
-
-
-def _modified(path: str, recorded: Mapping[str, Entry], data: bytes, label: str) -> str:
-    """The verdict on a copy that is no version of its component."""
-    newest = next(iter(recorded))
-    ours = _ADDRESS.search(_plain(data))  # another header may be above it
-    claimed = _VERSION.search(_plain(data), ours.end() if ours else 0)
-    version = claimed[1].decode(errors="backslashreplace") if claimed else None
-    note, since = "", ""
-    if version is None:
-        version, note = "no version", f"; the diff is against {newest}"
-    elif version not in recorded:
-        note = f", which is not known here; the diff is against {newest}"
-    elif version != newest:
-        note = f", an older one whose text is not kept; the diff is against {newest}"
-        since = "\n" + _since(version, recorded)
-    current = modules().get(path)
-    if current is None:
-        return f"modified: {path}, which is no longer published"
-    before, after = (_lines(text) for text in (vetted(current), _plain(data)))
-    diff = difflib.unified_diff(before, after, f"{path}.py, vetted {newest}", label, lineterm="")
-    return f"modified: {path}, whose header says {version}{note}{since}\n" + "\n".join(diff)
-
-
-def _lines(data: bytes) -> list[str]:
-    lines = data.decode(errors="backslashreplace").split("\n")
-    if not lines[-1]:
-        return lines[:-1]
-    return [*lines[:-1], lines[-1] + "\n\\ No newline at end of file"]
-
-
-def _python_files(folder: Path) -> Iterator[Path]:
-    """Python files, without those of hidden folders and virtual environments.
-
-    Linked folders are searched, each once and none that the folder itself is in.
-    """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    seen = {folder.resolve(), *folder.resolve().parents}
-    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        here = Path(place)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and not (here / name / "pyvenv.cfg").exists()
-        )
-        # Those that are there by themselves come first, so that they are told by their own names.
-        for name in sorted(folders, key=lambda name: (here / name).is_symlink()):
-            target = (here / name).resolve()
-            if target in seen:
-                folders.remove(name)
-            seen.add(target)
-        found = (here / name for name in sorted(names) if name.endswith(".py"))
-        yield from (file for file in found if file.is_file())
+def _beside(path: Path) -> Path:
+    """A name that is not in use, in the same folder."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")

@@ -1,9 +1,9 @@
 """Keep reference_impl/versions.json: the digest of every version that anybody may have copied.
 
-`python -m site_build.versions` writes it from CHANGELOG.md and the headers of the components.
-Earlier versions stay, so that `check` knows an old copy. A component that has changed under an
-unchanged version is refused, but with `--unpublished`, which is for as long as nobody can have
-copied that version.
+`python -m site_build.versions` writes it from CHANGELOG.md and the headers of the components, and
+the texts of earlier versions beside it (`site_build/history.py`). Earlier versions stay, so that
+`check` knows an old copy. A component that has changed under an unchanged version is refused, but
+with `--unpublished`, which is for as long as nobody can have copied that version.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 
 from reference_impl._copying import Component, Entry, modules
+from site_build import history
+from site_build.history import HISTORY
 from tests.kit import COMPONENTS, ROOT
 from tests.kit.catalogue import is_part
 
@@ -27,10 +29,14 @@ Versions = dict[str, dict[str, Entry]]
 
 
 def main(arguments: list[str]) -> None:
-    """Write the file."""
+    """Write the files."""
     if arguments not in ([], ["--unpublished"]):
         raise SystemExit(f"unknown: {' '.join(arguments)}; the only option is --unpublished")
-    VERSIONS.write_text(written(current(unpublished=bool(arguments))), encoding="utf-8")
+    versions = current(unpublished=bool(arguments))
+    kept = json.loads(HISTORY.read_text(encoding="utf-8")) if HISTORY.exists() else {}
+    texts = history.record(versions, modules(), kept, history.in_git)
+    VERSIONS.write_text(written(versions), encoding="utf-8")
+    HISTORY.write_text(history.written(texts), encoding="utf-8")
 
 
 def current(*, unpublished: bool = False) -> Versions:

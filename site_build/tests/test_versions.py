@@ -1,11 +1,19 @@
 """reference_impl/versions.json and the feed: current, and never losing an old version."""
 
 import hashlib
+import json
+import subprocess
 import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from reference_impl._copying import Component, Entry
+from reference_impl._copying import Component, Entry, modules
+from reference_impl._history import apply
+from site_build import history
+from site_build.history import HISTORY, in_git, record
+from site_build.history import written as history_written
 from site_build.versions import (
     ATOM,
     VERSIONS,
@@ -137,3 +145,101 @@ def test_the_feed_has_each_version_the_newest_first() -> None:
         for required in ("id", "title", "updated"):
             assert entry.findtext(f"{ATOM}{required}")
         assert entry.find(f"{ATOM}link") is not None
+
+
+# The texts beside the digests.
+
+FIRST, SECOND = b"one\ntwo\nthree\n", b"zero\none\n2\nthree\n"
+THIRD = Component("caches/store", "a store (Store)", "1.2.0", "2027-01-05", b"one\n2\nthree\nfour")
+
+
+def digests(*texts: bytes) -> dict[str, Entry]:
+    """The record of versions 1.2.0, 1.1.0 and 1.0.0, or as many as there are."""
+    versions = ("1.2.0", "1.1.0", "1.0.0")[-len(texts) :]
+    return {
+        version: entry(hashlib.sha256(text).hexdigest())
+        for version, text in zip(versions, texts, strict=True)
+    }
+
+
+def nowhere(path: str) -> list[bytes]:
+    return []
+
+
+def test_the_history_is_current() -> None:
+    stale = "reference_impl/history.json is stale: run `python -m site_build.versions`"
+    kept = json.loads(HISTORY.read_text(encoding="utf-8"))
+    try:
+        recorded = record(current(), modules(), kept, nowhere)
+    except SystemExit as error:
+        pytest.fail(f"{stale} ({error})")
+    assert kept == recorded, stale
+    assert HISTORY.read_text(encoding="utf-8") == history_written(recorded)
+
+
+def test_a_new_version_keeps_the_text_of_the_old_ones() -> None:
+    """Found among what was published at first, and in the record itself from then on."""
+    versions = {"caches/store": digests(THIRD.source, SECOND, FIRST)}
+    recorded = record(versions, {THIRD.path: THIRD}, {}, lambda path: [b"", FIRST, SECOND])
+    edits = recorded["caches/store"]
+    assert list(edits) == ["1.1.0", "1.0.0"]
+    assert apply(edits["1.1.0"], THIRD.source) == SECOND
+    assert apply(edits["1.0.0"], SECOND) == FIRST
+    assert json.loads(history_written(recorded)) == json.loads(json.dumps(recorded))
+    assert record(versions, {THIRD.path: THIRD}, recorded, nowhere) == recorded
+
+
+def test_only_the_newest_of_the_old_ones_is_looked_for() -> None:
+    """As in a clone without its history: the last commit has the version before."""
+    second = replace(THIRD, version="1.1.0", source=SECOND)
+    kept = record(
+        {"caches/store": digests(SECOND, FIRST)}, {second.path: second}, {}, lambda path: [FIRST]
+    )
+    versions = {"caches/store": digests(THIRD.source, SECOND, FIRST)}
+    recorded = record(versions, {THIRD.path: THIRD}, kept, lambda path: [SECOND])
+    assert recorded["caches/store"]["1.0.0"] == kept["caches/store"]["1.0.0"]
+
+
+def test_a_version_whose_text_is_nowhere_is_not_recorded() -> None:
+    versions = {"caches/store": digests(THIRD.source, SECOND, FIRST)}
+    with pytest.raises(
+        SystemExit, match=r"the text of caches/store 1\.0\.0 is nowhere to be found"
+    ):
+        record(versions, {THIRD.path: THIRD}, {}, lambda path: [SECOND])
+
+
+def test_a_component_that_is_gone_keeps_every_text() -> None:
+    versions = {"caches/store": digests(SECOND, FIRST)}
+    recorded = record(versions, {}, {}, lambda path: [FIRST, SECOND])
+    assert apply(recorded["caches/store"]["1.1.0"], b"") == SECOND
+    assert apply(recorded["caches/store"]["1.0.0"], SECOND) == FIRST
+
+
+def test_git_knows_what_a_file_has_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each commit, those of merges included, whatever folder it was in."""
+    monkeypatch.setattr(history, "ROOT", tmp_path)
+    assert list(in_git("caches/store")) == []  # no clone
+
+    def git(*words: str) -> None:
+        settings = ("-c", "user.name=x", "-c", "user.email=x", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *settings, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    def commit(path: str, text: bytes, *words: str) -> None:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(text)
+        git("add", "-A")
+        git("commit", "-q", "-m", "x", *words)
+
+    git("init", "-q")
+    commit("old/store.py", b"first\n")
+    git("mv", "old", "new")
+    commit("new/store.py", b"second\n")
+    git("checkout", "-q", "-b", "other")
+    commit("new/more.py", b"more\n")
+    git("checkout", "-q", "-")
+    commit("new/store.py", b"third\n")
+    git("merge", "-q", "--no-commit", "other")
+    commit("new/store.py", b"merged\n")
+    (tmp_path / "new" / "store.py").unlink()
+    git("commit", "-q", "-a", "-m", "gone")
+    assert sorted(in_git("caches/store")) == [b"first\n", b"merged\n", b"second\n", b"third\n"]

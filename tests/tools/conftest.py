@@ -1,14 +1,13 @@
 """What the tests of the copy tool have in common: the tool, and a made-up package."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from reference_impl import _copying
+from reference_impl import _components
 from reference_impl.__main__ import main
-from tests.tools.helpers import Run, clear_caches, entry, source, write_tree
+from tests.tools.helpers import Run, clear_caches, record, source, write_tree
 
 
 @pytest.fixture
@@ -33,26 +32,19 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     watch = "import sys\nfrom elsewhere import watcher\n\n\nclass Watch: ...\n"
     feed = "from ..bridges.watch import Watch\n\n\nclass Feed(Watch): ...\n\n\nclass Full: ...\n"
     place = tmp_path / "package"
-    history = {
-        version: source("caches/store", f"class Store: ...  # {version}\n", version=version)
+    history = [
+        source("caches/store", f"class Store: ...  # {version}\n", version=version)
         for version in ("1.2.0", "1.1.0", "1.0.0")
-    }
+    ]
     sources = {
         "bridges/watch": source("bridges/watch", watch, summary="watches (Watch)"),
         "queues/feed": source("queues/feed", feed, summary="feeds (Feed, Full)"),
         "queues/other": source("queues/other", "class Full: ...\n"),
-        "caches/store": history["1.2.0"],
-    }
-    versions = {
-        path: {"1.0.0": entry(data, "The first version.")} for path, data in sources.items()
-    }
-    versions["caches/store"] = {
-        version: entry(data, f"Work of {version}.\nMore.") for version, data in history.items()
+        "caches/store": history[0],
     }
     write_tree(place, {f"{path}.py": data for path, data in sources.items()})
-    (place / "versions.json").write_text(json.dumps(versions), encoding="utf-8")
-    write_tree(tmp_path / "history", {f"{version}.py": data for version, data in history.items()})
-    monkeypatch.setattr(_copying, "PACKAGE", place)
-    clear_caches()
+    monkeypatch.setattr(_components, "PACKAGE", place)
+    texts = {path: [data] for path, data in sources.items()}
+    record(place, texts | {"caches/store": history})
     yield place
     clear_caches()

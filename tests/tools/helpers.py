@@ -1,13 +1,15 @@
 """Made-up components, and what folders hold: for the tests of the copy tool."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reference_impl import _copying
+from reference_impl import _components, _history
 from tests.kit import catalogue, renamed
 from tests.kit.process import interpret
 
@@ -56,7 +58,7 @@ def sharing_project(root: Path) -> Iterator[dict[str, bytes]]:
     package = root / "reference_impl"
     write_tree(package, {f"{path}.py": data for path, data in sources.items()})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_copying, "PACKAGE", package)
+        patch.setattr(_components, "PACKAGE", package)
         patch.setattr(catalogue, "ROOT", root)
         for module in (catalogue, renamed):
             patch.setattr(module, "COMPONENTS", package)
@@ -70,8 +72,40 @@ def entry(data: bytes, changes: str) -> dict[str, str]:
 
 
 def clear_caches() -> None:
-    _copying.modules.cache_clear()
-    _copying.versions.cache_clear()
+    _components.modules.cache_clear()
+    _components.versions.cache_clear()
+    _history.recorded_edits.cache_clear()
+
+
+def record(package: Path, texts: Mapping[str, Sequence[bytes]]) -> None:
+    """Write what a package knows of versions: of each component its texts, the newest first.
+
+    It adds to what is there already.
+    """
+    versions, history = (_read(package / name) for name in ("versions.json", "history.json"))
+    for path, each in texts.items():
+        names = [_version(text) for text in each]
+        versions[path] = {
+            name: entry(text, f"Work of {name}.\nMore.")
+            for name, text in zip(names, each, strict=True)
+        }
+        there = (package / f"{path}.py").exists()
+        newer = ([] if there else [b""]) + list(each)
+        history[path] = {
+            name: [[0, len(text.splitlines()), older.decode()]]
+            for text, older, name in zip(newer, newer[1:], names[there:], strict=False)
+        }
+    (package / "versions.json").write_text(json.dumps(versions), encoding="utf-8")
+    (package / "history.json").write_text(json.dumps(history), encoding="utf-8")
+    clear_caches()
+
+
+def _read(place: Path) -> dict[str, Any]:
+    return dict(json.loads(place.read_text(encoding="utf-8"))) if place.exists() else {}
+
+
+def _version(text: bytes) -> str:
+    return text.partition(b"# Version ")[2].partition(b" ")[0].decode()
 
 
 def write_tree(folder: Path, files: dict[str, bytes]) -> None:
@@ -105,4 +139,7 @@ def import_isolated(line: str, path: Path) -> None:
 
 
 def older(package: Path) -> bytes:
-    return (package.parent / "history" / "1.1.0.py").read_bytes()
+    """The made-up store's file before the newest version."""
+    text = _history.text("caches/store", "1.1.0")
+    assert text is not None
+    return text

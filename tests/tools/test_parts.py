@@ -1,13 +1,14 @@
 """Parts: modules that components share, copied with these and never by themselves."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from reference_impl import _copying
 from tests.tools import helpers
-from tests.tools.helpers import Run, clear_caches, entry, import_isolated, tree, write_tree
+from tests.tools.helpers import Run, clear_caches, import_isolated, record, source, tree, write_tree
+
+OLD = source("queues/_shared", "old = 1\n", version="0.9.0", page="queues/two")
 
 
 @pytest.fixture
@@ -15,12 +16,9 @@ def sharing(package: Path) -> Path:
     """The made-up package, with two more queues that share a part."""
     sources = helpers.sharing()
     write_tree(package, {f"{path}.py": data for path, data in sources.items()})
-    place = package / "versions.json"
-    versions = json.loads(place.read_text(encoding="utf-8"))
-    versions |= {path: {"1.0.0": entry(data, "New.")} for path, data in sources.items()}
-    versions["queues/_shared"]["0.9.0"] = entry(sources["queues/_shared"][:-1], "Old.")
-    place.write_text(json.dumps(versions), encoding="utf-8")
-    clear_caches()
+    texts = {path: [data] for path, data in sources.items()}
+    texts["queues/_shared"].append(OLD)
+    record(package, texts)
     return package
 
 
@@ -76,14 +74,14 @@ def test_check_knows_a_part_by_its_address(run: Run, sharing: Path, tmp_path: Pa
 
     part = tmp_path / "new" / "_shared.py"
     data = part.read_bytes()
-    part.write_bytes(data[:-1])
+    part.write_bytes(OLD)
     status, out, _ = run("check", part)
     assert status == 1
     assert "_shared.py: older: queues/_shared 0.9.0" in out
     part.write_bytes(data.replace(b"return 1", b"return 2"))
     status, out, _ = run("check", part)
     assert status == 1
-    assert "_shared.py: modified: queues/_shared, whose header says 1.0.0" in out
+    assert "_shared.py: modified: from queues/_shared 1.0.0 (2026-11-23), 1 line changed" in out
     assert "+    return 2" in out.splitlines()
     part.write_bytes(data.replace(b"#_shared", b"#_other"))
     status, out, _ = run("check", part)
