@@ -13,9 +13,13 @@ pytest then runs every case of the contract against it. `make` is what makes a n
 class, a function, or a method (`def make(self, **arguments): return MyCache(**arguments)`).
 A function whose parameters include `self` is taken for a method.
 
-A cache that offers less inherits the parts that it can keep (`class TestMine(ExpiryCases,
-BoundCases)`); each says which guarantee it is and which operations it uses. A single case is left
-out by `test_of_that_name = None`, in the class.
+An implementation that offers less says so in the class, or inherits only the parts of the contract
+that it is to keep: `class TestMine(ExpiryCases, BoundCases)`. Each part says which guarantee it is
+and which operations it uses.
+
+- `lacks = {"get_or_load", "on_evict"}` names operations, and keywords of the constructor: the
+  cases that use one of them are skipped, as *not offered*.
+- `test_of_that_name = None` leaves out a single case.
 
 The cases are calls of one thread. What threads make of an implementation between them is shown by
 `executable-guarantees prove --adapter`, which explores their interleavings.

@@ -105,9 +105,13 @@ class Test{part.__name__}({part.__name__}):
         for part in PARTS
     ),
     "tests/test_wrong.py": """
+import time
+
 from reference_impl.buses.event_bus import EventBus
 from reference_impl.caches.ttl_cache import TTLCache
-from reference_impl.contracts import BlockingHarness, BusContract, CacheContract
+from reference_impl.contracts import (
+    BlockingHarness, BoundCases, BusContract, CacheContract, StatsCases
+)
 
 
 class LooksByGet(TTLCache):
@@ -124,6 +128,30 @@ class AlwaysFound(EventBus):
 class TestCache(CacheContract):
     make = LooksByGet
     test_none_is_stored_found_and_counted = None
+
+
+class NoLoads(TTLCache):
+    get_or_load = None
+
+    def __init__(self, default_ttl=3600.0, max_size=1000, *, clock=time.monotonic):
+        super().__init__(default_ttl, max_size, clock=clock)
+
+
+class TestNoLoads(CacheContract):
+    make = NoLoads
+    lacks = {"get_or_load", "on_evict"}
+
+
+class TestNoLength(BoundCases, StatsCases):
+    make = TTLCache
+    lacks = {"len", "in"}
+
+
+class TestNoUnsubscribe(BusContract):
+    lacks = {"unsubscribe", "on_error"}
+
+    def make(self, limit=4, **options):
+        return BlockingHarness(EventBus(limit, **options))
 
 
 class TestBus(BusContract):
@@ -146,9 +174,13 @@ class Session:
     def __init__(self, project: Path) -> None:
         self.used = json.loads((project / "used.json").read_text(encoding="utf-8"))
         self.passed, self.failed = Counter[str](), dict[str, dict[str, str]]()
+        self.skipped = dict[str, Counter[str]]()
         for each in ET.parse(project / "found.xml").iter("testcase"):
             module, _, class_ = str(each.get("classname")).rpartition(".")
             name = f"{module.rpartition('.')[2]}.{class_}"
+            if (skipped := each.find("skipped")) is not None:
+                self.skipped.setdefault(name, Counter())[str(skipped.get("message"))] += 1
+                continue
             if (failure := each.find("failure")) is None and each.find("error") is None:
                 self.passed[name] += 1
                 continue
@@ -213,6 +245,21 @@ def test_a_wrong_one_fails_where_it_is_wrong(
     left_out = name == "TestCache"  # test_none_... = None
     expected = session.passed[f"test_right.{whole}"] - len(failing) - left_out
     assert session.passed[f"test_wrong.{name}"] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks"),
+    [
+        ("TestNoLoads", {"get_or_load", "on_evict"}),
+        ("TestNoLength", {"len", "in"}),
+        ("TestNoUnsubscribe", {"unsubscribe", "on_error"}),
+    ],
+)
+def test_what_is_lacking_is_skipped(session: Session, name: str, lacks: set[str]) -> None:
+    skipped = session.skipped[f"test_wrong.{name}"]
+    assert set(skipped) == {f"not offered: {each}" for each in lacks}
+    assert session.passed[f"test_wrong.{name}"] > 0
+    assert f"test_wrong.{name}" not in session.failed
 
 
 def test_a_failure_shows_what_was_compared(session: Session) -> None:
@@ -281,6 +328,11 @@ def test_make_is_whatever_makes_one(make: Any) -> None:
     mine: Any = type("Mine", (Made,), {"make": make})
     assert isinstance(mine().make(default_ttl=5.0), TTLCache)
     assert isinstance(type("Heir", (mine,), {})().make(default_ttl=5.0), TTLCache)
+
+
+def test_what_it_lacks_is_a_set() -> None:
+    with pytest.raises(TypeError, match=r"^Mine.lacks must be a set .* not 'get_or_load'"):
+        type("Mine", (contracts.BoundCases,), {"lacks": "get_or_load"})
 
 
 def test_without_make_it_says_so() -> None:
