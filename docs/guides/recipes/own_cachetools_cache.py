@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-import cachetools  # type: ignore
+import cachetools
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Stats:
         return self.hits / max(1, self.hits + self.misses)
 
 
-class Counting(cachetools.TLRUCache):  # type: ignore
+class Counting(cachetools.TLRUCache[Any, Any]):
     """Counts what leaves, where cachetools' manual says to override."""
 
     def __init__(self, stats: Stats, maxsize: float, timer: Callable[[], float]) -> None:
@@ -85,10 +85,6 @@ class CachetoolsCache:
             self._cache.expire()
             self._cache.clear()
 
-    def cleanup_expired(self) -> int:
-        with self._lock:
-            return len(self._cache.expire())
-
     def get_or_load(
         self, key: Hashable, loader: Callable[[], Any], ttl: float | None = None
     ) -> Any:
@@ -121,8 +117,3 @@ class CachetoolsCache:
             found, loads = self._stats, self._load.cache_info()
             hits, misses = found.hits + loads.hits, found.misses + loads.misses
             return Stats(hits, misses, found.evictions, found.expirations)
-
-
-def make_cache(**arguments: Any) -> CachetoolsCache:
-    """The adapter for `prove`."""
-    return CachetoolsCache(**arguments)
