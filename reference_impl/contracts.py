@@ -217,8 +217,8 @@ class BusContract(_buses.BusContract):
             def make(self, limit=4, **options):
                 return BlockingHarness(MyBus(limit, **options))
 
-    The harness is what the cases call, always from one thread, and each call blocks until it is
-    done:
+    The harness is what the cases call, from the test's thread but for `publish_in_handler`. Each
+    call blocks until it is done:
 
     - the bus's own `start()`, `stop(timeout=None, *, drain=True) -> list`, `publish(event,
       timeout=None)`, `wait_idle(timeout=None)`, `subscribe(event_type, handler, *,
