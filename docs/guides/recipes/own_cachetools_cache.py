@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cachetools
@@ -12,7 +12,7 @@ import cachetools
 
 @dataclass
 class Stats:
-    """The counters: cachetools has none."""
+    """What can be counted from outside; cachetools itself counts for its decorators only."""
 
     hits: int = 0
     misses: int = 0
@@ -57,19 +57,15 @@ class CachetoolsCache:
         self._lock = threading.Condition()
         self._cache = Counting(self._stats, math.inf if max_size is None else max_size, clock)
         # Concurrent misses wait for the first, whose call this is.
-        by_key = cachetools.cached(
-            self._cache, key=lambda key, loader, life: key, condition=self._lock, info=True
+        decorate = cachetools.cached(
+            self._cache, key=lambda key, loader, life: key, condition=self._lock
         )
-        self._load = by_key(lambda key, loader, life: (loader(), life))
+        self._load = decorate(lambda key, loader, life: (loader(), life))
 
     def get(self, key: Hashable, default: Any = None) -> Any:
         with self._lock:
-            self._cache.expire()
-            value, _ = self._cache.get(key, (default, None))
-            found = key in self._cache
-            self._stats.hits += found
-            self._stats.misses += not found
-            return value
+            self._count(key)
+            return self._cache.get(key, (default, None))[0]
 
     def set(self, key: Hashable, value: Any, ttl: float | None = None) -> None:
         with self._lock:
@@ -88,16 +84,9 @@ class CachetoolsCache:
     def get_or_load(
         self, key: Hashable, loader: Callable[[], Any], ttl: float | None = None
     ) -> Any:
-        value, _ = self._load(key, loader, self._default_ttl if ttl is None else ttl)
-        return value
-
-    def keys(self) -> list[Hashable]:
-        return [key for key, _ in self.items()]
-
-    def items(self) -> list[tuple[Hashable, Any]]:
         with self._lock:
-            self._cache.expire()
-            return [(key, value) for key, (value, _) in self._cache.items()]
+            self._count(key)
+        return self._load(key, loader, self._default_ttl if ttl is None else ttl)[0]
 
     def __contains__(self, key: Hashable) -> bool:
         with self._lock:
@@ -114,6 +103,10 @@ class CachetoolsCache:
     @property
     def stats(self) -> Stats:
         with self._lock:
-            found, loads = self._stats, self._load.cache_info()
-            hits, misses = found.hits + loads.hits, found.misses + loads.misses
-            return Stats(hits, misses, found.evictions, found.expirations)
+            return replace(self._stats)
+
+    def _count(self, key: Hashable) -> None:
+        self._cache.expire()
+        found = key in self._cache
+        self._stats.hits += found
+        self._stats.misses += not found
