@@ -1,12 +1,15 @@
 """What both buses promise, as one class of cases.
 
 A subclass gives `make`, which returns a `Harness`: a bus behind plain blocking calls, so that
-a bus of an event loop passes the same cases from a thread beside its loop. Handlers given to
-`subscribe` are plain functions that do not block; one that is to block is a `gate`.
+a bus of an event loop passes the same cases from a thread beside its loop; `BlockingHarness` is
+one for a bus whose calls block anyway. Handlers given to `subscribe` are plain functions that do
+not block; one that is to block is a `gate`. `reference_impl.contracts` gives the class to readers,
+and says what it needs; imports are relative, since there the package has another name.
 """
 
 import re
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -22,7 +25,9 @@ from reference_impl.buses.event import (
     EventType,
     Handler,
 )
-from tests.kit import fakes
+
+from ..kit import fakes
+from .making import Made
 
 PATIENCE = fakes.PATIENCE
 request_id: ContextVar[str] = ContextVar("request_id", default="none")
@@ -84,12 +89,50 @@ def behind_a_gate(bus: Harness, count: int) -> tuple[Gate, list[Event]]:
     return gate, events
 
 
-class BusContract:
+class BlockingGate(fakes.Gate):
+    """A gate that a thread of the bus waits at."""
+
+    @property
+    def handler(self) -> Handler:
+        return self
+
+
+class BlockingHarness:
+    """A bus whose calls block: they are its own, and the gates are opened at the end."""
+
+    def __init__(self, bus: Any) -> None:
+        self.bus = bus
+        self.gates: list[BlockingGate] = []
+        self.publish_in_handler = bus.publish
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.bus, name)
+
+    def gate(self) -> BlockingGate:
+        self.gates.append(BlockingGate())
+        return self.gates[-1]
+
+    def stopping(self, returned: list[list[Event]], *, drain: bool) -> Handler:
+        return lambda event: returned.append(self.bus.stop(drain=drain))
+
+    def close(self) -> None:
+        for gate in self.gates:
+            gate.open()
+        self.bus.stop()
+        self.bus.start()  # a handler that a case left behind ends before the next stop
+        self.bus.stop()
+
+
+class BusContract(Made):
     """The cases."""
 
+    @abstractmethod
     def make(self, *args: Any, **options: Any) -> Harness:
         """A bus of at most `limit` handlers at once (4), with the bus's own other options."""
-        raise NotImplementedError
+
+    def named(self, *args: Any, **options: Any) -> Harness:
+        """A bus that calls itself "bus" in what it says."""
+        return self.make(*args, **{"name": "bus"} | options)
 
     @pytest.fixture
     def bus_of(self) -> Iterator[BusOf]:
@@ -97,7 +140,7 @@ class BusContract:
         made: list[Harness] = []
 
         def start(*args: Any, **options: Any) -> Harness:
-            bus = self.make(*args, **options)
+            bus = self.named(*args, **options)
             made.append(bus)
             bus.start()
             return bus
@@ -153,7 +196,7 @@ class BusContract:
     # --- life ---
 
     def test_a_bus_that_does_not_run_refuses(self) -> None:
-        bus = self.make()
+        bus = self.named()
         try:
             running = [bus.is_running]
             with pytest.raises(BusStopped, match=r"^bus is not running: "):
@@ -518,4 +561,4 @@ class BusContract:
         self, arguments: dict[str, Any], error: type[Exception], words: str
     ) -> None:
         with pytest.raises(error, match=words):
-            self.make(**arguments)
+            self.named(**arguments)

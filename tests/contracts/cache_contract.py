@@ -2,10 +2,12 @@
 
 A test file subclasses the classes, marks them with its own guarantees, and says how its cache
 is made. An adapter lets an asynchronous cache be called like a synchronous one.
+`reference_impl.contracts` gives the classes to readers, and says what they need; imports are
+relative, since there the package has another name.
 """
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from decimal import Decimal
 from types import ModuleType
@@ -14,7 +16,9 @@ from typing import Any, Protocol
 import pytest
 
 from reference_impl.caches.ttl_cache import CacheStats
-from tests.kit import fakes
+
+from ..kit import fakes
+from .making import Made
 
 
 class Cache(Protocol):
@@ -63,7 +67,7 @@ REMOVERS: dict[str, Callable[[Cache], object]] = VIEWS | {
 del REMOVERS["in"]  # it only looks
 
 
-class CacheCases(ABC):
+class CacheCases(Made):
     """How the cases come by their cache and their clock."""
 
     @abstractmethod

@@ -48,6 +48,8 @@ def write(folder: Path) -> list[Path]:
     assert claimed == len(_CLAIMS), "the decorators' first lines have changed"
     for app in sorted((GUIDES / "recipes").glob("*.py")):
         files.append(Path(shutil.copy(app, folder)))
+        if app.name.startswith("own_"):
+            continue  # it needs no copy
         command = copying(app)
         command[-1] = str(folder / command[-1])
         if copy_tool(command):

@@ -134,7 +134,6 @@ class TestAsEveryBus(bus_contract.BusContract):
     def build(self, request: pytest.FixtureRequest) -> None:
         self.module = builds()[request.param]
 
-    def make(self, limit: int = 4, *, name: str = "bus", **options: Any) -> bus_contract.Harness:
-        options["name"] = name
+    def make(self, limit: int = 4, **options: Any) -> bus_contract.Harness:
         harness: bus_contract.Harness = LoopHarness(self.module, limit, options)
         return harness
