@@ -138,11 +138,13 @@ def uvx(words: list[str]) -> list[str]:
 def pasted(name: str, target: Path, address: str) -> str:
     """Put a configuration into the project, as it is but for its address and one guarantee."""
     text = (RECIPES / name).read_text(encoding="utf-8").replace(base_address(), address)
-    quick, times = re.subn(r'guarantees(",)? ("?)prove\2', r"\g<0>\1 \2--guarantee=TC-4\2", text)
-    assert times == 1, f"{name} proves {times} times"
+    words = {"guarantees prove ": "--guarantee=TC-4 ", '"prove", ': '"--guarantee=TC-4", '}
+    assert sum(map(text.count, words)) == 1, f"{name} does not prove once"
+    for before, after in words.items():
+        text = text.replace(before, before + after)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(quick, encoding="utf-8")
-    return quick
+    target.write_text(text, encoding="utf-8")
+    return text
 
 
 def test_the_workflow_is_one(tmp_path: Path) -> None:
@@ -166,9 +168,6 @@ def test_the_workflow_proves_a_copy(
         return run(*shell, folder=project, status=status, more=variables)
 
     step(install)
-    assert "vetted" in step(check)
-    step(prove)
-    assert HOLDS.search(summary.read_text(encoding="utf-8"))
     change(vendored)
     assert "modified" in step(check)
     step(prove, status=1)
@@ -195,18 +194,14 @@ def test_the_pre_commit_hooks_stop_a_broken_copy(
     ("name", "command"),
     [
         ("tox.ini", ("tox", "run", "-e", "copies")),
-        ("noxfile.py", ("nox", "--session", "copies", "--reuse-existing-virtualenvs")),
+        ("noxfile.py", ("nox", "--session", "copies")),
     ],
 )
 def test_a_session_fails_for_a_broken_copy(
     address: str, project: Path, vendored: Path, name: str, command: tuple[str, ...]
 ) -> None:
     pasted(name, project / name, address)
-    session = (sys.executable, "-m", *command)
-    report = run(*session, folder=project)
-    assert "vetted" in report
-    assert HOLDS.search(report)
     change(vendored)
-    report = run(*session, folder=project, status=1)
+    report = run(sys.executable, "-m", *command, folder=project, status=1)
     assert "modified" in report
     assert BROKEN.search(report)
