@@ -220,6 +220,7 @@ def evidence(session: nox.Session) -> None:
     """Record in docs/evidence what the sessions have just proved."""
     install(session, "site", "tests")
     session.run("python", "-m", "site_build.evidence")
+    session.run("python", "-m", "site_build.example")
 
 
 @nox.session(python=NEWEST)
