@@ -9,6 +9,7 @@ The brief profile runs the first schedules only, and exhausts nothing.
 
 import linecache
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -285,5 +286,6 @@ def _task_steps(events: Any, lanes: tuple[str, ...]) -> list[dict[str, str]]:
 def _source_line(location: str) -> str:
     """The line at "ttl_cache.py.twin3:120", stripped; "" where there is none."""
     name, _, line = location.rpartition(":")
-    files = [file for file in linecache.cache if file.endswith(f"/{name}")]
+    known = [*map(str, explored_paths()), *linecache.cache]
+    files = [file for file in known if Path(file).name == name]
     return linecache.getline(files[0], int(line)).strip() if files and line.isdigit() else ""
