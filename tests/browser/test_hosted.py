@@ -18,6 +18,8 @@ import pytest
 from tests.kit import COMPONENTS
 from tests.kit.site import SITE
 
+pytestmark = pytest.mark.timeout(1200)  # of a download from a slow index
+
 GUIDE = SITE / "guides" / "copying.md"
 RECIPES = SITE / "guides" / "recipes" / "proving"
 COPY = COMPONENTS / "caches" / "ttl_cache.py"
@@ -48,7 +50,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == status, f"{shlex.join(map(str, command))}\n{done.stdout}"
