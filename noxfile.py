@@ -157,6 +157,15 @@ def verification(session: nox.Session) -> None:
     session.run("python", "-m", "tests.kit.verify", *session.posargs)
 
 
+@nox.session(python=NEWEST, default=False)
+def prove(session: nox.Session) -> None:
+    """Which guarantees a file of yours keeps: nox -s prove -- path/to/ttl_cache.py."""
+    install(session, "tests")
+    session.chdir(session.invoked_from)  # where the paths are from
+    here = {"PYTHONPATH": str(ROOT)}
+    session.run("python", "-m", "reference_impl", "prove", *session.posargs, env=here)
+
+
 @nox.session(python=NEWEST)
 @timed
 def docs(session: nox.Session) -> None:
@@ -179,7 +188,7 @@ def serve(session: nox.Session) -> None:
 @nox.session(python=NEWEST)
 @timed
 def browser(session: nox.Session) -> None:
-    """Walk the built site in a real Chromium."""
+    """Walk the built site in a real Chromium, and use its wheel in empty environments."""
     install(session, "site", "tests", "browser")
     build(session)
     session.run("pytest", *PARALLEL, "tests/browser", *session.posargs)
@@ -211,6 +220,7 @@ def evidence(session: nox.Session) -> None:
     """Record in docs/evidence what the sessions have just proved."""
     install(session, "site", "tests")
     session.run("python", "-m", "site_build.evidence")
+    session.run("python", "-m", "site_build.example")
 
 
 @nox.session(python=NEWEST)

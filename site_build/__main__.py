@@ -10,9 +10,10 @@ def main(arguments: list[str]) -> None:
 
         pages.render()
     elif arguments == ["finish"]:
-        from site_build import machines
+        from site_build import hosting, machines
 
         machines.finish()
+        hosting.offer_wheel()
     else:
         raise SystemExit("usage: python -m site_build render|finish")
 

@@ -19,6 +19,7 @@ from reference_impl import _copying
 from site_build import (
     charts,
     evidence,
+    hosting,
     interrupts_table,
     matrix,
     records,
@@ -59,6 +60,8 @@ def pages() -> dict[Path, str]:
     result[states.DRAWN] = states.page()
     result[scores.PAGE] = scores.page(titles)
     result[versions.FEED] = versions.current_feed()
+    for path, template in hosting.rendered().items():
+        result[path] = _JINJA.get_template(template).render(hosting.addresses())
     return result
 
 
@@ -126,6 +129,9 @@ def _file(component: str) -> dict[str, Any]:
         "version": found.version,
         "date": found.date,
         "changes": f"../changes.md#{component.replace('/', '')}",  # the anchor that Markdown makes
+        "copy": next(iter(_copying.layout([found], Path("your_package", "vendored")))).as_posix(),
+        "proved": bool(promises(component)),
+        **hosting.addresses(),
         "files": files,
         "needs": _listed(["the standard library", *siblings, *packages]),
         "seconds": quick_seconds(records.read(component)),
