@@ -1,0 +1,157 @@
+"""Make edits in copies, prove the copies, and compare what broke with what should."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reference_impl import _copying
+from tests.edits.edit import Edit
+from tests.edits.tables import EDITS, PROVED_AS
+from tests.kit import ROOT
+from tests.kit.catalogue import digests, promises, python_build
+
+RECORD = ROOT / "docs" / "evidence" / "edits.json"
+_LONGEST = 1800  # seconds, after which a proof that does not end is given up
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the proofs said of a copy with one edit."""
+
+    edit: Edit
+    guarantees: dict[str, dict[str, Any]]  # by ID, as `prove --json` tells them
+    seconds: float
+
+    @property
+    def broken(self) -> set[str]:
+        """The guarantees that came out BROKEN."""
+        return {name for name, each in self.guarantees.items() if each["word"] == "BROKEN"}
+
+    @property
+    def missed(self) -> set[str]:
+        """Those that should have, as far as they were asked for, and did not."""
+        return (self.edit.broken & self.guarantees.keys()) - self.broken
+
+    @property
+    def wronged(self) -> set[str]:
+        """Those that came out BROKEN though they should hold."""
+        return self.broken - self.edit.broken - self.edit.tolerated
+
+    def told(self) -> str:
+        """One line for people."""
+        found = " ".join(sorted(self.broken, key=_by_number)) or "nothing"
+        line = f"{self.edit.name}: breaks {found} ({self.seconds:.0f} s)"
+        for what, names in (("MISSED", self.missed), ("WRONGED", self.wronged)):
+            line += f"  {what}: {' '.join(sorted(names, key=_by_number))}" if names else ""
+        return line
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is recorded."""
+        broken = {
+            name: {key: each[key] for key in ("reason", "losing") if each.get(key)}
+            for name, each in self.guarantees.items()
+            if each["word"] == "BROKEN"
+        }
+        for each in broken.values():
+            if losing := each.pop("losing", None):
+                each["schedule"] = losing["schedule"]
+        words = {name: each["word"] for name, each in self.guarantees.items()}
+        return {
+            "edit": self.edit.name,
+            "file": self.edit.file,
+            "harmless": self.edit.is_harmless,
+            "words": words,
+            "broken": broken,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def _by_number(identifier: str) -> tuple[str, int]:
+    family, _, number = identifier.partition("-")
+    return family, int(number)
+
+
+def outcome(
+    component: str, edit: Edit, guarantees: Iterable[str] = (), profile: str = "quick"
+) -> Outcome:
+    """Prove a copy of the component with this edit; all guarantees, or only these.
+
+    Raises:
+        RuntimeError: the proofs did not run.
+    """
+    with tempfile.TemporaryDirectory(prefix="edits-") as folder:
+        file = laid_out(component, edit, Path(folder))
+        command = [sys.executable, "-m", "reference_impl", "prove", str(file), "--json"]
+        command += [f"--profile={profile}", *(f"--guarantee={each}" for each in guarantees)]
+        began = time.monotonic()
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=_LONGEST, check=False
+        )
+        seconds = time.monotonic() - began
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"{component}, {edit.name}: not proved\n{done.stderr[-2000:]}")
+    told = json.loads(done.stdout)["guarantees"]
+    return Outcome(edit, {each["id"]: each for each in told}, seconds)
+
+
+def laid_out(component: str, edit: Edit, project: Path) -> Path:
+    """Copy what the component needs into a package, make the edit; the file to prove."""
+    folder = project / "app" / "vendored"
+    folder.parent.mkdir()
+    folder.parent.joinpath("__init__.py").touch()
+    wanted = [_copying.find(PROVED_AS.get(component, component))]
+    _copying.copy(wanted, folder)
+    files = {each.path: path for path, each in _copying.layout(wanted, folder).items()}
+    changed = files[edit.file or component]
+    changed.write_text(edit.applied(changed.read_text(encoding="utf-8")), encoding="utf-8")
+    return files[wanted[0].path]
+
+
+def prove(component: str, edits: Sequence[Edit], profile: str) -> Iterator[Outcome]:
+    """Prove each edit whole, and tell of it."""
+    for edit in edits:
+        yield (found := outcome(component, edit, profile=profile))
+        print(f"{component}: {found.told()}", flush=True)
+
+
+def record(component: str, outcomes: Sequence[Outcome]) -> None:
+    """Keep what was found, beside what was found of others and by edits that did not run."""
+    kept: dict[str, Any] = {}
+    if RECORD.is_file():
+        kept = json.loads(RECORD.read_text(encoding="utf-8"))
+    before = {each["edit"]: each for each in kept.get(component, {}).get("edits", [])}
+    found = before | {each.edit.name: each.as_dict() for each in outcomes}
+    kept[component] = {
+        "sources": digests(PROVED_AS.get(component, component)),
+        "python": python_build(),
+        "edits": [found[edit.name] for edit in EDITS[component] if edit.name in found],
+    }
+    text = json.dumps(dict(sorted(kept.items())), indent=1)
+    RECORD.write_text(text + "\n", encoding="utf-8")
+
+
+def main(components: Sequence[str], *, words: str = "", profile: str = "quick") -> int:
+    """Prove the edits of these components, record them; 1 if one is not told apart."""
+    wrong = 0
+    for component in components:
+        edits = [edit for edit in EDITS[component] if words in edit.name]
+        for found in prove(component, edits, profile):
+            record(component, [found])  # each at once: a long run may be cut off
+            wrong += bool(found.missed or found.wronged)
+    return int(wrong > 0)
+
+
+def told_apart(component: str) -> set[frozenset[str]]:
+    """The different sets of guarantees that the component's edits break."""
+    return {edit.broken for edit in EDITS[component] if not edit.is_harmless}
+
+
+def proved(component: str) -> set[str]:
+    """The guarantees by which a component's edits are judged."""
+    return set(promises(PROVED_AS.get(component, component)))
