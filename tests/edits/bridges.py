@@ -40,7 +40,8 @@ RUN_SYNC = [
         "leaves a refused coroutine open",
         edit(
             "run_sync",
-            "if native.cr_frame is not None and not (native.cr_running or native.cr_suspended): ...",
+            "if native.cr_frame is not None "
+            "and not (native.cr_running or native.cr_suspended): ...",
             "pass",
         ),
         "RS-6",
@@ -236,7 +237,8 @@ ASYNC_PARALLEL_EXECUTE = [
         "does not wait for what it cancels",
         edit(
             "async_as_completed._leave",
-            "while tasks := [task for task in (*self._feeder, *self._running) if not task.done()]: ...",
+            "while tasks := "
+            "[task for task in (*self._feeder, *self._running) if not task.done()]: ...",
             "",
         ),
         "AP-3",
@@ -256,9 +258,7 @@ ASYNC_PARALLEL_EXECUTE = [
     ),
     Edit(
         "goes on after the first failure",
-        edit(
-            "async_as_completed._ended", "if self._fail_fast and result.is_failure: ...", ""
-        ),
+        edit("async_as_completed._ended", "if self._fail_fast and result.is_failure: ...", ""),
         "AP-5",
     ),
     Edit(
@@ -278,14 +278,16 @@ ASYNC_PARALLEL_EXECUTE = [
         edit(
             "async_as_completed._start",
             "self._context.run(self._loop.create_task, _run(self._operation, key, self._doomed))",
-            "self._loop.create_task(_run(self._operation, key, self._doomed), context=self._context)",
+            "self._loop.create_task("
+            "_run(self._operation, key, self._doomed), context=self._context)",
         ),
         "AP-7",
     ),
     Edit(
         "calls its deadline a RuntimeError",
         edit(
-            "", "class DeadlineExceeded(TimeoutError): ...",
+            "",
+            "class DeadlineExceeded(TimeoutError): ...",
             "class DeadlineExceeded(RuntimeError):\n    ...",
         ),
         "AP-4",

@@ -3,10 +3,16 @@
 from tests.edits.edit import Edit, commented, renamed, replace, unparsed
 from tests.kit.twins import edit
 
+UNLOCKED_DELETE = edit(
+    "TTLCache.delete", "self._locked(self._delete_locked, key)", "self._delete_locked(key)"
+)
+
 TTL_CACHE = [
     Edit(
         "deletes without the lock",
-        edit("TTLCache.delete", "self._locked(self._delete_locked, key)", "self._delete_locked(key)"),
+        edit(
+            "TTLCache.delete", "self._locked(self._delete_locked, key)", "self._delete_locked(key)"
+        ),
         "TC-1 TC-11",
     ),
     Edit(
@@ -220,13 +226,18 @@ SHARDED_CACHE = [
     ),
     Edit(
         "gives each shard the whole room",
-        edit("_shares", "[share + (number < remainder) for number in range(num_shards)]",
-             "[max_size] * num_shards"),
+        edit(
+            "_shares",
+            "[share + (number < remainder) for number in range(num_shards)]",
+            "[max_size] * num_shards",
+        ),
         "SC-2 SC-4",
     ),
     Edit(
         "deletes without the lock",
-        edit("TTLCache.delete", "self._locked(self._delete_locked, key)", "self._delete_locked(key)"),
+        edit(
+            "TTLCache.delete", "self._locked(self._delete_locked, key)", "self._delete_locked(key)"
+        ),
         "SC-4",
         file="caches/ttl_cache",
     ),

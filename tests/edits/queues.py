@@ -65,9 +65,7 @@ MEMORY_QUEUE = [
     ),
     Edit(
         "retries without end",
-        edit(
-            "MemoryQueue._retries_locked", "old[_ATTEMPTS] < old[_MAX_ATTEMPTS]", "True"
-        ),
+        edit("MemoryQueue._retries_locked", "old[_ATTEMPTS] < old[_MAX_ATTEMPTS]", "True"),
         "MQ-10",
     ),
     Edit(
@@ -122,8 +120,11 @@ PENDING_QUEUE = [
     ),
     Edit(
         "counts a cancelled upload",
-        edit("AsyncPendingQueue._attempt", "self._put_back(name, attempt - 1)",
-             "self._put_back(name, attempt)"),
+        edit(
+            "AsyncPendingQueue._attempt",
+            "self._put_back(name, attempt - 1)",
+            "self._put_back(name, attempt)",
+        ),
         "PQ-4",
     ),
     Edit(
@@ -217,8 +218,9 @@ CONVERTER_POOL = [
     ),
     Edit(
         "gives a conversion all the time that it wants",
-        edit("AsyncConverterPool._convert", "asyncio.timeout(self._timeout)",
-             "asyncio.timeout(None)"),
+        edit(
+            "AsyncConverterPool._convert", "asyncio.timeout(self._timeout)", "asyncio.timeout(None)"
+        ),
         "CP-3",
         "CP-5",
     ),
@@ -236,7 +238,8 @@ CONVERTER_POOL = [
         "ends with the first converter that is lost",
         edit(
             "AsyncConverterPool._feed",
-            "not all(each.watched for each in self._inboxes) or len(self._lost) == len(self._lanes)",
+            "not all(each.watched for each in self._inboxes) "
+            "or len(self._lost) == len(self._lanes)",
             "True",
         ),
         "CP-5",

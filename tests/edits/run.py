@@ -17,6 +17,7 @@ from tests.kit import ROOT
 from tests.kit.catalogue import digests, promises, python_build
 
 RECORD = ROOT / "docs" / "evidence" / "edits.json"
+_REASON = 60  # characters
 _LONGEST = 1800  # seconds, after which a proof that does not end is given up
 
 
@@ -36,7 +37,7 @@ class Outcome:
     @property
     def missed(self) -> set[str]:
         """Those that should have, as far as they were asked for, and did not."""
-        return (self.edit.broken & self.guarantees.keys()) - self.broken
+        return {*self.edit.broken} & self.guarantees.keys() - self.broken
 
     @property
     def wronged(self) -> set[str]:
@@ -45,36 +46,38 @@ class Outcome:
 
     def told(self) -> str:
         """One line for people."""
-        found = " ".join(sorted(self.broken, key=_by_number)) or "nothing"
+        found = " ".join(_sorted(self.broken)) or "nothing"
         line = f"{self.edit.name}: breaks {found} ({self.seconds:.0f} s)"
         for what, names in (("MISSED", self.missed), ("WRONGED", self.wronged)):
-            line += f"  {what}: {' '.join(sorted(names, key=_by_number))}" if names else ""
+            line += f"  {what}: {' '.join(_sorted(names))}" if names else ""
         return line
 
     def as_dict(self) -> dict[str, Any]:
-        """What is recorded."""
-        broken = {
-            name: {key: each[key] for key in ("reason", "losing") if each.get(key)}
-            for name, each in self.guarantees.items()
-            if each["word"] == "BROKEN"
-        }
-        for each in broken.values():
-            if losing := each.pop("losing", None):
-                each["schedule"] = losing["schedule"]
+        """What is recorded: how each that broke did so first, and whatever else did not hold."""
         words = {name: each["word"] for name, each in self.guarantees.items()}
         return {
             "edit": self.edit.name,
             "file": self.edit.file,
             "harmless": self.edit.is_harmless,
-            "words": words,
-            "broken": broken,
             "seconds": round(self.seconds, 1),
+            "broken": {name: _how(self.guarantees[name]) for name in _sorted(self.broken)},
+            "other": {name: word for name, word in words.items() if word not in _PLAIN},
         }
 
 
-def _by_number(identifier: str) -> tuple[str, int]:
-    family, _, number = identifier.partition("-")
-    return family, int(number)
+_PLAIN = ("holds", "BROKEN")
+
+
+def _how(found: dict[str, Any]) -> str:
+    """The losing schedule, or what was raised."""
+    if losing := found.get("losing"):
+        return f"schedule {losing['schedule']}"
+    reason = str(found.get("reason") or "").strip()
+    return reason if len(reason) <= _REASON else f"{reason[: _REASON - 2]} …"
+
+
+def _sorted(identifiers: Iterable[str]) -> list[str]:
+    return sorted(identifiers, key=lambda each: (each[:3], int(each[3:])))
 
 
 def outcome(
@@ -105,7 +108,7 @@ def laid_out(component: str, edit: Edit, project: Path) -> Path:
     folder = project / "app" / "vendored"
     folder.parent.mkdir()
     folder.parent.joinpath("__init__.py").touch()
-    wanted = [_copying.find(PROVED_AS.get(component, component))]
+    wanted = [_copying.find(_whole(component))]
     _copying.copy(wanted, folder)
     files = {each.path: path for path, each in _copying.layout(wanted, folder).items()}
     changed = files[edit.file or component]
@@ -128,12 +131,21 @@ def record(component: str, outcomes: Sequence[Outcome]) -> None:
     before = {each["edit"]: each for each in kept.get(component, {}).get("edits", [])}
     found = before | {each.edit.name: each.as_dict() for each in outcomes}
     kept[component] = {
-        "sources": digests(PROVED_AS.get(component, component)),
+        "sources": {name: sha[:16] for name, sha in digests(_whole(component)).items()},
         "python": python_build(),
         "edits": [found[edit.name] for edit in EDITS[component] if edit.name in found],
     }
-    text = json.dumps(dict(sorted(kept.items())), indent=1)
-    RECORD.write_text(text + "\n", encoding="utf-8")
+    RECORD.write_text(_compact(kept), encoding="utf-8")
+
+
+def _compact(kept: dict[str, Any]) -> str:
+    """JSON with a line for each edit."""
+    parts = []
+    for component, found in sorted(kept.items()):
+        lines = ",\n".join(f"  {json.dumps(each)}" for each in found["edits"])
+        head = json.dumps({key: found[key] for key in ("sources", "python")})
+        parts.append(f'"{component}": {head[:-1]}, "edits": [\n{lines}\n ]}}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def main(components: Sequence[str], *, words: str = "", profile: str = "quick") -> int:
@@ -154,4 +166,9 @@ def told_apart(component: str) -> set[frozenset[str]]:
 
 def proved(component: str) -> set[str]:
     """The guarantees by which a component's edits are judged."""
-    return set(promises(PROVED_AS.get(component, component)))
+    return set(promises(_whole(component)))
+
+
+def _whole(component: str) -> str:
+    """What is copied and proved for the sake of this component."""
+    return PROVED_AS.get(component, component)
