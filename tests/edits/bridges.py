@@ -3,7 +3,7 @@
 from tests.edits.edit import Edit, commented, renamed, replace, unparsed
 from tests.kit.twins import edit
 
-REMOTE, PARALLEL = "bridges/_remote", "bridges/parallel_execute"
+REMOTE = "bridges/_remote"
 
 RUN_SYNC = [
     Edit(
@@ -13,7 +13,7 @@ RUN_SYNC = [
         "RS-2 RS-5 RS-6 RS-7",
     ),
     Edit(
-        "has a lock for its one helper",
+        "does one call at a time",
         edit("", "_KEPT = 8", "_KEPT = 8\n_one_at_a_time = threading.Lock()")
         + edit("_run_elsewhere", "helper.do(job)", "with _one_at_a_time:\n    helper.do(job)"),
         "RS-2",
@@ -25,13 +25,13 @@ RUN_SYNC = [
         "RS-3",
     ),
     Edit(
-        "keeps every loop",
+        "keeps a loop whatever was left on it",
         edit("_run", "loop.is_as_new() and loops.put(loop)", "loops.put(loop)"),
         "RS-4",
         "RS-7",
     ),
     Edit(
-        "swallows no interrupt and waits for nothing",
+        "does not wait for the clean-up after an interrupt",
         edit("_Helper.do", "while waiting and not self._is_blocked: ...", ""),
         "RS-5",
         "RS-7",
@@ -48,7 +48,7 @@ RUN_SYNC = [
         "RS-2 RS-5 RS-7",
     ),
     Edit(
-        "keeps as many loops as it has made",
+        "keeps every loop that it has made",
         edit(
             "_Shelf.put",
             "self._closed or len(self._things) >= _KEPT",
@@ -57,7 +57,7 @@ RUN_SYNC = [
         "RS-7",
     ),
     Edit("has another layout", unparsed()),
-    Edit("calls a private name otherwise", renamed("_within", "_with_timeout")),
+    Edit("calls a private function by another name", renamed("_within", "_with_timeout")),
 ]
 
 ASYNC_RUNNER = [
@@ -195,7 +195,7 @@ PARALLEL_EXECUTE = [
         "PE-9",
     ),
     Edit(
-        "asks each key source for its length",
+        "expects nothing but a TypeError of len()",
         replace("_length", "except Exception", "except TypeError"),
         "PE-10",
     ),
@@ -283,16 +283,6 @@ ASYNC_PARALLEL_EXECUTE = [
         ),
         "AP-7",
     ),
-    Edit(
-        "calls its deadline a RuntimeError",
-        edit(
-            "",
-            "class DeadlineExceeded(TimeoutError): ...",
-            "class DeadlineExceeded(RuntimeError):\n    ...",
-        ),
-        "AP-4",
-        file=PARALLEL,
-    ),
     Edit("has another layout", unparsed()),
     Edit("calls a private method by another name", renamed("_hurry", "_cancel_waiting_source")),
 ]
@@ -305,7 +295,7 @@ FILE_WATCH = [
         "FW-6",
     ),
     Edit(
-        "scans only once it has returned",
+        "does not look at what is moved in",
         edit("_Watcher._handle", "self._replaced(target, moved_in=True)", "pass"),
         "FW-1",
         "FW-2 FW-7",
@@ -326,12 +316,12 @@ FILE_WATCH = [
         "FW-1 FW-3 FW-4 FW-5 FW-6 FW-7 FW-8",
     ),
     Edit(
-        "swallows faults, and that is all",
+        "does not scan again after a fault",
         edit("_Watcher.dispatch", 'self._inbox.schedule(_ScanDirectory(""))', ""),
         "FW-3",
     ),
     Edit(
-        "returns when its directory is gone",
+        "says nothing when its directory is gone",
         edit("_Watcher._check_root", "self._inbox.advance(_State.CLOSING, error)", ""),
         "FW-4",
         "FW-7",

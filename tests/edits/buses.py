@@ -102,7 +102,7 @@ EVENT_BUS = [
 
 ASYNC_EVENT_BUS = [
     Edit(
-        "starts no calls of what comes while it is idle",
+        "does not wake up for what it accepts",
         edit("AsyncEventBus._accept", "if routes: ...", ""),
         "AB-1",
         "AB-2 AB-3 AB-4 AB-5 AB-6 AB-7 AB-8 AB-9 AB-10",
@@ -153,7 +153,7 @@ ASYNC_EVENT_BUS = [
         "AB-1 AB-4 AB-5 AB-8",
     ),
     Edit(
-        "swallows the cancellation of stop",
+        "does not wait for the handlers that stop has cancelled",
         edit(
             "AsyncEventBus._stop",
             "self._cancel_running()\nawait self._reached(drained, None)",
@@ -208,7 +208,7 @@ EVENT = [
         "EB-4",
     ),
     Edit(
-        "takes ten years for a timeout that no lock can take",
+        "passes on a timeout that no lock can take",
         edit(
             "check_timeout",
             'min(_check_seconds("timeout", timeout), TIMEOUT_MAX)',
@@ -224,7 +224,7 @@ EVENT = [
         "EB-8 EB-10",
     ),
     Edit(
-        "is equal to any topic of its name",
+        "makes ANY a string",
         edit("", "class AnyTopic(Enum): ...", "class AnyTopic(StrEnum):\n    ..."),
         "EB-1",
     ),

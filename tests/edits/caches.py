@@ -125,7 +125,7 @@ ASYNC_TTL_CACHE = [
         "AC-1 AC-4 AC-6",
     ),
     Edit(
-        "takes a lock in get",
+        "takes a lock to delete",
         edit("", "import asyncio", "import asyncio\nimport threading")
         + edit(
             "AsyncTTLCache.__init__",

@@ -28,7 +28,7 @@ MEMORY_QUEUE = [
         "MQ-4",
     ),
     Edit(
-        "stores whatever it is given, whose version it has",
+        "stores a copy whatever its version is",
         edit(
             "MemoryQueue.update",
             "old is None or old[_VERSION] != held",
@@ -69,7 +69,7 @@ MEMORY_QUEUE = [
         "MQ-10",
     ),
     Edit(
-        "reads the clock after it has added the item",
+        "reads the clock after it has stored an update",
         edit(
             "MemoryQueue.update",
             "self._decide_locked(steps, version, wakes=status is PENDING)",
