@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
+from reference_impl import _proving
 from reference_impl._copying import (
     Component,
     CopyError,
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options_first(arguments: Sequence[str]) -> list[str]:
     """The arguments in the order that argparse needs, for which an option ends a list of names."""
-    if "--" in arguments:
+    if "--" in arguments or arguments[:1] == ["prove"]:
         return list(arguments)
     return [*arguments[:1], *sorted(arguments[1:], key=lambda word: not re.match("-.", word))]
 
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--dry-run", action="store_true", help="write nothing")
     command.set_defaults(command=_update)
+    _proving.add_command(commands)
     return parser
 
 

@@ -93,6 +93,10 @@ class Verdict:
     vetted: bool
     text: str  # the first line says it; below it, what has changed since, or a diff
     older: str = ""  # the component that it is an earlier version of, byte for byte
+    kind: str = "modified"
+    path: str = ""
+    version: str | None = None
+    changed: int = 0
 
 
 @cache
@@ -144,7 +148,7 @@ def find(name: str) -> Component:
         raise CopyError(f"{name!r} is in {' and in '.join(paths)}: name one of these")
     for part in modules().values():
         if part.is_part and wanted in {part.path, part.module}:
-            names = " or ".join(user.names.partition(",")[0] for user in _users(part))
+            names = " or ".join(user.names.partition(",")[0] for user in users(part))
             raise CopyError(f"{part.module} is a part of components: it is copied with {names}")
     folded = {alias.casefold(): alias for alias in known}
     near = difflib.get_close_matches(wanted.casefold(), folded)
@@ -175,7 +179,7 @@ def closure(component: Component) -> list[Component]:
     return found
 
 
-def _users(part: Component) -> list[Component]:
+def users(part: Component) -> list[Component]:
     """The components that a part is copied with; the one whose page shows it comes first."""
     users = [each for each in components().values() if part in closure(each)]
     return sorted(users, key=lambda user: user.path != part.page)
@@ -317,13 +321,20 @@ def _is_name(name: str) -> bool:
     return name.isidentifier() and not keyword.iskeyword(name)
 
 
+def address(data: bytes) -> str:
+    """The component or part that a file's header names, or ""."""
+    found = _ADDRESS.search(_plain(data))
+    if found is None:
+        return ""
+    family, page, part = (name.decode() for name in found.groups(b""))
+    return f"{family}/{part or page}"
+
+
 def judge(data: bytes, label: str = "the copy") -> Verdict | None:
     """What a file is: vetted, older, modified or unknown; None if it is no copy at all."""
-    address = _ADDRESS.search(_plain(data))
-    if address is None:
+    path = address(data)
+    if not path:
         return None
-    family, page, part = (name.decode() for name in address.groups(b""))
-    path = f"{family}/{part or page}"
     recorded = versions().get(path)
     if not recorded:
         return Verdict(False, f"unknown: there is no {path} here; a newer package may have it")

@@ -2,5 +2,7 @@
 
 from pathlib import Path
 
+import reference_impl
+
 ROOT = Path(__file__).resolve().parents[2]
-COMPONENTS = ROOT / "reference_impl"
+COMPONENTS = Path(reference_impl.__file__).resolve().parent  # beside the proofs, or installed

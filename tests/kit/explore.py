@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 
 from tests.kit.copies import explored_paths
-from tests.kit.profile import budget, is_brief
+from tests.kit.profile import budget, is_brief, most_schedules
 from tests.kit.twins import Twin, judge
 
 _BRIEF = 20  # schedules
 EXPLORED = pytest.StashKey[list[dict[str, Any]]]()
+
+
+class NotExhausted(AssertionError):
+    """The search was not at its end when its limit was: nothing was found, nor shown."""
 
 
 class Explorer:
@@ -49,12 +53,15 @@ class Interleavings(Explorer):
     ) -> int:
         """Run every schedule with at most `preemptions`; returns how many there were."""
         granularity = granularity or budget("line", "opcode")
-        limit = _BRIEF if is_brief() else limit
-        result = self._search(model, preemptions, granularity, limit)
-        assert result.exhausted or is_brief(), (
-            f"{limit} schedules did not exhaust {preemptions} preemptions by {granularity}: "
-            "use a smaller model, a lower bound, granularity='line', or sample()"
-        )
+        cut = _cut()
+        result = self._search(model, preemptions, granularity, cut or limit)
+        if cut and not is_brief() and not result.exhausted:
+            self._draw(model, cut, granularity, seed=0)
+        elif not (result.exhausted or cut):
+            raise NotExhausted(
+                f"{limit} schedules did not exhaust {preemptions} preemptions by {granularity}: "
+                "use a smaller model, a lower bound, granularity='line', or sample()"
+            )
         plural = "" if preemptions == 1 else "s"
         bound = f"at most {preemptions} preemption{plural}, by {granularity}"
         told = f"every interleaving of {self._threads} threads with {bound}"
@@ -75,7 +82,11 @@ class Interleavings(Explorer):
         The quick profile draws a fifth of them.
         """
         granularity = granularity or budget("line", "opcode")
-        schedules = _drawn(schedules)
+        self._draw(model, _drawn(schedules), granularity, seed)
+
+    def _draw(
+        self, model: Callable[[], object], schedules: int, granularity: str, seed: int
+    ) -> None:
         self._explore(
             model, strategy="pct", granularity=granularity, iterations=schedules, seed=seed
         )
@@ -155,11 +166,14 @@ class Schedules(Explorer):
         """Run every schedule with at most `delays` deviations from asyncio's order."""
         import detangle
 
-        limit = _BRIEF if is_brief() else limit
+        cut = _cut()
         stats = detangle.explore(
-            model, strategy=detangle.DFS(max_delays=delays), runs=limit, database=False
+            model, strategy=detangle.DFS(max_delays=delays), runs=cut or limit, database=False
         )
-        assert stats.exhausted or is_brief(), f"{limit} schedules did not exhaust {delays} delays"
+        if cut and not is_brief() and not stats.exhausted:
+            self._draw(model, cut, seed=0)
+        elif not (stats.exhausted or cut):
+            raise NotExhausted(f"{limit} schedules did not exhaust {delays} delays")
         plural = "" if delays == 1 else "s"
         told = f"every schedule with at most {delays} step{plural} out of asyncio's order"
         self._record(kind="asyncio", exhausted=stats.exhausted, told=told, schedules=stats.runs)
@@ -172,9 +186,13 @@ class Schedules(Explorer):
 
         The quick profile draws a fifth of them.
         """
+        self._draw(model, _drawn(schedules), seed)
+
+    def _draw(
+        self, model: Callable[[], Coroutine[Any, Any, object]], schedules: int, seed: int
+    ) -> None:
         import detangle
 
-        schedules = _drawn(schedules)
         detangle.explore(model, runs=schedules, seed=seed, database=False)
         told = "asyncio schedules drawn by PCT, random walks and delays"
         self._record(kind="asyncio", exhausted=False, told=told, schedules=schedules)
@@ -213,9 +231,29 @@ class Schedules(Explorer):
         return caught.value
 
 
+def losing(error: BaseException) -> dict[str, Any] | None:
+    """The schedule that an explorer's failure tells of, as steps; None for any other failure."""
+    if (failure := getattr(error, "failure", None)) is not None and hasattr(failure, "steps"):
+        return {"schedule": failure.iteration + 1, **_trace(failure)}
+    report = getattr(error, "report", None)
+    if (trace := getattr(report, "trace", None)) is None or report is None:
+        return None
+    details = str(report.failure.message).partition("\n")[0]
+    steps = _task_steps(trace.events, ())
+    return {"schedule": report.runs, "steps": steps, "outcome": "failure", "details": details}
+
+
+def _cut() -> int | None:
+    """How many schedules of a search to run where this run cannot afford all of them."""
+    return _BRIEF if is_brief() else most_schedules()
+
+
 def _drawn(schedules: int) -> int:
     """How many schedules to draw where the full profile draws so many."""
-    return min(_BRIEF, schedules) if is_brief() else budget(-(-schedules // 5), schedules)
+    if is_brief():
+        return min(_BRIEF, schedules)
+    drawn = budget(-(-schedules // 5), schedules)
+    return min(most_schedules() or drawn, drawn)
 
 
 def _trace(failure: Any) -> dict[str, Any]:

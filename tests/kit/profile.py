@@ -15,6 +15,7 @@ from hypothesis import Phase, settings
 T = TypeVar("T")
 PROFILES = ("brief", "quick", "full")
 _current: str = "quick"
+_schedules: int | None = None
 
 
 def name() -> str:
@@ -32,6 +33,11 @@ def is_brief() -> bool:
     return _current == "brief"
 
 
+def most_schedules() -> int | None:
+    """How many schedules a search may run before it goes on by drawing some; None: all."""
+    return _schedules
+
+
 def same_each_time(examples: int, **others: Any) -> settings:
     """How Hypothesis looks for a twin's fault: on the same examples in each run."""
     others |= {"phases": [Phase.generate], "derandomize": True, "database": None}
@@ -45,12 +51,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="quick",
         help="how much to explore: quick (the default), full as for the evidence, or brief",
     )
+    parser.addoption(
+        "--schedules",
+        type=int,
+        default=None,
+        metavar="N",
+        help="of a search with more schedules, run the first N, and then N that are drawn",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    global _current
+    global _current, _schedules
     _current = str(config.getoption("--profile"))
+    _schedules = config.getoption("--schedules")
     # Threads share two noisy cores: an example's duration says nothing, so no deadline.
     for profile, examples in (("brief", 5), ("quick", 50), ("full", 100)):
         settings.register_profile(profile, deadline=None, print_blob=True, max_examples=examples)

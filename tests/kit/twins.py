@@ -15,6 +15,7 @@ import importlib.util
 import inspect
 import itertools
 import linecache
+import os
 import re
 import sys
 import textwrap
@@ -145,8 +146,8 @@ def build(original: ModuleType | str, fault: Fault | None = None) -> ModuleType:
     spec = importlib.util.spec_from_loader(name, loader=None)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    # Beside the original, so that the explorer traces it as it traces the original.
-    filename = f"{path}.{name.rpartition('__')[2]}"
+    # As if below the original, so that the explorer traces it as it traces the original.
+    filename = f"{path}{os.sep}{path.name}.{name.rpartition('__')[2]}"
     module.__file__ = filename
     module.__package__ = package
     sys.modules[name] = module

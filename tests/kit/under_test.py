@@ -1,8 +1,12 @@
 """The option `--copy`: a pytest plugin that binds other files before a test imports anything."""
 
+import ast
+from pathlib import Path
+
 import pytest
 
-from tests.kit import copies
+from reference_impl._proving import own_name
+from tests.kit import COMPONENTS, copies
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,6 +22,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Bind the copies."""
     try:
-        copies.bind(config.getoption("--copy") or ())
+        copies.bind(dict(map(_binding, config.getoption("--copy") or ())))
     except ValueError as error:
         raise pytest.UsageError(f"--copy: {error}") from None
+
+
+def _binding(pair: str) -> tuple[str, copies.Binding]:
+    component, _, file = pair.partition("=")
+    if not (COMPONENTS / f"{component}.py").is_file():
+        raise ValueError(f"there is no component {component!r}")
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise ValueError(f"there is no file {file!r}")
+    module, root = own_name(path, ast.parse(path.read_bytes()))
+    name = f"reference_impl.{component.replace('/', '.')}"
+    return name, copies.Binding(str(path), module, root)

@@ -15,6 +15,7 @@ import detangle
 import pytest
 
 from reference_impl.caches import async_ttl_cache as ours
+from tests.kit.copies import own_file
 from tests.kit.fakes import run
 from tests.kit.proofs import Proof, Test, each_proof
 from tests.kit.twins import Fault, Twin
@@ -164,10 +165,10 @@ def weight(root: object) -> int:
 
 def lines_run(module: ModuleType, action: Callable[[], object]) -> int:
     """How many lines of the component the action runs."""
-    events = list[str]()
+    events, file = list[str](), own_file(module)
 
     def trace(frame: Any, event: str, argument: object) -> Any:
-        if frame.f_code.co_filename == module.__file__:
+        if frame.f_code.co_filename == file:
             events.append(event)
             return trace
         return None

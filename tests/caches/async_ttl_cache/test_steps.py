@@ -26,6 +26,7 @@ from tests.caches.async_ttl_cache.helpers import (
     virtual,
 )
 from tests.caches.ttl_cache.helpers import Key
+from tests.kit.copies import own_file
 from tests.kit.fakes import Clock, run
 from tests.kit.proofs import Proof, failing
 
@@ -141,7 +142,7 @@ test_steps_catch = failing(STEPS, COMPONENT)
 
 @pytest.mark.guarantee("AC-3")
 def test_the_source_names_no_lock() -> None:
-    tree = ast.parse(Path(str(ours.__file__)).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(own_file(ours)).read_text(encoding="utf-8"))
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     modules = {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}

@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.contracts import cache_contract as contract
 from tests.kit import primitives
+from tests.kit.copies import own_file
 from tests.kit.fakes import PATIENCE, Beside, Gate
 from tests.kit.proofs import Proof
 from tests.kit.twins import Fault, Twin
@@ -180,11 +181,11 @@ class Key:
 
 def steps(m: ModuleType, action: Callable[[], object]) -> int:
     """The lines of the component that `action` runs, and the hashes and comparisons of keys."""
-    lines = 0
+    lines, file = 0, own_file(m)
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal lines
-        if frame.f_code.co_filename != m.__file__:
+        if frame.f_code.co_filename != file:
             return None
         lines += event == "line"
         return trace

@@ -13,6 +13,7 @@ import pytest
 
 from reference_impl.queues import memory_queue
 from tests.kit import interrupts as interrupts_of_kit
+from tests.kit.copies import own_file
 from tests.kit.fakes import Beside, Clock
 from tests.kit.interrupts import Ending, Interrupts, elsewhere
 from tests.kit.proofs import each_twin_of
@@ -66,9 +67,9 @@ def empty(m: ModuleType) -> State:
 
 def await_asleep(thread: int, m: ModuleType) -> None:
     """Return once the thread stands still inside the component, or has left it."""
-    before: Any = None
+    before, file = None, own_file(m)
     while (frame := sys._current_frames().get(thread)) is not None:
-        here = frame.f_code.co_filename == m.__file__ and (frame.f_code, frame.f_lasti)
+        here: Any = frame.f_code.co_filename == file and (frame.f_code, frame.f_lasti)
         if here and here == before:
             return
         before = here
@@ -109,13 +110,13 @@ def full(m: ModuleType) -> State:
 def fed_meanwhile(m: ModuleType) -> State:
     """An empty queue that gets an item once this thread sleeps in it, or has been interrupted."""
     state = empty(m)
-    me = threading.get_ident()
+    me, file = threading.get_ident(), own_file(m)
 
     def feed() -> None:
         until = time.monotonic() + 0.02
         while time.monotonic() < until:
             frame = sys._current_frames()[me]
-            if frame.f_code.co_filename == m.__file__:
+            if frame.f_code.co_filename == file:
                 await_asleep(me, m)
                 break
             time.sleep(0.001)
