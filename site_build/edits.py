@@ -26,6 +26,8 @@ def table(titles: dict[str, str]) -> str:
             name = ""
     builds = "; ".join(sorted({record["python"] for record in found.values()}))
     lines += ["", f"Quick profile; {builds}."]
+    if any(not each["whole"] for record in found.values() for each in record["edits"]):
+        lines += ["\N{DAGGER} Only the guarantees that are named were proved, and no others."]
     return "\n".join(lines) + "\n"
 
 
@@ -43,7 +45,7 @@ def _broken(edit: dict[str, Any]) -> str:
     if edit["harmless"] and not edit["broken"]:
         return "none: it is harmless"
     told = [f"{name} ({_text(how)})" if how else name for name, how in edit["broken"].items()]
-    return "; ".join(told) or "none"
+    return ("; ".join(told) or "none") + ("" if edit["whole"] else " \N{DAGGER}")
 
 
 def _seconds(edit: dict[str, Any]) -> str:

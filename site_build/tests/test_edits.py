@@ -16,6 +16,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "edit": "holds one | more",
         "file": "",
         "harmless": False,
+        "whole": True,
         "seconds": 12.34,
         "broken": {"TC-3": "AssertionError: `len(cache)` == 2", "TC-7": "schedule 283"},
         "other": {},
@@ -45,6 +46,12 @@ def test_a_row_says_what_broke_and_how(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_a_harmless_edit_breaks_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     table = rendered(monkeypatch, tmp_path, record(harmless=True, broken={}))
     assert "none: it is harmless" in table
+
+
+def test_it_says_where_not_all_was_proved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    table = rendered(monkeypatch, tmp_path, record(whole=False))
+    assert "TC-7 (schedule 283) \N{DAGGER} |" in table
+    assert "\N{DAGGER} Only the guarantees that are named" in table
 
 
 def test_without_a_record_the_page_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

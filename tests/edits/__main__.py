@@ -1,4 +1,4 @@
-"""`python -m tests.edits [NAME…] [--only WORDS] [--profile quick|full]`."""
+"""`python -m tests.edits [NAME…] [--only WORDS] [--named] [--new] [--profile quick|full]`."""
 
 import argparse
 import sys
@@ -12,6 +12,10 @@ def _main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.edits", description=run.__doc__)
     parser.add_argument("names", metavar="NAME", nargs="*", help="components; all without one")
     parser.add_argument("--only", default="", metavar="WORDS", help="edits whose name has these")
+    parser.add_argument(
+        "--named", action="store_true", help="only the guarantees that an edit must break"
+    )
+    parser.add_argument("--new", action="store_true", help="only what is not recorded yet")
     parser.add_argument("--profile", choices=("quick", "full"), default="quick")
     options = parser.parse_args()
     try:
@@ -19,7 +23,8 @@ def _main() -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    return run.main(components, words=options.only, profile=options.profile)
+    how = run.Options(options.only, options.named, options.new, options.profile)
+    return run.main(components, how)
 
 
 if __name__ == "__main__":

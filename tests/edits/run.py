@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class Outcome:
     edit: Edit
     guarantees: dict[str, dict[str, Any]]  # by ID, as `prove --json` tells them
     seconds: float
+    is_whole: bool  # all guarantees were asked for
 
     @property
     def broken(self) -> set[str]:
@@ -59,6 +60,7 @@ class Outcome:
             "edit": self.edit.name,
             "file": self.edit.file,
             "harmless": self.edit.is_harmless,
+            "whole": self.is_whole,
             "seconds": round(self.seconds, 1),
             "broken": {name: _how(self.guarantees[name]) for name in _sorted(self.broken)},
             "other": {name: word for name, word in words.items() if word not in _PLAIN},
@@ -80,8 +82,23 @@ def _sorted(identifiers: Iterable[str]) -> list[str]:
     return sorted(identifiers, key=lambda each: (each[:3], int(each[3:])))
 
 
+@dataclass(frozen=True)
+class Options:
+    """Which edits to prove, and how far."""
+
+    only: str = ""  # those whose name has these words
+    named: bool = False  # ask for no other guarantee than those that the edit must break
+    new: bool = False  # leave out what was recorded
+    profile: str = "quick"
+
+    def wants(self, component: str, edit: Edit) -> bool:
+        """Whether this edit is to be proved."""
+        known = self.new and edit.name in {each["edit"] for each in _recorded(component)}
+        return self.only in edit.name and not known and not (self.named and edit.is_harmless)
+
+
 def outcome(
-    component: str, edit: Edit, guarantees: Iterable[str] = (), profile: str = "quick"
+    component: str, edit: Edit, guarantees: Collection[str] = (), profile: str = "quick"
 ) -> Outcome:
     """Prove a copy of the component with this edit; all guarantees, or only these.
 
@@ -100,7 +117,7 @@ def outcome(
     if done.returncode not in (0, 1):
         raise RuntimeError(f"{component}, {edit.name}: not proved\n{done.stderr[-2000:]}")
     told = json.loads(done.stdout)["guarantees"]
-    return Outcome(edit, {each["id"]: each for each in told}, seconds)
+    return Outcome(edit, {each["id"]: each for each in told}, seconds, is_whole=not guarantees)
 
 
 def laid_out(component: str, edit: Edit, project: Path) -> Path:
@@ -116,19 +133,23 @@ def laid_out(component: str, edit: Edit, project: Path) -> Path:
     return files[wanted[0].path]
 
 
-def prove(component: str, edits: Sequence[Edit], profile: str) -> Iterator[Outcome]:
-    """Prove each edit whole, and tell of it."""
+def prove(component: str, edits: Iterable[Edit], options: Options) -> Iterator[Outcome]:
+    """Prove each edit, tell of it, and of those that could not be proved."""
     for edit in edits:
-        yield (found := outcome(component, edit, profile=profile))
+        asked = _sorted(edit.broken) if options.named else []
+        try:
+            found = outcome(component, edit, asked, options.profile)
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            print(f"{component}: {edit.name}: NOT PROVED: {error}", flush=True)
+            continue
         print(f"{component}: {found.told()}", flush=True)
+        yield found
 
 
 def record(component: str, outcomes: Sequence[Outcome]) -> None:
     """Keep what was found, beside what was found of others and by edits that did not run."""
-    kept: dict[str, Any] = {}
-    if RECORD.is_file():
-        kept = json.loads(RECORD.read_text(encoding="utf-8"))
-    before = {each["edit"]: each for each in kept.get(component, {}).get("edits", [])}
+    kept = _read()
+    before = {each["edit"]: each for each in _recorded(component)}
     found = before | {each.edit.name: each.as_dict() for each in outcomes}
     kept[component] = {
         "sources": {name: sha[:16] for name, sha in digests(_whole(component)).items()},
@@ -136,6 +157,18 @@ def record(component: str, outcomes: Sequence[Outcome]) -> None:
         "edits": [found[edit.name] for edit in EDITS[component] if edit.name in found],
     }
     RECORD.write_text(_compact(kept), encoding="utf-8")
+
+
+def _read() -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    if RECORD.is_file():
+        kept = json.loads(RECORD.read_text(encoding="utf-8"))
+    return kept
+
+
+def _recorded(component: str) -> list[dict[str, Any]]:
+    edits: list[dict[str, Any]] = _read().get(component, {}).get("edits", [])
+    return edits
 
 
 def _compact(kept: dict[str, Any]) -> str:
@@ -148,14 +181,15 @@ def _compact(kept: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def main(components: Sequence[str], *, words: str = "", profile: str = "quick") -> int:
+def main(components: Sequence[str], options: Options) -> int:
     """Prove the edits of these components, record them; 1 if one is not told apart."""
     wrong = 0
     for component in components:
-        edits = [edit for edit in EDITS[component] if words in edit.name]
-        for found in prove(component, edits, profile):
+        edits = [edit for edit in EDITS[component] if options.wants(component, edit)]
+        wrong += len(edits)
+        for found in prove(component, edits, options):
             record(component, [found])  # each at once: a long run may be cut off
-            wrong += bool(found.missed or found.wronged)
+            wrong -= not (found.missed or found.wronged)
     return int(wrong > 0)
 
 
