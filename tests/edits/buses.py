@@ -193,8 +193,8 @@ EVENT = [
     Edit(
         "asks no child of multiprocessing to finish",
         edit("finish_with_process", "after_fork(finish, _finish_in_child)", "pass"),
-        "EB-2",
         "EB-8",
+        "EB-2",
     ),
     Edit(
         "takes what a handler returns without a look",
