@@ -100,12 +100,13 @@ ASYNC_RUNNER = [
         "AR-1",
     ),
     Edit(
-        "begins in whatever context the loop has",
+        "starts each coroutine in an empty context",
         edit(
-            "AsyncRunner._accept",
-            "self._loop.call_soon_threadsafe(self._begin, submission, context=context)",
-            "self._loop.call_soon_threadsafe(self._begin, submission)",
-        ),
+            "",
+            "from contextvars import copy_context",
+            "from contextvars import Context, copy_context",
+        )
+        + edit("AsyncRunner._accept", "copy_context()", "Context()"),
         "AR-6",
     ),
     Edit(
