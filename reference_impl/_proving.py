@@ -28,8 +28,10 @@ from reference_impl._report import WORDS, Report
 CLONE = Path(__file__).resolve().parents[1]
 _NEEDED = ("pytest", "hypothesis", "pytest_timeout", "xdist", "detangle")
 _UNFIT = {"reference_impl", "tests"}  # packages that the proofs have themselves
-_WITHOUT_A_WORD = 300.0  # seconds, after which a child is not waited for any more
+_IMPORT = 60.0  # seconds, in which the child has imported the file
+_WITHOUT_A_WORD = 300.0  # seconds, after which it is not waited for any more
 REFUSED = 64  # the child's exit status where it has said why on its standard error
+_UNENDING = -64  # in the place of a status: the import did not end
 
 
 @dataclass
@@ -118,7 +120,7 @@ def proofs_root() -> Path:
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise CopyError(
             f"prove needs {', '.join(missing)}: install 'executable-guarantees[prove]', "
-            "or in a clone run it by `nox -s prove -- …`"
+            "or in a clone `python -m pip install -e '.[prove]'`"
         )
     return root
 
@@ -411,6 +413,8 @@ def _run(root: Path, target: Target, options: argparse.Namespace) -> Report:
     if status == REFUSED:
         raise CopyError(text.strip())
     kinds = {event["event"] for event in events}
+    if status == _UNENDING:
+        raise CopyError(f"{target.label}: its import was not at an end after {_IMPORT:.0f} s")
     if "promises" not in kinds or not ("ended" in kinds or stuck):
         raise CopyError(f"the proofs did not run (exit status {status}):\n{text[-4000:].strip()}")
     report = Report(target.component.path, target.label, target.state, options.profile)
@@ -433,8 +437,9 @@ def _child(
     bindings = {name: binding for name, binding in target.bindings.items() if binding}
     environment |= {
         "EXECUTABLE_GUARANTEES_COPIES": json.dumps(bindings),
-        "EXECUTABLE_GUARANTEES_PATIENCE": "10",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "EXECUTABLE_GUARANTEES_PATIENCE": "20",
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(scratch),  # the proofs' own may be read-only
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # those of the reader's project stay out
     }
     results = scratch / "results.jsonl"
     with (scratch / "said.txt").open("wb") as said:
@@ -453,25 +458,28 @@ def _child(
         finally:
             bar.close()
             with contextlib.suppress(OSError):  # all of it has ended already
-                os.killpg(child.pid, signal.SIGKILL)
+                if sys.platform == "win32":
+                    child.kill()
+                else:
+                    os.killpg(child.pid, signal.SIGKILL)
             child.wait()
 
 
 def _followed(
     child: "subprocess.Popen[bytes]", results: Path, bar: _report.Bar
 ) -> tuple[int, bool]:
-    heard = time.monotonic()
+    heard, begun = time.monotonic(), False
     with results.open(encoding="utf-8") as lines:
         while True:
             ended = child.poll() is not None
             while line := lines.readline():
-                heard = time.monotonic()
+                heard, begun = time.monotonic(), True
                 bar.step(line)
                 ended = ended or '"event": "ended"' in line
             if ended:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(10)  # threads that hang may keep it: it is killed then
                 return child.returncode or 0, False
-            if time.monotonic() - heard > _WITHOUT_A_WORD:
-                return -1, True
+            if time.monotonic() - heard > (_WITHOUT_A_WORD if begun else _IMPORT):
+                return (-1, True) if begun else (_UNENDING, False)
             time.sleep(0.05)

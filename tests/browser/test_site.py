@@ -125,7 +125,7 @@ def violations(page: Page, *, leaving_out: str | None = None) -> list[str]:
 
 
 def await_the_keyboards_way(page: Page) -> None:
-    """Material puts each block that scrolls in the tab order, some frames after the window's size."""
+    """Material puts each block that scrolls in the tab order, frames after the window is sized."""
     with contextlib.suppress(TimeoutError):  # axe finds those that are not in it, and names them
         page.wait_for_function(
             """() => [...document.querySelectorAll("pre > code")].every(

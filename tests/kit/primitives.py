@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import CodeType, ModuleType
 from typing import Any
 
+from tests.kit.fakes import PATIENCE
 from tests.kit.twins import Fault, override, patch
 
 _Local = _thread._local  # of the system's threads: explorers replace threading.local
@@ -368,7 +369,7 @@ class Waits:
         self.timeouts.append(timeout)
         self._begun.release()
 
-    def await_waiting(self, threads: int = 1, patience: float = 60.0) -> None:
+    def await_waiting(self, threads: int = 1, patience: float = PATIENCE) -> None:
         """Return once so many more waits have begun.
 
         Whoever then gets the condition's lock finds them asleep.

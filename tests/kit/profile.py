@@ -1,12 +1,13 @@
 """How much is explored: `quick` for each run of nox and verify, `full` for the evidence.
 
 Every guarantee has its checks in both. What is small is exhausted in both; what is large is
-searched by line instead of by opcode, or with fewer examples, kills or drawn schedules.
+searched by line instead of by opcode, cut after some schedules, or has fewer examples and kills.
 
 `brief` is for copies of what another session proves: each check runs, with a few examples and
 schedules, since the question is only whether it takes a file with other private names.
 """
 
+import sys
 from typing import Any, TypeVar
 
 import pytest
@@ -33,9 +34,9 @@ def is_brief() -> bool:
     return _current == "brief"
 
 
-def most_schedules() -> int | None:
-    """How many schedules a search may run before it goes on by drawing some; None: all."""
-    return _schedules
+def most_schedules() -> int:
+    """How many schedules a search may run before it goes on by drawing some."""
+    return budget(300, sys.maxsize) if _schedules is None else _schedules or sys.maxsize
 
 
 def same_each_time(examples: int, **others: Any) -> settings:
@@ -56,7 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=None,
         metavar="N",
-        help="of a search with more schedules, run the first N, and then N that are drawn",
+        help="of a search of threads with more schedules, run N, and N that are drawn; 0: all",
     )
 
 

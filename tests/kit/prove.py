@@ -16,6 +16,10 @@ from typing import Any
 from tests.kit import ROOT, catalogue, copies
 
 REFUSED = 64  # the reason is on standard error
+_PLUGINS = (
+    *("xdist.plugin", "pytest_timeout", "_hypothesis_pytestplugin"),
+    *("tests.kit.profile", "tests.kit.ledger", "tests.kit.verdicts"),
+)
 _SECONDS = {"quick": 120, "full": 1800}  # after which a test is taken to hang
 # Quick is for a minute of waiting: each search that is larger is cut, and goes on by chance.
 _SCHEDULES = {"quick": ["--schedules=150"], "full": []}
@@ -37,8 +41,8 @@ def main(component: str, results: str, profile: str, *guarantees: str) -> int:
     options = [f"--guarantee={each}" for each in guarantees]
     options += ["-c", "tests/kit/prove.ini", f"--rootdir={ROOT}", "--confcutdir=tests"]
     options += [f"--timeout={_SECONDS[profile]}"]
-    for plugin in ("profile", "ledger", "verdicts"):
-        options += ["-p", f"tests.kit.{plugin}"]
+    for plugin in _PLUGINS:
+        options += ["-p", plugin]
     options += ["-m", "guarantee and not twin and not stress", f"--profile={profile}"]
     options += _SCHEDULES[profile]
     options += ["--continue-on-collection-errors", f"--results={results}"]

@@ -6,18 +6,21 @@ The lines are written by the process that runs the test, so that they are there 
 to it later. After a hang it ends, since threads are left in it: pytest-xdist starts another.
 """
 
+import ast
+import functools
 import json
 import os
 import re
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
 
-from tests.kit import ROOT, catalogue
+from tests.kit import COMPONENTS, ROOT, catalogue
 from tests.kit.copies import UNKNOWN_ARGUMENT, Missing, NotShownError
 from tests.kit.explore import EXPLORED, NotExhausted, losing
 from tests.kit.prove import write
@@ -52,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 class _Verdicts:
     def __init__(self, config: pytest.Config) -> None:
-        self._results: Path = config.getoption("--results")
+        self._results = Path(str(config.getoption("--results")))
         worker = getattr(config, "workerinput", None)
         self._runs = worker is not None or not config.getoption("numprocesses", None)
         self._tells = worker is None or worker["workerid"] == "gw0"  # of what all workers see
@@ -169,9 +172,12 @@ def _judged(error: BaseException) -> dict[str, Any]:
 
 
 def _excuse(error: BaseException) -> dict[str, str] | None:
-    """Why a failure breaks no promise; None if it does."""
+    """Why a failure breaks no promise, or may break another one; None if it breaks its own."""
     if isinstance(error, NotExhausted | NotShownError):
         return {"word": "not shown", "reason": str(error).partition("\n")[0]}
+    if isinstance(error, AssertionError) and str(error).startswith("nobody waits"):
+        # It may be another promise that callers wait: that one's checks say it.
+        return {"word": "suspect", "reason": "nobody waits, as the check needs it"}
     frames = _frames(error)
     if not frames or not _is_ours(frames[-1].filename):
         return None  # raised in the reader's file, or in what that called
@@ -188,7 +194,8 @@ def _excuse(error: BaseException) -> dict[str, str] | None:
 def _absent(error: BaseException) -> str | None:
     """The name that was not there."""
     if isinstance(error, AttributeError):
-        return error.name
+        foreign = type(error.obj).__module__ == "builtins"  # None, say, that a call returned
+        return None if foreign and not isinstance(error.obj, ModuleType | type) else error.name
     if isinstance(error, ImportError):
         found = _NO_NAME.search(str(error))
         return found[1] if found else None
@@ -206,12 +213,24 @@ def _no_method(message: str) -> str | None:
 
 def _is_public(name: str) -> bool:
     """Whether a component offers it: what a test alone lacks is the test's own fault."""
-    return any(re.search(rf"\b{name}\b", text) for text in _sources())
+    return name in _offered()
 
 
-def _sources() -> Iterator[str]:
+@functools.cache
+def _offered() -> set[str]:
+    """The names of all components' classes, functions, and arguments."""
+    found = set[str]()
     for component in catalogue.components():
-        yield (catalogue.COMPONENTS / f"{component}.py").read_text(encoding="utf-8")
+        tree = ast.parse((COMPONENTS / f"{component}.py").read_bytes())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                found.add(node.name)
+            elif isinstance(node, ast.arg):
+                found.add(node.arg)
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                found |= {each.id for each in targets if isinstance(each, ast.Name)}
+    return found
 
 
 def _is_ours(file: str) -> bool:

@@ -97,7 +97,7 @@ COUNTS_NOTHING = Twin(
 
 async def tells_of_it(original: Any, bus: Any, *arguments: Any, **options: Any) -> Any:
     found = await original(bus, *arguments, **options)
-    logging.getLogger("reference_impl.buses").warning("calls dropped: %d", len(found))
+    logging.getLogger(async_event_bus.__name__).warning("calls dropped: %d", len(found))
     return found
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from reference_impl.buses import event_bus
 from reference_impl.buses.event import Event
 from tests.kit.fakes import Gate
 from tests.kit.primitives import Over, Waits, primitive, rebound
@@ -59,7 +60,7 @@ def logged() -> Iterator[list[logging.LogRecord]]:
         def emit(self, record: logging.LogRecord) -> None:
             records.append(record)
 
-    keep, logger = Keep(), logging.getLogger("reference_impl.buses")
+    keep, logger = Keep(), logging.getLogger(event_bus.__name__.rpartition(".")[0])
     logger.addHandler(keep)
     try:
         yield records

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from reference_impl.queues import async_pending_queue
 from tests.kit.fakes import Clock
 
 COMPONENT = "queues/async_pending_queue"
-LOGGER = "reference_impl.queues.async_pending_queue"
+LOGGER = async_pending_queue.__name__  # of a copy, that of the copy
 # Where only processes die, not the power, what is in memory outlives them as on a disk.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX file systems and processes")
