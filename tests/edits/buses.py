@@ -187,14 +187,18 @@ EVENT = [
     Edit(
         "leaves the bus running as the process ends",
         edit("finish_with_process", "atexit.register(finish)", ""),
-        "EB-8",
         "EB-2",
+        "EB-8",
     ),
     Edit(
         "asks no child of multiprocessing to finish",
-        edit("finish_with_process", "after_fork(finish, _finish_in_child)", "pass"),
-        "EB-8",
+        edit(
+            "finish_with_process",
+            'if after_fork := getattr(util, "register_after_fork", None): ...',
+            "",
+        ),
         "EB-2",
+        "EB-8",
     ),
     Edit(
         "takes what a handler returns without a look",
