@@ -191,16 +191,6 @@ EVENT = [
         "EB-8",
     ),
     Edit(
-        "asks no child of multiprocessing to finish",
-        edit(
-            "finish_with_process",
-            'if after_fork := getattr(util, "register_after_fork", None): ...',
-            "",
-        ),
-        "EB-2",
-        "EB-8",
-    ),
-    Edit(
         "takes what a handler returns without a look",
         edit("check_result", "if type(result) not in _SUSPENDED: ...", "return"),
         "EB-3",

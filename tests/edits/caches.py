@@ -189,6 +189,7 @@ SHARDED_CACHE = [
         "rounds the shares down",
         edit("_shares", "share + (number < remainder)", "share"),
         "SC-2",
+        "SC-4",
     ),
     Edit(
         "stops cleaning at the first shard that has nothing to clean",

@@ -173,23 +173,6 @@ PENDING_QUEUE = [
         edit("AsyncPendingQueue._ignore", "self._ignored.add(name)", ""),
         "PQ-9",
     ),
-    Edit(
-        "moves a file to .error before it says why",
-        edit(
-            "Spool.give_up",
-            "self._finish(name, target)",
-            "",
-        )
-        + edit(
-            "Spool.give_up",
-            'said = {"error": reason, "attempts": self._max_attempts, "time": now}',
-            'said = {"error": reason, "attempts": self._max_attempts, "time": now}\n'
-            "self._finish(name, target)",
-        ),
-        "PQ-4",
-        "PQ-1 PQ-6",
-        file=SPOOL,
-    ),
     Edit("has another layout", unparsed()),
     Edit(
         "logs each upload",
