@@ -166,6 +166,13 @@ def prove(session: nox.Session) -> None:
     session.run("python", "-m", "reference_impl", "prove", *session.posargs, env=here)
 
 
+@nox.session(python=NEWEST, default=False)
+def edits(session: nox.Session) -> None:
+    """Make realistic edits in copies, and record which guarantees each of them breaks."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.edits", *session.posargs)
+
+
 @nox.session(python=NEWEST)
 @timed
 def docs(session: nox.Session) -> None:

@@ -18,6 +18,7 @@ from benchmarks.render import render as render_figures
 from reference_impl import _copying
 from site_build import (
     charts,
+    edits,
     evidence,
     hosting,
     interrupts_table,
@@ -56,6 +57,7 @@ def pages() -> dict[Path, str]:
     result[EVIDENCE / "diagrams.inc"] = "\n\n".join(map(_diagrams, found.values())) + "\n"
     result[EVIDENCE / "matrix.inc"] = matrix.render(found, titles) + "\n"
     result[interrupts_table.TABLE] = interrupts_table.table()
+    result[edits.TABLE] = edits.table(titles)
     result[charts.PAGE] = charts.page(titles)
     result[states.DRAWN] = states.page()
     result[scores.PAGE] = scores.page(titles)

@@ -17,7 +17,7 @@ from tests.buses.event_bus.faults import arguments, wrong
 from tests.buses.event_bus.helpers import Proofs, logged, occupied, running, watched
 from tests.kit.fakes import PATIENCE, Beside
 from tests.kit.proofs import failing, holding
-from tests.kit.twins import Twin
+from tests.kit.twins import Twin, edit, within
 
 PROOFS = Proofs()
 
@@ -33,6 +33,22 @@ def check_each_subscription_is_called_once(m: ModuleType) -> None:
         bus.publish(Event("topic"))
         bus.wait_idle(PATIENCE)
         assert sorted(seen) == ["a", "a", "any"]
+
+
+@PROOFS.prove("EB-1")
+def check_any_is_no_topic_of_its_name(m: ModuleType) -> None:
+    with running(m, 1) as bus:
+        seen: list[object] = []
+        bus.subscribe(ANY, lambda event: seen.append(("ANY", event.event_type)))
+        bus.subscribe(ANY.value, lambda event: seen.append((ANY.value, event.event_type)))
+        bus.publish(Event(ANY.value))
+        bus.publish(Event("other"))
+        bus.wait_idle(PATIENCE)
+        assert sorted(map(str, seen)) == [
+            "('ANY', 'any')",
+            "('ANY', 'other')",
+            "('any', 'any')",
+        ]
 
 
 @PROOFS.prove("EB-1", wrong(faults.LooksUpBeforeTheWait, "AssertionError: assert seen == [late]"))
@@ -222,6 +238,24 @@ def check_cancel_drops_what_waits_and_makes_room(m: ModuleType) -> None:
         bus.wait_idle(PATIENCE)
         assert seen == []
         assert bus.stats.delivered == 2
+
+
+@PROOFS.prove(
+    "EB-4",
+    Twin(
+        "cancels nothing when a block is left",
+        within("buses/event", edit("Subscription.__exit__", "self.cancel()", "pass")),
+        "AssertionError: assert bus.stats.delivered == 1",
+    ),
+)
+def check_a_subscription_ends_with_its_block(m: ModuleType) -> None:
+    with running(m, 1) as bus:
+        with bus.subscribe("topic", lambda event: None):
+            bus.publish(m.Event("topic"))
+            bus.wait_idle(PATIENCE)
+        bus.publish(m.Event("topic"))
+        bus.wait_idle(PATIENCE)
+        assert bus.stats.delivered == 1
 
 
 @PROOFS.prove("EB-4")

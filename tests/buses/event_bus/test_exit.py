@@ -12,7 +12,7 @@ from reference_impl.buses.event_bus import EventBus
 from tests.buses.event_bus import children
 from tests.buses.event_bus.children import START, in_children
 from tests.kit.process import run_python
-from tests.kit.twins import Twin, must_fail
+from tests.kit.twins import Twin, edit, must_fail, within
 
 METHODS = multiprocessing.get_all_start_methods()
 forking = pytest.mark.skipif("fork" not in METHODS, reason="no fork here")
@@ -47,6 +47,42 @@ def check_children_are_drained(module: str, *methods: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_child_of_each_kind_is_drained_at_its_end(method: str) -> None:
     check_children_are_drained("event_bus", method)
+
+
+def check_the_exit_drains_a_running_bus(module: str) -> None:
+    done = run_python(
+        f"""
+    from reference_impl.buses import event_bus
+    from tests.kit.twins import build, edit, within
+    module = {module}
+    bus = module.EventBus(1)
+    bus.subscribe("topic", lambda event: print(event.payload, flush=True))
+    bus.start()
+    for number in range(100):
+        bus.publish(module.Event("topic", number))
+    """
+    )
+    assert done.stdout.split() == [str(number) for number in range(100)]
+    assert done.stderr == ""
+
+
+@pytest.mark.guarantee("EB-2")
+def test_the_interpreters_exit_drains_a_running_bus() -> None:
+    check_the_exit_drains_a_running_bus("event_bus")
+
+
+UNHEARD = Twin(
+    "asks nobody to be called at the exit",
+    within("buses/event", edit("finish_with_process", "atexit.register(finish)", "pass")),
+    "AssertionError: done.stdout.split() ==",
+)
+
+
+@pytest.mark.twin("EB-2", fault=UNHEARD.name, fails=UNHEARD.ends)
+def test_a_bus_that_is_not_drained_at_the_exit_is_caught() -> None:
+    fault = 'within("buses/event", edit("finish_with_process", "atexit.register(finish)", "pass"))'
+    module = f'build("buses/event_bus", {fault})'
+    must_fail(UNHEARD, partial(check_the_exit_drains_a_running_bus, module))
 
 
 FAULTS = {

@@ -131,21 +131,6 @@ def test_a_handler_may_fork() -> None:
     )
 
 
-def test_the_interpreters_exit_drains_a_running_bus() -> None:
-    done = run_python(
-        SETUP
-        + """
-    bus = EventBus(1)
-    bus.subscribe("topic", lambda event: print(event.payload, flush=True))
-    bus.start()
-    for number in range(100):
-        bus.publish(Event("topic", number))
-    """
-    )
-    assert done.stdout.split() == [str(number) for number in range(100)]
-    assert done.stderr == ""
-
-
 def test_the_interpreter_does_not_wait_for_ever_for_a_stuck_handler() -> None:
     done = run_python(
         SETUP

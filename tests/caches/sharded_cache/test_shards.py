@@ -281,6 +281,16 @@ def check_clean_up_covers_all_shards(m: ModuleType) -> None:
     assert cache.stats.expirations == 4
 
 
+def check_clean_up_passes_shards_without_expired_entries(m: ModuleType) -> None:
+    cache, keys, clock = filled(m)
+    clock.tick(5.0)
+    for key in keys[::2]:
+        cache.set(key, "lives on")
+    clock.tick(5.0)
+    assert cache.cleanup_expired() == 2
+    assert cache.keys() == keys[::2]
+
+
 def check_stats_add_up_all_shards(m: ModuleType) -> None:
     """Each counter gets a number of its own, in each shard."""
     cache, keys, clock = filled(m)
@@ -319,6 +329,18 @@ ALL = [
         "AssertionError: assert (cache.size, cache.keys(), cache.items()) == (0, [], [])",
     ),
     proves("SC-3", check_clean_up_covers_all_shards),
+    proves(
+        "SC-3",
+        check_clean_up_passes_shards_without_expired_entries,
+        "stops at a shard that has nothing to clean",
+        edit(
+            "ShardedCache.cleanup_expired",
+            "sum(shard.cleanup_expired() for shard in self._shards)",
+            "sum(takewhile(bool, (shard.cleanup_expired() for shard in self._shards)))",
+        )
+        + edit("", "import sys", "import sys\nfrom itertools import takewhile"),
+        "AssertionError: assert cache.cleanup_expired() == 2",
+    ),
     proves(
         "SC-3",
         check_stats_add_up_all_shards,
