@@ -482,4 +482,5 @@ def _followed(
                 return child.returncode or 0, False
             if time.monotonic() - heard > (_WITHOUT_A_WORD if begun else _IMPORT):
                 return (-1, True) if begun else (_UNENDING, False)
-            time.sleep(0.05)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(0.05)

@@ -4,10 +4,11 @@ Both classes say three things of a model: `prove` (exhausted up to a bound, and 
 `sample` (so many schedules drawn, and clean), `catch` (a broken twin's fault is found).
 What they explored goes to the evidence of the test that asked. Where a model does not say by
 what its threads are switched, it is by line in the quick profile and by opcode in the full one.
-The brief profile runs the first schedules only, and exhausts nothing.
+The quick profile draws some schedules where there are many, the brief one a few of each model.
 """
 
 import linecache
+import random
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,15 @@ class Interleavings(Explorer):
     ) -> int:
         """Run every schedule with at most `preemptions`; returns how many there were.
 
-        Of more than the profile affords (300 in quick) it runs the first, and draws as many.
+        Of more than the profile affords (400 in quick) it draws as many.
         """
         granularity = granularity or budget("line", "opcode")
         most = _most()
-        result = self._search(model, preemptions, granularity, min(limit, most))
+        if most < limit:
+            spread = _spread(preemptions)
+            result = self._explore(model, strategy=spread, granularity=granularity, iterations=most)
+        else:
+            result = self._search(model, preemptions, granularity, limit)
         if not result.exhausted and limit <= most:
             raise NotExhausted(
                 f"{limit} schedules did not exhaust {preemptions} preemptions by {granularity}: "
@@ -66,10 +71,8 @@ class Interleavings(Explorer):
             )
         plural = "" if preemptions == 1 else "s"
         bound = f"at most {preemptions} preemption{plural}, by {granularity}"
-        which = "every interleaving" if result.exhausted else "the first interleavings"
+        which = "every interleaving" if result.exhausted else "interleavings drawn from all those"
         told = f"{which} of {self._threads} threads with {bound}"
-        if not (result.exhausted or is_brief()):
-            self._draw(model, most, granularity, seed=0)
         run, exhausted = result.schedules_run, result.exhausted
         self._record(kind="threads", exhausted=exhausted, told=told, schedules=run)
         return int(run)
@@ -87,11 +90,7 @@ class Interleavings(Explorer):
         The quick profile draws a fifth of them.
         """
         granularity = granularity or budget("line", "opcode")
-        self._draw(model, _drawn(schedules), granularity, seed)
-
-    def _draw(
-        self, model: Callable[[], object], schedules: int, granularity: str, seed: int
-    ) -> None:
+        schedules = _drawn(schedules)
         self._explore(
             model, strategy="pct", granularity=granularity, iterations=schedules, seed=seed
         )
@@ -170,7 +169,7 @@ class Schedules(Explorer):
     ) -> int:
         """Run every schedule with at most `delays` deviations from asyncio's order.
 
-        Of more than the profile affords (900 in quick) it runs the first.
+        Of more than the profile affords (1,200 in quick) it runs the first.
         """
         import detangle
 
@@ -247,6 +246,22 @@ def losing(error: BaseException) -> dict[str, Any] | None:
     details = str(report.failure.message).partition("\n")[0]
     steps = _task_steps(trace.events, ())
     return {"schedule": report.runs, "steps": steps, "outcome": "failure", "details": details}
+
+
+def _spread(preemptions: int) -> Any:
+    """The exhaustive search in an order of chance, so that its first schedules are far apart."""
+    import interleave_test  # pyright: ignore[reportMissingImports]
+
+    order = random.Random(0)
+
+    class Spread(interleave_test.DFSStrategy):
+        def begin(self, iteration: int, seed: int) -> None:
+            waiting = self._frontier
+            chosen = order.randrange(len(waiting))
+            waiting[chosen], waiting[-1] = waiting[-1], waiting[chosen]
+            super().begin(iteration, seed)
+
+    return Spread(preemptions)
 
 
 def _most() -> int:

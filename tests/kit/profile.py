@@ -35,8 +35,8 @@ def is_brief() -> bool:
 
 
 def most_schedules() -> int:
-    """How many schedules a search may run before it goes on by drawing some."""
-    return budget(300, sys.maxsize) if _schedules is None else _schedules or sys.maxsize
+    """How many schedules a search may run: of more than those, so many are drawn."""
+    return budget(400, sys.maxsize) if _schedules is None else _schedules or sys.maxsize
 
 
 def same_each_time(examples: int, **others: Any) -> settings:
@@ -57,7 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=None,
         metavar="N",
-        help="of a search of threads with more schedules, run N, and N that are drawn; 0: all",
+        help="how many schedules a search may run; 0: all",
     )
 
 

@@ -21,8 +21,8 @@ _PLUGINS = (
     *("tests.kit.profile", "tests.kit.ledger", "tests.kit.verdicts"),
 )
 _SECONDS = {"quick": 120, "full": 1800}  # after which a test is taken to hang
-# Quick is for a minute of waiting: each search that is larger is cut, and goes on by chance.
-_SCHEDULES = {"quick": ["--schedules=150"], "full": []}
+# Quick is for a minute of waiting: of a larger search, so many schedules are drawn.
+_SCHEDULES = {"quick": ["--schedules=200"], "full": []}
 
 
 def main(component: str, results: str, profile: str, *guarantees: str) -> int:
