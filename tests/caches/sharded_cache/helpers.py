@@ -42,7 +42,7 @@ def in_each(shards: int, number: int) -> list[list[int]]:
             return found
         if len(keys := found[home(shards, key)]) < number:
             keys.append(key)
-    raise AssertionError(f"not even {key} keys spread over {shards} shards")
+    raise AssertionError(f"not even 10,000 keys spread over {shards} shards")
 
 
 def _in_the_first() -> list[int]:
