@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reference_impl._proving import own_name
+from reference_impl._targets import own_name
 from tests.kit import COMPONENTS, copies
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reference_impl import _proving, _report
+from reference_impl import _proving, _report, _targets
 from reference_impl._copying import CopyError
 from reference_impl._report import Report
 from tests.kit import COMPONENTS, verdicts
@@ -146,11 +146,11 @@ def test_what_cannot_be_proved_is_refused_in_words(
     assert message in err
 
 
-def targets(run: Run, monkeypatch: pytest.MonkeyPatch, *words: object) -> list[_proving.Target]:
+def targets(run: Run, monkeypatch: pytest.MonkeyPatch, *words: object) -> list[_targets.Target]:
     """What these words of a command line would have proved."""
-    found: list[_proving.Target] = []
+    found: list[_targets.Target] = []
 
-    def keep(root: Path, target: _proving.Target, options: object) -> Report:
+    def keep(root: Path, target: _targets.Target, options: object) -> Report:
         found.append(target)
         return Report(target.component.path, target.label, target.state, "quick")
 
@@ -347,7 +347,7 @@ def test_a_header_with_nothing_behind_it_is_told(tmp_path: Path) -> None:
     file = tmp_path / "ttl_cache.py"
     file.write_bytes(b"".join(CACHE.read_bytes().splitlines(keepends=True)[:6]))
     with pytest.raises(CopyError, match="has no TTLCache: say what stands for it"):
-        _proving._of_file(file, file.read_bytes(), None, {})
+        _targets.of_file(file, file.read_bytes(), None, {})
 
 
 def failure(check: Callable[[], object]) -> dict[str, Any]:
