@@ -89,14 +89,12 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         binding = self._bindings.get(fullname)
         if binding is None:
             return None
-        if binding.file and not binding.module:
-            return importlib.util.spec_from_file_location(fullname, binding.file)
         return importlib.util.spec_from_loader(fullname, self, origin=binding.file or None)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         """The reader's own module, which is there under two names from now on."""
         binding = self._bindings[spec.name]
-        if binding.adapters:
+        if not binding.module:
             return None
         module = importlib.import_module(binding.module)
         found = getattr(module, "__file__", None)
@@ -106,14 +104,15 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """It has run already: only its own spec is put back, and the names that it lacks."""
+        """Run what has no name of its own; of what has one, only the spec is put back."""
         spec = module.__spec__
         assert spec is not None
         binding = self._bindings[spec.name]
-        if binding.adapters:
-            _adapt(module, binding)
-        elif (real := self._real.get(spec.name)) is not None:
+        if (real := self._real.get(spec.name)) is not None:
             module.__spec__, module.__loader__ = real, real.loader
+        else:
+            _run(module, Path(binding.file or _source_of(spec.name)))
+        _adapt(module, binding)
         for ours, theirs in binding.names.items():
             setattr(module, ours, getattr(module, theirs))
         _complete(module, _source_of(spec.name))
@@ -124,15 +123,17 @@ def _source_of(name: str) -> Path:
     return COMPONENTS.joinpath(*name.split(".")[1:]).with_suffix(".py")
 
 
-def _adapt(module: ModuleType, binding: Binding) -> None:
-    """Be the component, with the reader's implementation in the place of some of its names.
-
-    It is whole before the reader's module is imported, which may take from it what it likes.
-    """
-    file = _source_of(module.__name__)
+def _run(module: ModuleType, file: Path) -> None:
     module.__file__ = str(file)
     exec(compile(file.read_bytes(), file, "exec"), vars(module))
-    offered = dict(_classes(file))
+
+
+def _adapt(module: ModuleType, binding: Binding) -> None:
+    """Put the reader's implementation in the place of some names of the component.
+
+    That is whole by now: the reader's module, imported here, may take from it what it likes.
+    """
+    offered = dict(_classes(_source_of(module.__name__))) if binding.adapters else {}
     for ours, target in binding.adapters.items():
         theirs, _, attribute = target.partition(":")
         found = functools.reduce(getattr, attribute.split("."), importlib.import_module(theirs))

@@ -12,7 +12,8 @@ import pytest
 from reference_impl import _proving, _report, _targets
 from reference_impl._copying import CopyError
 from reference_impl._report import Report
-from tests.kit import COMPONENTS, verdicts
+from tests.kit import COMPONENTS, copies, verdicts
+from tests.kit.process import run_python
 from tests.kit.twins import edit
 from tests.tools.helpers import Run
 
@@ -206,6 +207,26 @@ def test_a_file_whose_name_no_import_can_have_goes_by_the_components(
     (target,) = targets(run, monkeypatch, file)
     (binding,) = target.bindings.values()
     assert (binding["file"], binding["module"]) == (str(file), "")
+
+
+def test_such_a_file_is_whole_under_that_name(tmp_path: Path) -> None:
+    """Its class is renamed, and what it lacks is told from what is broken."""
+    text = "class Mine:\n    def get(self, key): ...\n"
+    (tmp_path / "two words.py").write_text(text, encoding="utf-8")
+    name = "reference_impl.caches.ttl_cache"
+    binding = copies.Binding(str(tmp_path / "two words.py"), names={"TTLCache": "Mine"})
+    code = f"""
+        from {name} import TTLCache
+        from tests.kit.copies import Missing
+        assert TTLCache.__name__ == "Mine"
+        assert TTLCache.__module__ == {name!r}
+        assert not hasattr(TTLCache(), "delete")
+        assert Missing.asked == {{"delete"}}
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in copies.described({name: binding}).items():
+            patch.setenv(variable, value)
+        run_python(code)
 
 
 # The words.
