@@ -28,6 +28,7 @@ _NEEDED = ("pytest", "hypothesis", "pytest_timeout", "xdist", "detangle")
 _IMPORT = 60.0  # seconds, in which the child has imported the file
 _WITHOUT_A_WORD = 300.0  # seconds, after which it is not waited for any more
 REFUSED = 64  # the child's exit status where it has said why on its standard error
+NOTHING = 65  # the same where there is nothing to prove
 _UNENDING = -64  # in the place of a status: the import did not end
 
 
@@ -120,7 +121,7 @@ def _prove(options: argparse.Namespace) -> int:
         raise CopyError(
             f"there is no folder {options.junit.parent}: make it, or correct {options.junit}"
         )
-    reports = [_run(root, target, options) for target in targets]
+    reports, refused = _reports(root, targets, options)
     if options.json:
         told = [report.as_dict() for report in reports]
         print(json.dumps(told if len(told) > 1 else told[0], indent=1))
@@ -128,7 +129,29 @@ def _prove(options: argparse.Namespace) -> int:
         print("\n".join(map(_report.markdown, reports)), end="")
     if options.junit:
         options.junit.write_text(_report.junit(reports), encoding="utf-8")
-    return max(report.status(options.allow) for report in reports)
+    return max(report.status(options.allow) for report in reports) if not refused else 2
+
+
+def _reports(
+    root: Path, targets: list[Target], options: argparse.Namespace
+) -> tuple[list[Report], bool]:
+    """What can be told of each, and whether something was refused; that stops no other."""
+    reports, refused = list[Report](), list[CopyError]()
+    for target in targets:
+        try:
+            reports.append(_run(root, target, options))
+        except CopyError as error:
+            refused.append(error)
+            if len(targets) > 1:
+                print(f"error: {error}", file=sys.stderr)
+    found = [report for report in reports if report.findings]
+    if not found and refused and len(targets) == 1:
+        raise refused[0]
+    if not found:
+        names = ", ".join(target.label for target in targets)
+        why = f": {reports[0].state}" if reports else ""
+        raise CopyError(f"nothing was proved of {names}{why}")
+    return found, bool(refused)
 
 
 def _wanted(options: argparse.Namespace) -> Iterator[Target]:
@@ -183,6 +206,9 @@ def _run(root: Path, target: Target, options: argparse.Namespace) -> Report:
         text = said.read_text(encoding="utf-8", errors="replace")
     if status == REFUSED:
         raise CopyError(text.strip())
+    if status == NOTHING:
+        print(text.strip(), file=out)
+        return Report(target.component.path, target.label, text.strip(), options.profile)
     kinds = {event["event"] for event in events}
     if status == _UNENDING:
         raise CopyError(f"{target.label}: its import was not at an end after {_IMPORT:.0f} s")

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.kit import ROOT, catalogue, copies
 
-REFUSED = 64  # the reason is on standard error
+REFUSED, NOTHING = 64, 65  # why is in what it prints
 _PLUGINS = (
     *("xdist.plugin", "pytest_timeout", "_hypothesis_pytestplugin"),
     *("tests.kit.profile", "tests.kit.ledger", "tests.kit.verdicts"),
@@ -26,8 +26,11 @@ _SCHEDULES = {"quick": ["--schedules=200"], "full": []}
 
 
 def main(component: str, results: str, profile: str, *guarantees: str) -> int:
-    """Run the proofs; the status is pytest's, or REFUSED."""
+    """Run the proofs; the status is pytest's, REFUSED, or NOTHING."""
     promises = catalogue.promises(component)
+    if not promises:
+        print(f"{component} promises nothing by itself: prove the component that imports it")
+        return NOTHING
     if unknown := [each for each in guarantees if each not in promises]:
         return _refuse(f"{component} promises no {unknown[0]}: there is {', '.join(promises)}")
     wanted = {name: text for name, text in promises.items() if name in (guarantees or promises)}

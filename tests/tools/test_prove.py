@@ -11,7 +11,7 @@ import pytest
 
 from reference_impl import _proving, _report, _targets
 from reference_impl._copying import CopyError
-from reference_impl._report import Report
+from reference_impl._report import Finding, Report
 from tests.kit import COMPONENTS, copies, verdicts
 from tests.kit.process import run_python
 from tests.kit.twins import edit
@@ -106,6 +106,35 @@ def test_a_file_that_cannot_be_imported_shows_its_own_traceback(
     assert "holds" not in out
 
 
+def test_one_that_is_refused_stops_no_other(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that promises nothing by itself, in a folder, is no refusal."""
+    broken = project(tmp_path, cache="import nowhere_to_be_found\nclass TTLCache: ...\n")
+    event = (COMPONENTS / "buses/event.py").read_bytes()
+    (tmp_path / "event.py").write_bytes(event)
+    status, out, err = run("prove", tmp_path / "event.py")
+    assert status == 2
+    assert "buses/event promises nothing by itself: prove the component that imports it" in err
+    real = _proving._run
+
+    def quick(root: Path, target: _targets.Target, options: Any) -> Report:
+        return (
+            broken_report()
+            if target.component.module == "memory_queue"
+            else real(root, target, options)
+        )
+
+    monkeypatch.setattr(_proving, "_run", quick)
+    queue = COMPONENTS / "queues/memory_queue.py"
+    status, out, err = run("prove", "--json", tmp_path / "event.py", queue)
+    assert (status, err.count("error:")) == (1, 0)
+    status, out, err = run("prove", "--json", broken / "cache.py", queue)
+    assert status == 2
+    assert "nowhere_to_be_found" in err
+    assert json.loads(out)["guarantees"][0]["word"] == "BROKEN"
+
+
 # What is refused before anything runs.
 
 
@@ -153,7 +182,8 @@ def targets(run: Run, monkeypatch: pytest.MonkeyPatch, *words: object) -> list[_
 
     def keep(root: Path, target: _targets.Target, options: object) -> Report:
         found.append(target)
-        return Report(target.component.path, target.label, target.state, "quick")
+        holds = [Finding("X-1", "it works", checks=1)]
+        return Report(target.component.path, target.label, target.state, "quick", 1.0, holds)
 
     monkeypatch.setattr(_proving, "_run", keep)
     assert run("prove", *words)[0] == 0
@@ -297,7 +327,7 @@ def test_a_guarantee_has_the_gravest_word_of_its_checks(
     )
 
 
-def broken() -> Report:
+def broken_report() -> Report:
     report = Report("caches/x", "x.py", "modified from X 1.0.0 (3 lines)", "quick", 12.3)
     promises = {"event": "promises", "texts": {"X-1": "it works", "X-2": "so does this"}}
     failure = done("BROKEN", "X-1", reason="KeyError: 'a'", losing=LOSING)
@@ -316,7 +346,7 @@ LANES = [
 
 def test_the_losing_schedule_is_shown_as_lanes() -> None:
     assert _report.lanes(LOSING) == LANES
-    lines = _report.text(broken()).splitlines()
+    lines = _report.text(broken_report()).splitlines()
     assert lines[0] == "X-1    BROKEN       KeyError: 'a', schedule 47"
     assert [line.removeprefix("       ") for line in lines[2:7]] == LANES
     assert lines[7] == "X-2    holds        1 check, 3,158 schedules and examples"
@@ -331,7 +361,7 @@ def test_a_long_schedule_is_shortened_to_its_last_switches() -> None:
 
 
 def test_markdown_has_a_table_and_the_losing_schedule() -> None:
-    text = _report.markdown(broken())
+    text = _report.markdown(broken_report())
     assert "| X-1 | **BROKEN** | KeyError: 'a', schedule 47 |" in text
     assert "| X-2 | holds | 1 check, 3,158 schedules and examples |" in text
     assert "\n".join(["```text", *LANES, "```"]) in text
@@ -341,14 +371,14 @@ Check = Callable[[], None]
 
 
 def test_json_says_all_of_it() -> None:
-    told = broken().as_dict()
+    told = broken_report().as_dict()
     assert told["guarantees"][0]["losing"] == LOSING
     assert told["guarantees"][1]["schedules"] == 3158
     json.dumps(told)
 
 
 def test_junit_has_a_case_for_each_guarantee() -> None:
-    root = ET.fromstring(_report.junit([broken()]))
+    root = ET.fromstring(_report.junit([broken_report()]))
     first, second = root.iter("testcase")
     assert (first.get("name"), first.get("classname")) == ("X-1", "caches/x")
     assert first[0].get("message") == "BROKEN: KeyError: 'a'"
