@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,9 @@ def test_an_edit_is_told_by_its_guarantee() -> None:
     (edit,) = [each for each in EDITS["caches/sharded_cache"] if each.breaks == "SC-2"]
     found = run.outcome("caches/sharded_cache", edit, ["SC-1", "SC-2"])
     assert (found.broken, found.missed, found.wronged) == ({"SC-2"}, set(), set())
-    assert found.guarantees["SC-1"]["word"] == "holds"
+    # A part of its checks explores threads.
+    explored = sys.version_info >= (3, 12)
+    assert found.guarantees["SC-1"]["word"] == ("holds" if explored else "not shown")
     assert found.as_dict()["broken"]["SC-2"].startswith("AssertionError: ")
     assert not found.is_whole
     assert found.told().startswith("rounds the shares down: breaks SC-2 (")
