@@ -60,8 +60,9 @@ def of_file(file: Path, data: bytes, wanted: str | None, names: Mapping[str, str
             f"it has {_listed(defined)}"
         )
     bindings = _bindings(component, file, tree)
+    state = _state(component, data, file) + _beside(_dotted(component), bindings)
     bindings[_dotted(component)] |= {"names": dict(names)}
-    return Target(component, str(file), _state(component, data, file), bindings)
+    return Target(component, str(file), state, bindings)
 
 
 def _parsed(file: Path, data: bytes) -> ast.Module:
@@ -144,6 +145,14 @@ def _state(component: Component, data: bytes, file: Path) -> str:
         "older": f"{name} {verdict.version}, an older version, proved as {component.version}",
         "formatted": f"{name} {verdict.version}, formatted anew",
     }.get(verdict.kind, f"modified from {name} {verdict.version or '(no version)'}{lines}")
+
+
+def _beside(itself: str, bindings: Mapping[str, Mapping[str, Any]]) -> str:
+    """The siblings that are proved with it and are not as they were vetted: in words."""
+    places = [Path(each["file"]) for name, each in bindings.items() if name != itself]
+    verdicts = [(place, _copying.judge(place.read_bytes())) for place in places]
+    told = [f"{place.name} ({v.kind})" for place, v in verdicts if v and v.kind != "vetted"]
+    return f", beside {', '.join(told)}" if told else ""
 
 
 # How the child finds it.

@@ -207,6 +207,18 @@ def test_siblings_are_served_from_the_copy(
         }
 
 
+def test_a_changed_sibling_is_told(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("copy", "sharded_cache", tmp_path / "mine")[0] == 0
+    (target,) = targets(run, monkeypatch, tmp_path / "mine" / "sharded_cache.py")
+    assert target.state.endswith(", as it was vetted")
+    sibling = tmp_path / "mine" / "ttl_cache.py"
+    sibling.write_bytes(sibling.read_bytes() + b"changed = True\n")
+    (target,) = targets(run, monkeypatch, tmp_path / "mine" / "sharded_cache.py")
+    assert target.state.endswith(", as it was vetted, beside ttl_cache.py (modified)")
+
+
 def test_a_sibling_that_was_written_into_the_file_is_found_there(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
