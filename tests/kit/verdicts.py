@@ -265,7 +265,7 @@ def _line(error: BaseException) -> str:
     for each in _chain(error):
         failure = getattr(each, "failure", None)
         if failure is not None and getattr(failure, "exception", None) is None:
-            return str(failure.details).partition("\n")[0]  # a deadlock
+            return f"{failure.kind}: {str(failure.details).strip().splitlines()[0]}"
     error = _found(error)
     text = str(error).partition("\n")[0]
     if not text and isinstance(error, AssertionError):
