@@ -16,6 +16,7 @@ EDIT = ("return self._locked(self._delete_locked, key)", "return self._delete_lo
 _COPY = "your_package/vendored/ttl_cache.py"
 _CHECK = ("check", _COPY)
 _PROVE = ("prove", "--guarantee", "TC-1", "--guarantee", "TC-4", _COPY)
+_PROGRAM = "executable-guarantees"
 
 
 def session() -> str:
@@ -34,7 +35,9 @@ def session() -> str:
 
 
 def _run(folder: str, status: int, *words: str) -> str:
-    command = [sys.executable, "-m", "reference_impl", *words]
+    # As the script that the wheel installs: the tool names itself as it was started.
+    start = f"import sys; sys.argv[0] = {_PROGRAM!r}; from reference_impl.__main__ import main"
+    command = [sys.executable, "-c", f"{start}; sys.exit(main())", *words]
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         command,
@@ -47,7 +50,7 @@ def _run(folder: str, status: int, *words: str) -> str:
     )
     if done.returncode != status:
         raise RuntimeError(f"{words}: status {done.returncode}\n{done.stdout}{done.stderr}")
-    return f"$ executable-guarantees {' '.join(words)}\n{done.stdout}"
+    return f"$ {_PROGRAM} {' '.join(words)}\n{done.stdout}"
 
 
 if __name__ == "__main__":
