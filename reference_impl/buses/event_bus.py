@@ -38,6 +38,8 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
+from itertools import filterfalse
+from operator import attrgetter
 from time import monotonic
 from typing import NoReturn, Self, SupportsIndex
 from weakref import WeakValueDictionary
@@ -393,7 +395,8 @@ class EventBus:
         try:
             with self._lock:
                 known = self._given_up.copy()
-                self._stops = [stop for stop in self._stops if not stop.left] + [this]
+                # No comprehension: at its jump a signal handler may pass by the `with` (3.13).
+                self._stops = [*filterfalse(attrgetter("left"), self._stops), this]
                 self._change_locked(State.STOPPING, () if drain else dispatcher.all_routes())
             self._wait(self._for_quiet, lambda: self._drained(known), timeout)
             with self._lock:

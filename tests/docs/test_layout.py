@@ -58,7 +58,7 @@ LONGER = {
     "bridges/parallel_execute": 528,
     "bridges/run_sync": 443,
     "buses/async_event_bus": 432,
-    "buses/event_bus": 388,
+    "buses/event_bus": 390,
     "caches/ttl_cache": 599,
     "queues/async_converter_pool": 544,
     "queues/async_pending_queue": 460,
