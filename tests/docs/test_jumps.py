@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.kit import COMPONENTS
+from tests.kit.catalogue import components, parts
 from tests.kit.jumps import Hole, holes, holes_of_file
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has other jumps")
@@ -283,3 +285,33 @@ def test_a_hole_is_told_by_its_function_and_line(tmp_path: Path) -> None:
         "            await self.work()\n"
     )
     assert holes_of_file(file) == [Hole("Thing.run", 5)]
+
+
+# They are in threads or on loops, where no signal handler raises, or their
+# function has nothing to put back. A new one is to be read, and rather closed than added.
+READ = {
+    "bridges/async_parallel_execute": {
+        *("async_as_completed.__anext__", "async_as_completed._report", "_Collected.results"),
+    },
+    "bridges/async_runner": {"AsyncRunner._run_loop"},
+    "bridges/file_watch": {
+        *("DirectoryWatch.__aenter__", "_Inbox.next_job", "_Inbox.wait_for_room"),
+        *("_Watcher.run", "_Watcher._scan"),
+    },
+    "bridges/parallel_execute": {"_Call.start_threads", "_InThreads.work_off", "_InPool.feed"},
+    "buses/async_event_bus": {"AsyncEventBus._reached"},
+    "buses/event_bus": {"EventBus._hire"},
+    "caches/ttl_cache": {"_ThreadLoad.wait"},
+    "queues/_spool": {"Spool.recover", "Spool._linked_as"},
+    "queues/async_converter_pool": {"AsyncConverterPool._feed"},
+    "queues/async_pending_queue": {"AsyncPendingQueue._serve"},
+}
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 13), reason="each compiler has its own holes")
+def test_no_component_has_a_hole_that_nobody_has_read() -> None:
+    found = {
+        module: {hole.function for hole in holes_of_file(COMPONENTS / f"{module}.py")}
+        for module in [*components(), *parts()]
+    }
+    assert {module: functions for module, functions in found.items() if functions} == READ
