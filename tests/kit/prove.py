@@ -13,9 +13,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from reference_impl._proving import NOTHING, REFUSED
 from tests.kit import ROOT, catalogue, copies
 
-REFUSED, NOTHING = 64, 65  # why is in what it prints
 _PLUGINS = (
     *("xdist.plugin", "pytest_timeout", "_hypothesis_pytestplugin"),
     *("tests.kit.profile", "tests.kit.ledger", "tests.kit.verdicts"),
