@@ -102,12 +102,12 @@ def test_a_fork_during_another_threads_call_leaves_the_child_usable() -> None:
         warnings.simplefilter("ignore", DeprecationWarning)  # a thread is there on purpose
         began, go_on, results = threading.Event(), threading.Event(), []
 
-        async def wait():
+        def wait():  # reached when concurrent.futures has its hooks for forks: it is imported late
             began.set()
-            return await asyncio.to_thread(go_on.wait)
+            return go_on.wait()
 
         async def main():
-            results.append(run_sync(wait()))
+            results.append(run_sync(asyncio.to_thread(wait)))
 
         caller = threading.Thread(target=lambda: asyncio.run(main()))
         caller.start()
