@@ -22,7 +22,7 @@ from tests.kit.twins import Fault, build, within
 FOLDER = Path(__file__).parent
 TRACES = ROOT / "docs" / "evidence" / "traces"
 MOST_STEPS, MOST_BYTES = 15, 20_000
-_LISTS = ("functions", "lines", "signals")
+_LISTS = ("functions", "lines", "signals", "also")
 _KINDS = ("threads", "tasks", "crash")
 
 
@@ -63,6 +63,7 @@ class Scene:
     lines: tuple[str, ...] = ()
     locks: dict[str, str] = field(default_factory=dict)
     signals: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()  # siblings that are explored as well: "caches/ttl_cache"
     story: tuple[dict[str, Any], ...] = ()
 
     @property
