@@ -1,0 +1,16 @@
+"""A counter that several threads share."""
+
+import threading
+
+
+class Counter:
+    """Counts visits; any thread may call `add`."""
+
+    def __init__(self) -> None:
+        self.visits = 0
+        self._lock = threading.Lock()
+
+    def add(self) -> None:
+        """Count one visit."""
+        with self._lock:
+            self.visits += 1
