@@ -11,6 +11,9 @@ class Account:
         self.balance = balance
         self.lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        return f"account {self.number}"
+
 
 def move(amount: int, source: Account, target: Account) -> None:
     """Take both locks, that of the lower number first, and move the amount."""

@@ -1,4 +1,4 @@
-"""A box office that several threads sell at."""
+"""A box office at which several threads sell."""
 
 import threading
 
@@ -6,13 +6,16 @@ import threading
 class BoxOffice:
     """Sells seats; any thread may call `sell`."""
 
-    def __init__(self, seats: list[str]) -> None:
-        self.seats = seats
+    def __init__(self, seats: int) -> None:
+        self.free = seats
+        self.sold_to: list[str] = []
         self._lock = threading.Lock()
 
-    def sell(self) -> str:
-        """Return the seat that is sold, or "sold out"."""
+    def sell(self, customer: str) -> bool:
+        """Sell a seat, if one is free."""
         with self._lock:
-            if self.seats:
-                return self.seats.pop()
-            return "sold out"
+            if self.free == 0:
+                return False
+            self.free -= 1
+            self.sold_to.append(customer)
+            return True

@@ -10,7 +10,8 @@ class Counter:
         self.visits = 0
         self._lock = threading.Lock()
 
-    def add(self) -> None:
-        """Count one visit."""
+    def add(self) -> int:
+        """Count one visit, and return its number."""
         with self._lock:
             self.visits += 1
+            return self.visits
