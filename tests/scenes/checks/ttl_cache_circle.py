@@ -1,5 +1,7 @@
 """Two loaders need each other's key: both calls must end, if need be by an error."""
 
+import threading
+
 from interleave_test import spawn
 
 
@@ -7,8 +9,12 @@ def model(module):
     cache = module.TTLCache(60.0, clock=lambda: 1.0)
 
     def ask(key, other):
+        def load():
+            threading.Event().wait(0.1)  # a slow source
+            return cache.get_or_load(other, lambda: 9.90)
+
         try:
-            cache.get_or_load(key, lambda: cache.get_or_load(other, lambda: 9.90))
+            cache.get_or_load(key, load)
         except RuntimeError as error:
             assert "would wait for itself" in str(error)
 
