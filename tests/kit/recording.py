@@ -41,6 +41,7 @@ class View:
     functions: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     locks: dict[str, str] = field(default_factory=dict)
+    signals: list[str] = field(default_factory=list)  # locks that wake somebody: nobody holds them
 
 
 @dataclass
@@ -154,11 +155,21 @@ class _Notes:
             owners.append((_attributes(each), f"{number + 1}." if many else ""))
         for names, prefix in owners:
             for name, value in list(names.items()):
-                inner = _attributes(value) if type(value).__module__ in sys.modules else {}
-                for path, found in ((name, value), *((f"{name}.{n}", v) for n, v in inner.items())):
+                for path, found in _within(name, value):
                     if id(found) not in seen:
                         seen.add(id(found))
                         yield prefix + path.replace("._", ".").lstrip("_"), found
+
+
+def _within(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A value, its attributes, and those of what it maps keys to."""
+    yield name, value
+    inner = [(name, value)]
+    if isinstance(value, dict) and not name.startswith("__"):
+        inner = [(f"{name}[{key!r}]", each) for key, each in list(value.items())[:9]]
+    for path, each in inner:
+        for attribute, found in _attributes(each).items():
+            yield f"{path}.{attribute}", found
 
 
 def _attributes(thing: object) -> dict[str, Any]:
@@ -397,8 +408,9 @@ def tasks(
             task = asyncio.current_task()
         except RuntimeError:
             return None
-        if task is None:
-            return None
+        if task is None:  # in a callback
+            notes.lanes["L"] = "event loop"
+            return "L"
         if task not in names:
             number = sum(name != "T0" for name in names.values()) + 1
             coro: Any = task.get_coro()
@@ -448,18 +460,26 @@ def tasks(
 
 def contended(run: Run, view: View) -> Run:
     """The steps of the lanes that are shown, in the functions that are shown."""
-    lanes = {t: role for t, role in run.lanes.items() if t in view.roles or t != "T0"}
+    aside = {"T0", "L"} - view.roles.keys()  # the model itself, and the loop's callbacks
+    lanes = {t: role for t, role in run.lanes.items() if t not in aside}
     if view.roles and any(t in view.roles for t in lanes):
         lanes = {t: role for t, role in lanes.items() if t in view.roles}
     steps = [step for step in run.steps if step["t"] in lanes]
     order = dict.fromkeys(step["t"] for step in steps)
     lanes = {t: view.roles.get(t, lanes[t]) for t in order}
-    circle = [each for each in run.circle if each[0] in lanes]
+    circle = [
+        [who, what, holder if holder in lanes and what not in view.signals else None]
+        for who, what, holder in run.circle
+        if who in lanes
+    ]
     outcome = dict(run.outcome)
     if circle:
         outcome["text"] = "; ".join(_waiting(lanes, *each) for each in circle)
     for step in steps:
-        step["blocked"] = {t: what for t, what in step["blocked"].items() if t in lanes}
+        waits = step["blocked"].items()
+        step["blocked"] = {t: what for t, what in waits if t in lanes and what[:5] != "join("}
+        locks = {what: t for what, t in step["locks"].items() if what not in view.signals}
+        step["locks"] = {what: t if t in lanes else None for what, t in locks.items()}
         if step["t"] in step["blocked"]:
             step.pop("torn", None)  # it waits there
     if view.functions:
@@ -468,8 +488,8 @@ def contended(run: Run, view: View) -> Run:
 
 
 def _waiting(lanes: dict[str, str], who: Any, what: Any, holder: Any) -> str:
-    held = f", which {lanes.get(holder, holder)} holds" if holder else ""
-    return f"{lanes[who]} waits for {what}{held}"
+    held = f"which {lanes[holder]} holds" if holder else "and nobody can wake it"
+    return f"{lanes[who]} waits for {what}, {held}"
 
 
 def tell(run: Run, story: Sequence[dict[str, Any]]) -> None:
