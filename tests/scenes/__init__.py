@@ -59,6 +59,8 @@ class Scene:
     watch: dict[str, str] = field(default_factory=dict)
     locals: tuple[str, ...] | None = None
     functions: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    locks: dict[str, str] = field(default_factory=dict)
     story: tuple[dict[str, Any], ...] = ()
 
     @property
@@ -123,8 +125,8 @@ class Scene:
     def view(self, module: ModuleType) -> View:
         """What is shown of a run of this module."""
         wanted = None if self.locals is None else list(self.locals)
-        shown = (self.subject, dict(self.watch), dict(self.roles), wanted, list(self.functions))
-        return View(module, *shown)
+        shown = (self.subject, dict(self.watch), dict(self.roles), wanted)
+        return View(module, *shown, list(self.functions), list(self.lines), dict(self.locks))
 
     def made(self) -> str:
         """A digest of the scene itself: its keys and its check."""
@@ -156,7 +158,7 @@ def _read(path: Path) -> Iterator[Scene]:
         keys = {"of": path.stem, **head, **table}
         keys["edits"] = tuple(Edit(**each) for each in keys.pop("edit", []))
         keys["story"] = tuple(keys.pop("say", []))
-        keys["functions"] = tuple(keys.get("functions", ()))
+        keys |= {name: tuple(keys.get(name, ())) for name in ("functions", "lines")}
         keys["lab"] = offered and keys.get("lab", True)
         if "locals" in keys:
             keys["locals"] = tuple(keys["locals"])

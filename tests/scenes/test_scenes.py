@@ -8,7 +8,7 @@ import pytest
 
 from tests.kit.profile import budget, is_brief
 from tests.scenes import FOLDER, Scene, scenes
-from tests.scenes.making import check_size, exhaust, find, judge, record
+from tests.scenes.making import apart, check_size, exhaust, find, judge, record
 
 each_scene = pytest.mark.parametrize("scene", scenes().values(), ids=list(scenes()))
 RUN_AGAIN = "record it again: python -m tests.scenes"
@@ -49,7 +49,8 @@ def test_the_fault_loses_as_it_was_recorded(scene: Scene) -> None:
         again = json.loads(json.dumps(record(scene))) | {"python": trace["python"]}
         assert again == trace, f"another schedule than on the page: {RUN_AGAIN} {scene.id}"
     elif scene.kind != "crash":
-        number, _ = find(scene, scene.module(broken=True))
+        with apart():
+            number, _ = find(scene, scene.module(broken=True))
         assert scene.by == "opcode" or number == trace["found"]["schedule"]
 
 
