@@ -1,17 +1,16 @@
-"""A publisher that is cancelled while it waits for room ends by that, and publishes nothing."""
+"""A publisher that is cancelled while it waits for room publishes nothing."""
 
 import asyncio
-from types import ModuleType
-from typing import Any
 
 
-async def model(module: ModuleType) -> None:
-    handled: list[Any] = []
+async def model(module):
+    handled = []
     bus = module.AsyncEventBus(max_concurrency=1, max_queue=1)
     bus.subscribe("topic", lambda event: handled.append(event.payload))
     await bus.start()
-    bus.publish_nowait(module.Event("topic", 0))  # the bus is full
-    publisher = asyncio.create_task(bus.publish(module.Event("topic", 1)), name="publisher")
+    await bus.publish(module.Event("topic", 0))  # the bus is full
+    publishing = bus.publish(module.Event("topic", 1))
+    publisher = asyncio.create_task(publishing, name="publisher")
     await asyncio.sleep(0)
     in_time = publisher.cancel()
     await asyncio.wait([publisher])

@@ -1,15 +1,12 @@
 """When `stop` returns, no handler is still cleaning up."""
 
 import asyncio
-from types import ModuleType
-from typing import Any
 
 
-async def model(module: ModuleType) -> None:
-    started: list[Any] = []
-    cleaned: list[Any] = []
+async def model(module):
+    started, cleaned = [], []
 
-    async def handler(event: Any) -> None:
+    async def handler(event):
         started.append(event)
         try:
             await asyncio.Event().wait()  # forever

@@ -1,26 +1,26 @@
-"""Two publishers wait for room, and the first is cancelled: the second one gets the room."""
+"""The first of two that wait for room is cancelled: the second gets the room."""
 
 import asyncio
-from types import ModuleType
-from typing import Any
 
 
-async def model(module: ModuleType) -> None:
-    handled: list[Any] = []
-    go = asyncio.Event()
+async def model(module):
+    handled, go = [], asyncio.Event()
 
-    async def handler(event: Any) -> None:
+    async def handler(event):
         handled.append(event.payload)
         await go.wait()
+
+    def publishing(number):
+        return bus.publish(module.Event("topic", number))
 
     bus = module.AsyncEventBus(max_concurrency=1, max_queue=1)
     bus.subscribe("topic", handler)
     await bus.start()
-    await bus.publish(module.Event("topic", 0))
-    await asyncio.sleep(0)  # it runs
-    await bus.publish(module.Event("topic", 1))  # it waits, and the bus is full
-    first = asyncio.create_task(bus.publish(module.Event("topic", 2)), name="first publisher")
-    second = asyncio.create_task(bus.publish(module.Event("topic", 3)), name="second publisher")
+    await publishing(0)
+    await asyncio.sleep(0)  # its handler runs
+    await publishing(1)  # waits for that: the bus is full
+    first = asyncio.create_task(publishing(2), name="first publisher")
+    second = asyncio.create_task(publishing(3), name="second publisher")
     await asyncio.sleep(0)
     go.set()
     await asyncio.sleep(0)

@@ -1,33 +1,27 @@
 """An event that another thread posts during the stop is handled, or refused."""
 
 import asyncio
-from types import ModuleType
-from typing import Any
+
+from interleave_test import no_interleave, spawn
 
 
-def model(module: ModuleType) -> None:
-    from interleave_test import no_interleave, spawn
-
-    handled: list[Any] = []
-    futures: list[Any] = []
+def model(module):
+    handled = []
     with no_interleave():
         bus = module.AsyncEventBus()
         bus.subscribe("topic", handled.append)
         loop = asyncio.new_event_loop()
         loop.run_until_complete(bus.start())
 
-    def post() -> None:
-        futures.append(bus.publish_threadsafe(module.Event("topic")))
-
-    def stop() -> None:
+    def stop():
         loop.run_until_complete(bus.stop())
 
-    threads = [spawn(post, name="poster"), spawn(stop, name="loop")]
-    for thread in threads:
-        thread.join()
+    stopper = spawn(stop, name="loop's thread")
+    future = bus.publish_threadsafe(module.Event("topic"))
+    stopper.join()
     with no_interleave():
         loop.run_until_complete(asyncio.sleep(0))  # its last turns
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
-    assert futures[0].done(), "the future never settles"
-    assert futures[0].exception() or handled, "accepted, and never handled"
+    assert future.done(), "the future never settles"
+    assert future.exception() or handled, "accepted, and never handled"

@@ -1,14 +1,12 @@
 """A cancelled call returns when none of its operations runs any more."""
 
 import asyncio
-from types import ModuleType
-from typing import Any
 
 
-async def model(module: ModuleType) -> None:
-    running: set[int] = set()
+async def model(module):
+    running = set()
 
-    async def operation(key: int) -> None:
+    async def operation(key):
         running.add(key)
         try:
             await asyncio.Event().wait()  # forever
@@ -16,9 +14,9 @@ async def model(module: ModuleType) -> None:
             await asyncio.sleep(0)  # it cleans up
             running.discard(key)
 
-    async def call() -> Any:
+    async def call():
         try:
-            return await module.async_parallel_execute([1], operation)
+            await module.async_parallel_execute([1], operation)
         finally:
             assert not running, "an operation still runs"
 
@@ -28,4 +26,4 @@ async def model(module: ModuleType) -> None:
     caller.cancel()
     await asyncio.wait([caller])
     if not caller.cancelled():
-        await caller
+        caller.result()

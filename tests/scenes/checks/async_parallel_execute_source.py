@@ -1,18 +1,16 @@
 """Where the source of keys fails, the call raises its error, whatever ends first."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from types import ModuleType
 
 
-async def model(module: ModuleType) -> None:
-    async def keys() -> AsyncIterator[int]:
+async def model(module):
+    async def keys():
         yield 1
         for _ in range(2):
             await asyncio.sleep(0)
         raise OSError("the connection is lost")
 
-    async def operation(key: int) -> int:
+    async def operation(key):
         await asyncio.sleep(0)
         return key
 

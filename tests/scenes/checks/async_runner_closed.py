@@ -1,13 +1,11 @@
 """A coroutine that is submitted during the close is refused, or its future settles."""
 
-from types import ModuleType
-
 from interleave_test import no_interleave, spawn
 
 from tests.interleavings.async_runner.test_threads import Job, ModelLoop, outcome, seen, submit
 
 
-def model(module: ModuleType) -> None:
+def model(module):
     loop, job = ModelLoop(), Job()  # a loop that the explorer can step
     with seen(module, loop):
         with no_interleave():

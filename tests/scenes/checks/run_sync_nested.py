@@ -1,22 +1,19 @@
-"""A coroutine may call `run_sync` itself: the inner call gets a helper thread of its own."""
-
-from types import ModuleType
-from typing import Any
+"""A coroutine may call `run_sync` itself: the inner call gets a helper of its own."""
 
 from interleave_test import no_interleave, spawn
 
 from tests.interleavings.test_run_sync import MODEL, call
 
 
-def model(module: ModuleType) -> None:
+def model(module):
     module.asyncio = MODEL  # a loop that the explorer can step
     with no_interleave():
         module._start_anew()  # nothing is idle
 
-    async def inner() -> str:
+    async def inner():
         return "done"
 
-    async def outer() -> Any:
+    async def outer():
         return module.run_sync(inner())
 
     caller = spawn(call, module, outer, name="caller")
