@@ -41,6 +41,7 @@ class View:
     functions: list[str] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     locks: dict[str, str] = field(default_factory=dict)
+    signals: list[str] = field(default_factory=list)  # locks that wake somebody: nobody holds them
 
 
 @dataclass
@@ -467,7 +468,7 @@ def contended(run: Run, view: View) -> Run:
     order = dict.fromkeys(step["t"] for step in steps)
     lanes = {t: view.roles.get(t, lanes[t]) for t in order}
     circle = [
-        [who, what, holder if holder in lanes else None]
+        [who, what, holder if holder in lanes and what not in view.signals else None]
         for who, what, holder in run.circle
         if who in lanes
     ]
@@ -475,9 +476,10 @@ def contended(run: Run, view: View) -> Run:
     if circle:
         outcome["text"] = "; ".join(_waiting(lanes, *each) for each in circle)
     for step in steps:
-        step["blocked"] = {t: what for t, what in step["blocked"].items() if t in lanes}
-        holders = step["locks"].items()
-        step["locks"] = {what: t if t in lanes else None for what, t in holders}
+        waits = step["blocked"].items()
+        step["blocked"] = {t: what for t, what in waits if t in lanes and what[:5] != "join("}
+        locks = {what: t for what, t in step["locks"].items() if what not in view.signals}
+        step["locks"] = {what: t if t in lanes else None for what, t in locks.items()}
         if step["t"] in step["blocked"]:
             step.pop("torn", None)  # it waits there
     if view.functions:
@@ -486,8 +488,8 @@ def contended(run: Run, view: View) -> Run:
 
 
 def _waiting(lanes: dict[str, str], who: Any, what: Any, holder: Any) -> str:
-    held = f", which {lanes.get(holder, holder)} holds" if holder else ""
-    return f"{lanes[who]} waits for {what}{held}"
+    held = f"which {lanes[holder]} holds" if holder else "and nobody can wake it"
+    return f"{lanes[who]} waits for {what}, {held}"
 
 
 def tell(run: Run, story: Sequence[dict[str, Any]]) -> None:

@@ -22,6 +22,7 @@ from tests.kit.twins import Fault, build, within
 FOLDER = Path(__file__).parent
 TRACES = ROOT / "docs" / "evidence" / "traces"
 MOST_STEPS, MOST_BYTES = 15, 20_000
+_LISTS = ("functions", "lines", "signals", "also")
 _KINDS = ("threads", "tasks", "crash")
 
 
@@ -61,6 +62,8 @@ class Scene:
     functions: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
     locks: dict[str, str] = field(default_factory=dict)
+    signals: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()  # siblings that are explored as well: "caches/ttl_cache"
     story: tuple[dict[str, Any], ...] = ()
 
     @property
@@ -126,7 +129,8 @@ class Scene:
         """What is shown of a run of this module."""
         wanted = None if self.locals is None else list(self.locals)
         shown = (self.subject, dict(self.watch), dict(self.roles), wanted)
-        return View(module, *shown, list(self.functions), list(self.lines), dict(self.locks))
+        lists = (list(self.functions), list(self.lines), dict(self.locks), list(self.signals))
+        return View(module, *shown, *lists)
 
     def made(self) -> str:
         """A digest of the scene itself: its keys and its check."""
@@ -158,7 +162,7 @@ def _read(path: Path) -> Iterator[Scene]:
         keys = {"of": path.stem, **head, **table}
         keys["edits"] = tuple(Edit(**each) for each in keys.pop("edit", []))
         keys["story"] = tuple(keys.pop("say", []))
-        keys |= {name: tuple(keys.get(name, ())) for name in ("functions", "lines")}
+        keys |= {name: tuple(keys.get(name, ())) for name in _LISTS}
         keys["lab"] = offered and keys.get("lab", True)
         if "locals" in keys:
             keys["locals"] = tuple(keys["locals"])

@@ -31,9 +31,9 @@ _LIMIT = 200_000  # schedules: far above what a scene may need
 
 
 def included(scene: Scene) -> list[Path]:
-    """Where threads are switched, and lines are steps: the scene's file, and what it edits."""
-    edited = {f"reference_impl/{edit.file}.py" for edit in scene.edits if edit.file}
-    return [scene.path, *(ROOT / name for name in sorted(edited))]
+    """Where threads are switched, and lines are steps: the scene's file, and those it names."""
+    others = {*scene.also, *(edit.file for edit in scene.edits if edit.file)}
+    return [scene.path, *(ROOT / f"reference_impl/{name}.py" for name in sorted(others))]
 
 
 def _nothing(*_: object, **__: object) -> None:
