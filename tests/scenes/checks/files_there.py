@@ -1,0 +1,29 @@
+"""In the place of a DirectoryWatch: the files that are there, and nothing that comes later.
+
+What ends a process in the middle wants no threads that look at the same directory.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Self
+
+
+class FilesThere:
+    """Gives the files of a directory once, by name."""
+
+    def __init__(self, path: Path | str, *_: object, **__: object) -> None:
+        self._files = sorted(each for each in Path(path).glob("[!.]*") if each.is_file())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Path:
+        if not self._files:
+            await asyncio.get_running_loop().create_future()
+        return self._files.pop(0)

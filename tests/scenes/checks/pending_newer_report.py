@@ -1,0 +1,37 @@
+"""A report that was being uploaded, and a newer one of its name, both reach the server."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from tests.scenes.checks.files_there import FilesThere
+
+
+def given(folder: Path) -> None:
+    (folder / "report.queued").write_text("Monday")
+
+
+def before(m: Any, folder: Path, server: list[str]) -> None:
+    async def upload(path: Path) -> None:
+        server.append(path.read_text())
+
+    async def serve() -> None:
+        async with m.AsyncPendingQueue(folder, upload):
+            while [*folder.glob("*.queued"), *folder.glob("*.processing")]:
+                await asyncio.sleep(0)
+
+    m.DirectoryWatch = FilesThere
+    asyncio.run(serve())
+
+
+def between(folder: Path) -> None:
+    """a producer renames a newer report to report.queued"""
+    if not (folder / "report.queued").exists():  # a rename would replace what waits there
+        (folder / "report.queued").write_text("Tuesday")
+
+
+def after(m: Any, folder: Path, server: list[str]) -> None:
+    accepted = {*server, *(path.read_text() for path in folder.glob("report.*"))}
+    before(m, folder, server)
+    lost = accepted - {*server}
+    assert not lost, f"lost: the report of {lost.pop()}"
