@@ -5,14 +5,17 @@ What ends a process in the middle wants no threads that look at the same directo
 
 import asyncio
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 
 class FilesThere:
     """Gives the files of a directory once, by name."""
 
+    all_taken: ClassVar[asyncio.Event]  # of the last one that was made
+
     def __init__(self, path: Path | str, *_: object, **__: object) -> None:
         self._files = sorted(each for each in Path(path).glob("[!.]*") if each.is_file())
+        FilesThere.all_taken = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -25,5 +28,6 @@ class FilesThere:
 
     async def __anext__(self) -> Path:
         if not self._files:
+            self.all_taken.set()
             await asyncio.get_running_loop().create_future()
         return self._files.pop(0)

@@ -6,6 +6,8 @@ from typing import Any
 
 from tests.scenes.checks.files_there import FilesThere
 
+ASIDE = ("*.lock", "*.attempts")  # no part of this story
+
 
 def given(folder: Path) -> None:
     (folder / "report.queued").write_text("Monday")
@@ -17,8 +19,7 @@ def before(m: Any, folder: Path, server: list[str]) -> None:
 
     async def serve() -> None:
         async with m.AsyncPendingQueue(folder, upload):
-            while [*folder.glob("*.queued"), *folder.glob("*.processing")]:
-                await asyncio.sleep(0)
+            await FilesThere.all_taken.wait()
 
     m.DirectoryWatch = FilesThere
     asyncio.run(serve())
@@ -27,7 +28,8 @@ def before(m: Any, folder: Path, server: list[str]) -> None:
 def between(folder: Path) -> None:
     """a producer renames a newer report to report.queued"""
     if not (folder / "report.queued").exists():  # a rename would replace what waits there
-        (folder / "report.queued").write_text("Tuesday")
+        (folder.parent / "new").write_text("Tuesday")
+        (folder.parent / "new").rename(folder / "report.queued")
 
 
 def after(m: Any, folder: Path, server: list[str]) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from tests.scenes.checks.files_there import FilesThere
 
+ASIDE = ("*.lock", "*.attempts")  # no part of this story
+
 
 def given(folder: Path) -> None:
     (folder / "report.queued").write_text("Monday")
@@ -17,8 +19,7 @@ def before(m: Any, folder: Path, server: list[str]) -> None:
 
     async def serve() -> None:
         async with m.AsyncPendingQueue(folder, upload, max_attempts=1):
-            while [*folder.glob("*.queued"), *folder.glob("*.processing")]:
-                await asyncio.sleep(0)
+            await FilesThere.all_taken.wait()
 
     m.DirectoryWatch = FilesThere
     asyncio.run(serve())
