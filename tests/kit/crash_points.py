@@ -104,7 +104,7 @@ def crash_at(point: int, module: ModuleType, check: Any) -> Run:
     It ends by itself where there are fewer.
     """
     with tempfile.TemporaryDirectory() as root:
-        folder, log = Path(root, "folder"), _Log(Path(root, "log"))
+        folder, log = Path(root, "folder").resolve(), _Log(Path(root, "log"))
         folder.mkdir()
         getattr(check, "given", lambda folder: None)(folder)
         files = _contents(folder)
@@ -174,7 +174,6 @@ class _Process:
 
     def __init__(self, by: str, folder: Path, log: _Log, left: int = -1) -> None:
         self._by, self._folder, self._log, self._left = by, folder, log, left
-        self._root = os.path.realpath(folder)
 
     def run(self, work: Callable[..., object], module: ModuleType) -> None:
         """Do the work; what is replaced for it ends with this process."""
@@ -210,11 +209,10 @@ class _Process:
             self._end_if_due()
 
     def _inside(self, path: Any) -> str:
-        """The path below the folder, which is "."; empty if it is elsewhere."""
+        """The path below the folder, to be shown; empty if it is elsewhere."""
         if isinstance(path, int):
-            path = os.readlink(f"/proc/self/fd/{path}")
-        path = os.path.abspath(os.fsdecode(path))
-        below = os.path.relpath(path, self._root)
+            path = Path(f"/proc/self/fd/{path}").readlink()
+        below = os.path.relpath(os.fsdecode(path), self._folder)
         return "" if below.startswith("..") else _shown(below)
 
     def _noting(self, real: Callable[..., Any], words: str, changes: bool) -> Callable[..., Any]:
@@ -318,4 +316,4 @@ def _beginning(path: Path) -> str:
 
 
 def _shown(path: str) -> str:
-    return _RANDOM.sub("…", path)
+    return "the directory" if path == "." else _RANDOM.sub("…", path)

@@ -16,28 +16,35 @@ _FUNCTIONS = {"P1": "before", "others": "between", "P2": "after"}
 
 
 def record(scene: Any) -> dict[str, Any]:
-    """What a trace tells of its run; `holds` is at how many crash points the file as it is holds.
+    """What a trace tells of its run.
 
     Raises:
-        AssertionError: with the fault no crash point loses, or one of the file as it is does.
+        AssertionError: no crash point loses, or the file as it is loses at the same one.
         ValueError: a sentence is of no step.
     """
-    check = importlib.import_module(f"tests.scenes.checks.{scene.check.removesuffix('.py')}")
-    broken, vetted = scene.module(broken=True), scene.module(broken=False)
-    runs = [*crashes(vetted, check)]
-    for point, run in enumerate(runs, 1):
-        assert not run.failure, f"{scene.id}: as it is, crash point {point} loses: {run.failure}"
-    for point, lost in enumerate(crashes(broken, check), 1):
-        if lost.failure:
-            break
-    else:
-        raise AssertionError(f"{scene.id}: no crash point loses")
+    check, broken = _check(scene), scene.module(broken=True)
+    found = ((point, run) for point, run in enumerate(crashes(broken, check)) if run.failure)
+    point, lost = next(found, (-1, None))
+    assert lost is not None, f"{scene.id}: no crash point loses"
     whole = crash_at(-1, broken, check)
     points = 1 + sum(call.changes for call in whole.calls if call.by == "before")
-    trace: dict[str, Any] = {"found": {"schedule": point, "by": "crash point", "bound": points}}
-    trace |= _told(lost, check, scene, scene.story) | {"holds": len(runs)}
-    same = runs[min(point, len(runs)) - 1]
+    trace: dict[str, Any] = {"found": {"schedule": point + 1, "by": "crash point", "bound": points}}
+    trace |= _told(lost, check, scene, scene.story)
+    same = crash_at(point, scene.module(broken=False), check)
+    assert not same.failure, f"{scene.id}: as it is, crash point {point + 1}: {same.failure}"
     return trace | {"fix": {"say": scene.fix, **_told(same, check, scene, ())}}
+
+
+def exhaust(scene: Any) -> int:
+    """Run every crash point of the file as it is; how many there are."""
+    point = 0
+    for point, run in enumerate(crashes(scene.module(broken=False), _check(scene)), 1):
+        assert not run.failure, f"{scene.id}: as it is, crash point {point}: {run.failure}"
+    return point
+
+
+def _check(scene: Any) -> Any:
+    return importlib.import_module(f"tests.scenes.checks.{scene.check.removesuffix('.py')}")
 
 
 def _told(run: Run, check: Any, scene: Any, story: Any) -> dict[str, Any]:
@@ -77,12 +84,15 @@ def _steps(run: Run, check: Any, functions: Sequence[str]) -> Iterator[Step]:
             yield _step(lane, "dies", place, state, skipped)
         elif lane == "P2":
             found = run.failure.partition(": ")[2] or "what must be there"
-            yield _step(lane, f"finds: {found}", _line(check, function, run.line), state, skipped)
+            line = run.line or max(n for _, _, n in check.after.__code__.co_lines() if n)
+            yield _step(lane, f"finds: {found}", _line(check, function, line), state, skipped)
 
 
 def _place(call: Call, check: Any, functions: Sequence[str]) -> Place | None:
     """The innermost of these functions that made the call; none where it is folded."""
     if call.names and all(_is_aside(name, check) for name in call.names):
+        return None
+    if any(f"!{each.function}" in functions for each in call.places):
         return None
     return next((each for each in call.places if each.function in functions), None)
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tests.scenes.checks.files_there import FilesThere
+from tests.scenes.files_there import FilesThere
 
 ASIDE = ("*.copy.new",)  # no part of this story
 
@@ -21,7 +21,7 @@ def before(m: Any, folder: Path, server: list[str]) -> None:
     rename = m.rename_new
 
     def rename_new(source: str, target: str) -> None:
-        if os.path.dirname(source) != os.path.dirname(target):
+        if Path(source).parent != Path(target).parent:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source)  # as another file system
         rename(source, target)
 

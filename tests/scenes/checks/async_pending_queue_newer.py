@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from tests.scenes.checks.files_there import FilesThere
+from tests.scenes.files_there import FilesThere
 
 ASIDE = ("*.lock", "*.attempts")  # no part of this story
 

@@ -1,4 +1,4 @@
-"""A file that comes just when the loop has taken the last one, and goes to sleep, is given."""
+"""A file that comes just when the loop finds nothing more, and goes to sleep, is given."""
 
 import math
 import queue
@@ -7,26 +7,23 @@ from typing import Any
 
 
 def model(m: Any) -> None:
-    from interleave_test import spawn
+    from interleave_test import no_interleave, spawn
 
     calls: queue.Queue[str] = queue.Queue()  # what call_soon_threadsafe appends to
     inbox = m._Inbox(lambda: calls.put("wake up"), 0.0, math.inf, time.monotonic)
-    inbox.offer("first.csv", (1, 1, 1, 1))
-    calls.get()  # the loop has been woken for it
-    given: list[str] = []
+    with no_interleave():
+        inbox.offer("first.csv", (1, 1, 1, 1))
+        calls.get()  # the loop is woken, and takes it
+        assert inbox.take() == "first.csv"
+        inbox.unconfirmed = None
 
-    def loop() -> None:
-        while len(given) < 2:
-            if (name := inbox.take()) is None:
-                calls.get()
-            else:
-                inbox.unconfirmed = None
-                given.append(name)
+    def loop() -> str:
+        while (name := inbox.take()) is None:
+            calls.get()
+        return str(name)
 
-    threads = [
-        spawn(loop, name="loop"),
-        spawn(inbox.offer, "second.csv", (1, 2, 1, 1), name="observer"),
-    ]
-    for thread in threads:
-        thread.join()
-    assert given == ["first.csv", "second.csv"]
+    taking = spawn(loop, name="loop")
+    offering = spawn(inbox.offer, "second.csv", (1, 2, 1, 1), name="observer")
+    offering.join()
+    taking.join()
+    assert taking.result() == "second.csv"

@@ -14,7 +14,8 @@ class FilesThere:
     all_taken: ClassVar[asyncio.Event]  # of the last one that was made
 
     def __init__(self, path: Path | str, *_: object, **__: object) -> None:
-        self._files = sorted(each for each in Path(path).glob("[!.]*") if each.is_file())
+        visible = [each for each in sorted(Path(path).iterdir()) if each.name[0] != "."]
+        self._files = [each for each in visible if each.is_file()]
         FilesThere.all_taken = asyncio.Event()
 
     async def __aenter__(self) -> Self:
