@@ -21,6 +21,7 @@ import logging
 import os
 import re
 import signal
+import stat
 import sys
 import tempfile
 import traceback
@@ -33,6 +34,8 @@ from tests.kit import COMPONENTS
 
 _CRASHED = 77  # an exit code
 _PATIENCE = 30  # seconds, against hangs
+# Where only processes die, not the power, what is in memory outlives them as on a disk.
+_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 _SHOWN = 24  # characters of a file's contents
 _RANDOM = re.compile(r"[0-9a-f]{16,}")  # in the names of temporary files
 _open, _os_open, _listdir = io.open, os.open, os.listdir
@@ -103,7 +106,7 @@ def crash_at(point: int, module: ModuleType, check: Any) -> Run:
 
     It ends by itself where there are fewer.
     """
-    with tempfile.TemporaryDirectory() as root:
+    with tempfile.TemporaryDirectory(dir=_MEMORY) as root:
         folder, log = Path(root, "folder").resolve(), _Log(Path(root, "log"))
         folder.mkdir()
         getattr(check, "given", lambda folder: None)(folder)
@@ -174,6 +177,7 @@ class _Process:
 
     def __init__(self, by: str, folder: Path, log: _Log, left: int = -1) -> None:
         self._by, self._folder, self._log, self._left = by, folder, log, left
+        self._server = _Server(self, log)
 
     def run(self, work: Callable[..., object], module: ModuleType) -> None:
         """Do the work; what is replaced for it ends with this process."""
@@ -189,7 +193,7 @@ class _Process:
             setattr(owner, name, call)
         self._end_if_due()
         try:
-            work(module, self._folder, _Server(self.note, self._log))
+            work(module, self._folder, self._server)
         except BaseException as error:
             failure = f"{type(error).__name__}: {error}".partition("\n")[0]
             self._log.write("failure", (failure, _line_of(error, work)))
@@ -203,7 +207,7 @@ class _Process:
         names = [*map(self._inside, paths)]
         if any(names) or not paths:
             places, files = list(_places()), _contents(self._folder)
-            told = words.format(*names), names, changes, places, files, self._log.server()
+            told = words.format(*names), names, changes, places, files, self._server
             self._log.write("call", Call(self._by, *told))
             self._left -= changes
             self._end_if_due()
@@ -270,15 +274,15 @@ class _Raw(io.FileIO):
 class _Server(list[str]):
     """What the outside world was given, by this process and by those before it."""
 
-    def __init__(self, note: Callable[[str], None], log: _Log) -> None:
+    def __init__(self, process: _Process, log: _Log) -> None:
         super().__init__(log.server())
-        self._note, self._log = note, log
+        self._process, self._log = process, log
 
     def append(self, what: str) -> None:
         """Give it to the outside world."""
         super().append(what)
         self._log.write("server", what)
-        self._note(f"the server receives {what!r}")
+        self._process.note(f"the server receives {what!r}")
 
 
 def _places() -> Iterator[Place]:
@@ -297,16 +301,16 @@ def _line_of(error: BaseException, work: Any) -> int:
 
 def _contents(folder: Path) -> dict[str, str]:
     """The files below the folder, and how they begin."""
-    found = {_shown(str(path.relative_to(folder))): _beginning(path) for path in _files(folder)}
+    found = {_shown(path): _beginning(folder / path) for path in _files(f"{folder}/", "")}
     return dict(sorted(found.items()))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for path in (folder / name for name in _listdir(folder)):
-        if path.is_dir():
-            yield from _files(path)
+def _files(root: str, below: str) -> Iterator[str]:
+    for name in _listdir(root + below):
+        if stat.S_ISDIR(os.lstat(f"{root}{below}{name}").st_mode):
+            yield from _files(root, f"{below}{name}/")
         else:
-            yield path
+            yield below + name
 
 
 def _beginning(path: Path) -> str:

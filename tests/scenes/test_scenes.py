@@ -11,6 +11,10 @@ from tests.scenes import FOLDER, Scene, scenes
 from tests.scenes.making import check_size, exhaust, find, judge, record
 
 each_scene = pytest.mark.parametrize("scene", scenes().values(), ids=list(scenes()))
+# Crashes fork, and are run in interpreters of their own: test_crashes.py.
+each_search = pytest.mark.parametrize(
+    "scene", [s for s in scenes().values() if s.kind != "crash"], ids=lambda scene: scene.id
+)
 RUN_AGAIN = "record it again: python -m tests.scenes"
 
 
@@ -39,7 +43,7 @@ def test_the_trace_is_of_todays_files(scene: Scene) -> None:
     check_size(trace)
 
 
-@each_scene
+@each_search
 def test_the_fault_loses_as_it_was_recorded(scene: Scene) -> None:
     explorable(scene)
     trace = recorded(scene)
@@ -48,17 +52,15 @@ def test_the_fault_loses_as_it_was_recorded(scene: Scene) -> None:
         assert holds is None or holds > 1, "one schedule is no search"
         again = json.loads(json.dumps(record(scene))) | {"python": trace["python"]}
         assert again == trace, f"another schedule than on the page: {RUN_AGAIN} {scene.id}"
-    elif scene.kind != "crash":
+    else:
         number, _ = find(scene, scene.module(broken=True))
         assert scene.by == "opcode" or number == trace["found"]["schedule"]
 
 
-@each_scene
+@each_search
 def test_the_file_as_it_is_holds(scene: Scene) -> None:
     explorable(scene)
     trace = recorded(scene)
-    if scene.kind == "crash":
-        return  # recorded together with the loss
     limit = 20 if is_brief() else budget(500, 200_000)
     ran = exhaust(scene, limit)
     if ran < limit and (scene.by == "line" or is_of_this_python(trace)):
