@@ -81,7 +81,7 @@ def _steps(run: Run, check: Any, functions: Sequence[str]) -> Iterator[Step]:
             else:
                 skipped += call.changes
         if lane == "P1" and run.died:
-            yield _step(lane, "dies", place, state, skipped)
+            yield _step(lane, "dies", place, state, skipped) | {"dies": True}
         elif lane == "P2":
             found = run.failure.partition(": ")[2] or "what must be there"
             line = run.line or max(n for _, _, n in check.after.__code__.co_lines() if n)
