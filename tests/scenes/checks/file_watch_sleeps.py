@@ -9,7 +9,7 @@ from typing import Any
 def model(m: Any) -> None:
     from interleave_test import no_interleave, spawn
 
-    calls: queue.Queue[str] = queue.Queue()  # what call_soon_threadsafe appends to
+    calls = m.calls = queue.Queue[str]()  # what call_soon_threadsafe appends to
     inbox = m._Inbox(lambda: calls.put("wake up"), 0.0, math.inf, time.monotonic)
     with no_interleave():
         inbox.offer("first.csv", (1, 1, 1, 1))
