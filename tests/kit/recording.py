@@ -497,7 +497,8 @@ def tell(run: Run, story: Sequence[dict[str, Any]]) -> None:
     names = {role: t for t, role in run.lanes.items()}
     for each in story:
         thread = names.get(each["thread"], each["thread"])
-        found = [s for s in run.steps if s["t"] == thread and each["line"] in s["code"]]
+        mine = [s for s in run.steps if s["t"] == thread]
+        found = [s for s in mine if each["line"] in f"{s['code']}\n{s.get('call', '')}"]
         nth = each.get("nth", 1)
         if len(found) < nth:
             lines = "\n".join(f"  {s['t']} {s['code']}" for s in run.steps)

@@ -9,18 +9,19 @@ from tests.scenes.making import check_size, dumps, exhaust, record
 def make(scene: Scene) -> None:
     """Record one, and tell what it is like."""
     trace = record(scene)
-    if scene.kind != "crash":
-        trace["holds"] = exhaust(scene)
+    trace["holds"] = exhaust(scene)
     check_size(trace)
     scene.trace.parent.mkdir(parents=True, exist_ok=True)
     scene.trace.write_text(dumps(trace), encoding="utf-8")
     found = trace["found"]
-    print(f"{scene.id}: found {found}, as it is {trace.get('holds', '-')} schedules")
+    print(f"{scene.id}: found {found}, as it is {trace['holds']}")
     for step in trace["steps"]:
         fold = f" (+{step['skipped']})" if "skipped" in step else ""
         torn = f"  TORN {step['torn']}" if "torn" in step else ""
         told = f"\n        “{step['say']}”" if "say" in step else ""
-        print(f"  {step['t']}{fold} {step['fn']}:{step['line']} {step.get('code')}{torn}{told}")
+        made = f"  CALL {step['call']}" if "call" in step else ""
+        where = f"{step['fn']}:{step['line']} {step.get('code')}"
+        print(f"  {step['t']}{fold} {where}{torn}{made}{told}")
     print(f"  {trace['outcome']}; {len(dumps(trace))} bytes")
 
 

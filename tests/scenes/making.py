@@ -93,7 +93,11 @@ def search(scene: Scene, module: Any, limit: int = _LIMIT) -> Any:
 
 @apart()
 def exhaust(scene: Scene, limit: int = _LIMIT) -> int:
-    """Run every schedule of the file as it is; how many there are."""
+    """Run every schedule, or crash point, of the file as it is; how many there are."""
+    if scene.kind == "crash":
+        from tests.kit import crash_recording
+
+        return crash_recording.exhaust(scene)
     module = scene.module(broken=False)
     if scene.kind == "tasks":
         import detangle
@@ -111,9 +115,10 @@ def exhaust(scene: Scene, limit: int = _LIMIT) -> int:
 def record(scene: Scene) -> dict[str, Any]:
     """The scene's trace, all of it but the number of schedules of the file as it is."""
     if scene.kind == "crash":
-        from tests.kit import crash_recording  # type: ignore[attr-defined]
+        from tests.kit import crash_recording
 
-        trace: dict[str, Any] = crash_recording.record(scene)
+        trace = header(scene) | crash_recording.record(scene)
+        judge(scene, Run(trace["lanes"], trace["steps"], trace["outcome"]))
         return trace
     broken = scene.module(broken=True)
     number, found = find(scene, broken)

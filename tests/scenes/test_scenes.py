@@ -14,6 +14,10 @@ from tests.scenes import FOLDER, MOST_BYTES, MOST_STEPS, Edit, Scene, scenes
 from tests.scenes.making import apart, check_size, exhaust, find, judge, record
 
 each_scene = pytest.mark.parametrize("scene", scenes().values(), ids=list(scenes()))
+# Crashes fork, and are run in interpreters of their own: test_crashes.py.
+each_search = pytest.mark.parametrize(
+    "scene", [s for s in scenes().values() if s.kind != "crash"], ids=lambda scene: scene.id
+)
 RUN_AGAIN = "record it again: python -m tests.scenes"
 
 
@@ -43,7 +47,7 @@ def test_the_trace_is_of_todays_files(scene: Scene) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@each_scene
+@each_search
 def test_the_fault_loses_as_it_was_recorded(scene: Scene) -> None:
     explorable(scene)
     trace = recorded(scene)
@@ -52,19 +56,17 @@ def test_the_fault_loses_as_it_was_recorded(scene: Scene) -> None:
         assert holds is None or holds > 1, "one schedule is no search"
         again = json.loads(json.dumps(record(scene))) | {"python": trace["python"]}
         assert again == trace, f"another schedule than on the page: {RUN_AGAIN} {scene.id}"
-    elif scene.kind != "crash":
+    else:
         with apart():
             number, _ = find(scene, scene.module(broken=True))
         assert scene.by == "opcode" or number == trace["found"]["schedule"]
     gc.collect()  # coroutines that a schedule has left in the middle warn in this test
 
 
-@each_scene
+@each_search
 def test_the_file_as_it_is_holds(scene: Scene) -> None:
     explorable(scene)
     trace = recorded(scene)
-    if scene.kind == "crash":
-        return  # recorded together with the loss
     limit = 20 if is_brief() else budget(500, 200_000)
     ran = exhaust(scene, limit)
     if ran < limit and is_of_this_python(trace):
