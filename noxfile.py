@@ -43,7 +43,8 @@ if NEWEST in MONITORED:
 
 PARALLEL = ("-n", "auto", "--dist", "worksteal")
 UNITS = [*("tests", "reference_impl", "docs", "README.md", "CONTRIBUTING.md", "--markdown-docs")]
-UNITS += [f"--ignore=tests/{name}" for name in ("interleavings", "docs", "browser", "scale")]
+UNITS += [f"--ignore=tests/{name}" for name in ("docs", "browser", "scale")]
+EXPLORED = ["tests/interleavings", "tests/scenes"]
 
 
 def timed(function: Callable[[nox.Session], None]) -> Callable[[nox.Session], None]:
@@ -114,7 +115,8 @@ def tests(session: nox.Session) -> None:
     """Unit, model, contract and doctests, and every fence of the documentation; quick."""
     # The recipes' frameworks need wheels that 3.13t has not.
     install(session, "docs", *(() if session.python == "3.13t" else ("recipes",)))
-    session.run("pytest", *PARALLEL, *UNITS, raw(session), *session.posargs)
+    without = [f"--ignore={each}" for each in EXPLORED]
+    session.run("pytest", *PARALLEL, *UNITS, *without, raw(session), *session.posargs)
 
 
 @nox.session(python=MONITORED)
@@ -122,7 +124,7 @@ def tests(session: nox.Session) -> None:
 def interleavings(session: nox.Session) -> None:
     """Every thread interleaving and asyncio schedule up to the stated bounds; quick."""
     install(session, "tests")
-    session.run("pytest", *PARALLEL, "tests/interleavings", raw(session), *session.posargs)
+    session.run("pytest", *PARALLEL, *EXPLORED, raw(session), *session.posargs)
 
 
 @nox.session(python=NEWEST)
@@ -214,12 +216,9 @@ def scale(session: nox.Session) -> None:
 def full(session: nox.Session) -> None:
     """Everything again with the large budgets: by opcode, more examples, hundreds of kills."""
     install(session, "docs")
-    where = [*UNITS, *(["tests/interleavings"] if session.python in MONITORED else [])]
-    where.remove("--ignore=tests/interleavings")
-    if session.python not in MONITORED:
-        where.append("--ignore=tests/interleavings")
+    where = [] if session.python in MONITORED else [f"--ignore={each}" for each in EXPLORED]
     limits = ("--profile=full", "--timeout=1800")
-    session.run("pytest", *PARALLEL, *where, *limits, raw(session), *session.posargs)
+    session.run("pytest", *PARALLEL, *UNITS, *where, *limits, raw(session), *session.posargs)
 
 
 @nox.session(requires=[f"full-{python}" for python in INSTALLED])
@@ -234,7 +233,7 @@ def evidence(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Record which lines and branches of each component the tests run."""
     install(session, "docs", "coverage")
-    where = ("tests", "--ignore=tests/interleavings", "--ignore=tests/docs")
+    where = ("tests", "--ignore=tests/docs", *(f"--ignore={each}" for each in EXPLORED))
     where += ("--ignore=tests/browser", "--ignore=tests/scale", "--ignore=tests/tools")
     session.run("coverage", "run", "-m", "pytest", *where, "-m", "not twin and not stress", "-q")
     session.run("coverage", "json", "--ignore-errors", "-o", "build/coverage.json", "-q")

@@ -221,9 +221,10 @@ def test_the_interpreter_does_not_wait_for_ever_for_a_stuck_coroutine() -> None:
 def test_an_interrupt_cancels_the_coroutine_and_waits_for_its_clean_up() -> None:
     done = run_python(
         """
-    import asyncio, signal, threading
+    import asyncio, signal, sys, threading
     from reference_impl.bridges.async_runner import AsyncRunner
 
+    main = threading.main_thread().ident
     cleaned, begun, over = [], threading.Event(), threading.Event()
     async def job():
         try:
@@ -241,9 +242,11 @@ def test_an_interrupt_cancels_the_coroutine_and_waits_for_its_clean_up() -> None
     signal.signal(signal.SIGINT, interrupt)
 
     def send():
-        begun.wait()
+        begun.wait()  # the coroutine can begin before its caller waits
+        while sys._current_frames()[main].f_code.co_name != "run":
+            pass
         while pending:  # a signal just before the wait for a lock can be missed
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            signal.pthread_kill(main, signal.SIGINT)
             over.wait(0.05)
 
     sender = threading.Thread(target=send)

@@ -1,0 +1,546 @@
+"""A schedule that loses, replayed and written down step by step: what a page needs to show it.
+
+Only the standard library and the explorers: the lab in the page records with this same file.
+A step is a source line as one thread or task has executed it, with what is shared as it is
+*after* it. interleave-test has no hook for that: two of its private methods are wrapped, and
+its version is pinned.
+"""
+
+import ast
+import asyncio
+import difflib
+import dis
+import linecache
+import re
+import reprlib
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import CodeType, FrameType, ModuleType
+from typing import Any
+
+_short = reprlib.Repr()
+_short.maxstring, _short.maxother, _short.maxlevel = 40, 60, 3
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_MODULE = re.compile(r"\b[\w.]+__(?:twin\d+|edited)\.")
+
+Step = dict[str, Any]
+
+
+@dataclass
+class View:
+    """What of a run is shown; as in the scenes' files."""
+
+    module: ModuleType
+    subject: str = ""
+    watch: dict[str, str] = field(default_factory=dict)
+    roles: dict[str, str] = field(default_factory=dict)
+    locals: list[str] | None = None
+    functions: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """All steps of a replayed schedule, and how it ended."""
+
+    lanes: dict[str, str]
+    steps: list[Step]
+    outcome: dict[str, str]
+    circle: list[list[str | None]] = field(default_factory=list)
+    switches: list[tuple[Any, Any, int]] = field(default_factory=list)
+
+
+def say(value: object) -> str:
+    """A short repr, the same in each run."""
+    try:
+        text = _short.repr(value)
+    except Exception as error:  # an object that is still being made
+        text = f"<{type(value).__name__}: {type(error).__name__}>"
+    return _MODULE.sub("", _ADDRESS.sub("", text))
+
+
+class _Notes:
+    """Collects the steps; each is completed when the next one begins."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._subjects: list[Any] = []
+        self.steps: list[Step] = []
+        self.lanes: dict[str, str] = {}
+        self._last: dict[str, Step] = {}  # by thread
+        self._lines: dict[tuple[str, int], int] = {}  # where each frame stands
+
+    def note(self, thread: str, frame: FrameType, line: int, offset: int | None = None) -> None:
+        """`thread` goes on with this line, or with this instruction of it."""
+        self._see(frame)
+        self.complete()
+        place = thread, id(frame)
+        last = self._last.get(thread)
+        was_left = bool(self.steps) and self.steps[-1]["t"] != thread
+        goes_on = self._lines.get(place) == line and not (
+            last is not None and last["_frame"] is frame and _jumps_back(last, offset)
+        )
+        self._lines[place] = line
+        if last is not None and "result" in last and not was_left:
+            before = last["_frame"], last["line"]
+            if before == (frame, line):
+                return  # what it does with the exception
+        if goes_on and last is not None and last["_frame"] is frame and last["line"] == line:
+            if not was_left:
+                last["_offset"] = offset
+                return
+            if offset is not None:
+                last["torn"] = _instruction(frame.f_code, last["_offset"])
+        elif goes_on and not was_left:
+            return  # back from a function that the line calls
+        code = linecache.getline(frame.f_code.co_filename, line).strip()
+        step = {"t": thread, "file": shown_name(frame.f_code.co_filename), "line": line}
+        step |= {"fn": frame.f_code.co_qualname, "code": code}
+        step |= {"_frame": frame, "_offset": offset, "_code": frame.f_code}
+        self.steps.append(step)
+        self._last[thread] = step
+
+    def raised(self, thread: str, frame: FrameType, error: type[BaseException]) -> None:
+        """An exception comes up in a line, which need not have begun again."""
+        if not self.steps or self.steps[-1]["_frame"] is not frame:
+            self._lines.pop((thread, id(frame)), None)
+            self.note(thread, frame, frame.f_lineno)
+        self.steps[-1].setdefault("result", f"raises {error.__name__}")
+
+    def _see(self, frame: FrameType) -> None:
+        found = frame.f_locals.get("self")
+        if type(found).__name__ == self._view.subject and all(
+            found is not each for each in self._subjects
+        ):
+            self._subjects.append(found)
+
+    def complete(self) -> None:
+        """Say what the last step has left behind."""
+        if not self.steps:
+            return
+        step = self.steps[-1]
+        wanted = self._view.locals
+        found = step["_frame"].f_locals
+        names = [name for name in found if name != "self"] if wanted is None else wanted
+        step["vars"] = {name: say(found[name]) for name in names if name in found}
+        step["shared"] = {name: self._value(each) for name, each in self._view.watch.items()}
+
+    def _value(self, expression: str) -> str:
+        subjects: list[Any] = [*self._subjects, None]
+        names = {"s": subjects[0], "all": self._subjects, "m": self._view.module}
+        try:
+            return say(eval(expression, {}, names))  # our own scenes'
+        except Exception:  # not there yet
+            return "–"
+
+    def holders(self) -> Iterator[tuple[str, Any]]:
+        """What the shared objects and the module hold, by its name."""
+        seen: set[int] = set()
+        many = len(self._subjects) > 1
+        owners = [(vars(self._view.module), "")]
+        for number, each in enumerate(self._subjects):
+            owners.append((_attributes(each), f"{number + 1}." if many else ""))
+        for names, prefix in owners:
+            for name, value in list(names.items()):
+                inner = _attributes(value) if type(value).__module__ in sys.modules else {}
+                for path, found in ((name, value), *((f"{name}.{n}", v) for n, v in inner.items())):
+                    if id(found) not in seen:
+                        seen.add(id(found))
+                        yield prefix + path.replace("._", ".").lstrip("_"), found
+
+
+def _attributes(thing: object) -> dict[str, Any]:
+    found = dict(getattr(thing, "__dict__", {}))
+    for kind in type(thing).__mro__:
+        for name in getattr(kind, "__slots__", ()):
+            if isinstance(name, str) and hasattr(thing, name):
+                found[name] = getattr(thing, name)
+    return found
+
+
+def _jumps_back(last: Step, offset: int | None) -> bool:
+    """Whether the same line begins once more, as in a loop of one line."""
+    if offset is None or last["_offset"] is None:
+        return offset is None
+    return bool(offset <= last["_offset"])
+
+
+def _instruction(code: CodeType, offset: int | None) -> str:
+    """The instruction at an offset, in words that a reader can look up."""
+    for each in dis.get_instructions(code):
+        if each.offset == offset:
+            return f"{each.opname} {each.argrepr}".strip()
+    return ""
+
+
+def shown_name(filename: str) -> str:
+    """The file's name, whatever it is called for the explorers."""
+    name = filename.replace("\\", "/").rpartition("/")[2]
+    return name.partition(".py")[0] + ".py"
+
+
+# ---- threads -----------------------------------------------------------------------------
+
+
+def threads(model: Callable[[], object], schedule: Any, view: View, include: Sequence[Any]) -> Run:
+    """Replay a schedule of interleave-test, and note each line that each thread executes."""
+    return _watched(model, schedule, None, view, include)
+
+
+def guided(
+    model: Callable[[], object], schedule: Any, like: Run, view: View, include: Sequence[Any]
+) -> Run:
+    """Run another version of the file with the switches that another run had.
+
+    Where that version does not come to such a place, or the other thread is blocked there, the
+    thread goes on.
+    """
+    return _watched(model, schedule, like.switches, view, include)
+
+
+def _watched(
+    model: Callable[[], object],
+    schedule: Any,
+    switches: list[tuple[Any, Any, int]] | None,
+    view: View,
+    include: Sequence[Any],
+) -> Run:
+    import interleave_test  # pyright: ignore[reportMissingImports]
+    from interleave_test import _scheduler  # pyright: ignore[reportMissingImports]
+
+    kind: Any = _scheduler.Scheduler
+    notes, circle, blocked = _Notes(view), list[list[str | None]](), list[Any]()
+    original = kind._on_instruction, kind._on_line, kind._fail
+
+    def after(call: Callable[..., Any], scheduler: Any, code: CodeType, place: int) -> Any:
+        result = call(scheduler, code, place)  # other threads may have run until it returns
+        rec = scheduler.me()
+        if rec is None or rec.no_yield or not scheduler._should_trace(code.co_filename):
+            return result
+        rec.no_yield += 1  # what a repr runs is nobody's step
+        try:
+            frame = sys._getframe(2)
+            by_line = scheduler._granularity == "line"
+            notes.lanes[f"T{rec.tid}"] = rec.name
+            for step in notes.steps[-1:]:
+                step["locks"], step["blocked"] = _locks(notes), _blocked(scheduler, notes)
+            line = place if by_line else frame.f_lineno
+            if line is not None:  # an instruction that is of no line
+                notes.note(f"T{rec.tid}", frame, line, None if by_line else place)
+        finally:
+            rec.no_yield -= 1
+        return result
+
+    def on_instruction(scheduler: Any, code: CodeType, offset: int) -> Any:
+        return after(original[0], scheduler, code, offset)
+
+    def on_line(scheduler: Any, code: CodeType, line: int) -> Any:
+        return after(original[1], scheduler, code, line)
+
+    def fail(scheduler: Any, how: str, error: Any, details: str = "") -> None:
+        if how == "deadlock" and not circle:
+            locks = _locks(notes)
+            for waiter, what in _blocked(scheduler, notes).items():
+                circle.append([waiter, what, locks.get(what)])
+            blocked.append({waiter: what for waiter, what, _ in circle})
+        original[2](scheduler, how, error, details)
+
+    strategy = _strategy(interleave_test, schedule, switches)
+    kind._on_instruction, kind._on_line, kind._fail = on_instruction, on_line, fail
+    try:
+        ended = interleave_test.explore(
+            model,
+            iterations=1,
+            strategy=strategy,
+            granularity=schedule.granularity,
+            include=list(include),
+            raise_on_failure=False,
+        ).failure
+    finally:
+        kind._on_instruction, kind._on_line, kind._fail = original
+    notes.complete()
+    for step in notes.steps[-1:]:
+        step["locks"] = _locks(notes)
+        step["blocked"] = blocked[0] if blocked else {}
+    return Run(notes.lanes, notes.steps, _ended(ended), circle, strategy.switches)
+
+
+def _ended(failure: Any) -> dict[str, str]:
+    if failure is None:
+        return {"kind": "holds", "text": "The check holds."}
+    if failure.exception is None:
+        return {"kind": failure.kind, "text": str(failure.details).partition("\n")[0]}
+    error = failure.exception
+    text = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return {"kind": "exception", "text": text}
+
+
+def _strategy(library: Any, schedule: Any, switches: list[tuple[Any, Any, int]] | None) -> Any:
+    """Replays the schedule, or follows the switches; it notes the switches that there are."""
+
+    class Replay(library.ReplayStrategy):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(schedule)
+            self.switches: list[tuple[Any, Any, int]] = []
+            self._arrivals: Counter[Any] = Counter()
+            self._next = 0
+
+        def pick(self, runnable: Any, current: Any, index: int) -> Any:
+            place = self._place(current)
+            chosen = self._choose(runnable, current, place, index)
+            if chosen is not current:
+                before = None if current is None else current.tid
+                self.switches.append((before, place, chosen.tid))
+            return chosen
+
+        def _place(self, current: Any) -> Any:
+            """Where a thread stands: the same in both versions, and each time another."""
+            if current is None or not isinstance(current.last_location, tuple):
+                return None
+            how, code, where = current.last_location
+            line, step = where, ""
+            if how == "i":
+                lines = (n for first, last, n in code.co_lines() if first <= where < last)
+                line, step = next(lines, None), _instruction(code, where)
+            text = linecache.getline(code.co_filename, line or 0).strip()
+            place = current.tid, code.co_qualname, text, step
+            self._arrivals[place] += 1
+            return (*place, self._arrivals[place])
+
+        def _choose(self, runnable: Any, current: Any, place: Any, index: int) -> Any:
+            return super().pick(runnable, current, index)
+
+    class Guided(Replay):
+        def _choose(self, runnable: Any, current: Any, place: Any, index: int) -> Any:
+            wanted = list(enumerate(switches or ()))[self._next :]
+            if current is None:  # it is blocked, or has ended
+                wanted = [each for each in wanted[:1] if each[1][0] is None]
+            else:
+                wanted = [each for each in wanted if each[1][0] is not None][:1]
+                wanted = [each for each in wanted if each[1][1] == place]
+            for number, (_, _, target) in wanted:
+                self._next = number + 1
+                for rec in runnable:
+                    if rec.tid == target:
+                        return rec
+            return current or min(runnable, key=lambda rec: (rec.tid == 0, rec.tid))
+
+        def observe(self, chosen: Any, index: int) -> None:
+            """A forced decision is nobody's choice."""
+
+    return Replay() if switches is None else Guided()
+
+
+def _locks(notes: _Notes) -> dict[str, str | None]:
+    """Who holds each lock of the shared objects."""
+    found: dict[str, str | None] = {}
+    for name, thing in notes.holders():
+        lock = thing
+        while not hasattr(lock, "_owner") and type(lock).__name__ == "Condition":
+            lock = lock._lock
+        if type(lock).__module__ == "interleave_test._primitives" and hasattr(lock, "_owner"):
+            found[name] = None if lock._owner is None else f"T{lock._owner.tid}"
+    return found
+
+
+def _blocked(scheduler: Any, notes: _Notes) -> dict[str, str]:
+    """Who waits for what."""
+    found = {}
+    for rec in scheduler._recs:
+        if rec.blocked_on is not None and f"T{rec.tid}" in notes.lanes:
+            named = [name for name, thing in notes.holders() if _waits(thing, rec.blocked_on)]
+            found[f"T{rec.tid}"] = named[0] if named else str(rec.blocked_on.describe_now())
+    return found
+
+
+def _waits(thing: Any, waiters: Any) -> bool:
+    if type(thing).__module__ != "interleave_test._primitives":
+        return False
+    inner = getattr(thing, "_lock", None)
+    return getattr(thing, "_ws", None) is waiters or getattr(inner, "_ws", None) is waiters
+
+
+# ---- tasks -------------------------------------------------------------------------------
+
+
+def tasks(
+    model: Callable[[], Any], token: str, view: View, include: Sequence[Any], main: str = "model"
+) -> Run:
+    """Replay a schedule of detangle, and note each line that each task executes."""
+    import detangle
+
+    notes, names = _Notes(view), dict[Any, str]()
+    folders = tuple(map(str, include))
+
+    def lane() -> str | None:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            return None
+        if task is None:
+            return None
+        if task not in names:
+            number = sum(name != "T0" for name in names.values()) + 1
+            coro: Any = task.get_coro()
+            is_main = getattr(coro, "__name__", "") == main and "T0" not in names.values()
+            names[task] = "T0" if is_main else f"T{number}"
+            notes.lanes[names[task]] = task.get_name()
+        return names[task]
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(folders):
+            return None
+        sys.settrace(None)
+        try:
+            if (thread := lane()) is not None:
+                if event == "line":
+                    notes.note(thread, frame, frame.f_lineno)
+                elif event == "exception" and argument[0] not in {
+                    StopIteration,
+                    StopAsyncIteration,
+                }:
+                    notes.raised(thread, frame, argument[0])
+        finally:
+            sys.settrace(trace)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        result = detangle.replay(model, token, raise_on_failure=False)
+    finally:
+        sys.settrace(before)
+    notes.complete()
+    for step in notes.steps:
+        step |= {"locks": {}, "blocked": {}}
+    failure = result.failure
+    if failure is None:
+        outcome = {"kind": "holds", "text": "The check holds."}
+    elif failure.kind == "deadlock":
+        outcome = {"kind": "deadlock", "text": "every task that has not ended waits"}
+    else:
+        outcome = {"kind": "exception", "text": str(failure.message).partition("\n")[0]}
+    return Run(notes.lanes, notes.steps, outcome)
+
+
+# ---- what is shown -----------------------------------------------------------------------
+
+
+def contended(run: Run, view: View) -> Run:
+    """The steps of the lanes that are shown, in the functions that are shown."""
+    lanes = {t: role for t, role in run.lanes.items() if t in view.roles or t != "T0"}
+    if view.roles and any(t in view.roles for t in lanes):
+        lanes = {t: role for t, role in lanes.items() if t in view.roles}
+    lanes = {t: view.roles.get(t, role) for t, role in sorted(lanes.items())}
+    steps = [step for step in run.steps if step["t"] in lanes]
+    for step in steps:
+        step["blocked"] = {t: what for t, what in step["blocked"].items() if t in lanes}
+        if step["t"] in step["blocked"]:
+            step.pop("torn", None)  # it waits there
+    if view.functions:
+        steps = [step for step in steps if step["fn"] in view.functions]
+    return Run(lanes, steps, run.outcome, run.circle, run.switches)
+
+
+def tell(run: Run, story: Sequence[dict[str, Any]]) -> None:
+    """Tie each sentence to its step; one that matches no step is an error."""
+    names = {role: t for t, role in run.lanes.items()}
+    for each in story:
+        thread = names.get(each["thread"], each["thread"])
+        found = [s for s in run.steps if s["t"] == thread and each["line"] in s["code"]]
+        nth = each.get("nth", 1)
+        if len(found) < nth:
+            lines = "\n".join(f"  {s['t']} {s['code']}" for s in run.steps)
+            raise ValueError(
+                f"no step {nth} of {each['thread']} has {each['line']!r}; the steps are:\n{lines}"
+            )
+        if "say" in found[nth - 1]:
+            raise ValueError(f"two sentences for {found[nth - 1]['code']!r} of {each['thread']}")
+        found[nth - 1]["say"] = each["text"]
+
+
+def main_steps(run: Run) -> list[Step]:
+    """What a reader needs: what is told, what changes something, and both sides of a switch."""
+    steps, kept, skipped = run.steps, list[Step](), Counter[str]()
+    for number, step in enumerate(steps):
+        before = steps[number - 1] if number else None
+        after = steps[number + 1] if number + 1 < len(steps) else None
+        at_switch = (before is not None and before["t"] != step["t"]) or (
+            after is None or after["t"] != step["t"]
+        )
+        changes = before is not None and any(
+            step[part] != before[part] for part in ("shared", "locks", "blocked")
+        )
+        if at_switch or changes or before is None or {"say", "torn", "result"} & step.keys():
+            if skipped[step["t"]]:
+                step["skipped"] = skipped.pop(step["t"])
+            kept.append(step)
+        else:
+            skipped[step["t"]] += 1
+    return kept
+
+
+def packed(steps: Sequence[Step]) -> list[Step]:
+    """The steps without what only the recording needs, nor what is empty."""
+    return [
+        {key: value for key, value in step.items() if key[0] != "_" and value not in ({}, None)}
+        for step in steps
+    ]
+
+
+def excerpts(
+    steps: Sequence[Step], texts: dict[str, str], originals: dict[str, str]
+) -> dict[str, list[dict[str, Any]]]:
+    """The functions of the steps, without docstrings; what the fault has changed is marked."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, text in texts.items():
+        places = {step["line"] for step in steps if step["file"] == name}
+        if not places:
+            continue
+        lines = text.splitlines()
+        changed, removed = _differences(originals.get(name, text), text)
+        wanted = sorted(set().union(*(_function(text, place) for place in sorted(places))))
+        chunks: list[dict[str, Any]] = []
+        for number in wanted:
+            if not chunks or chunks[-1]["from"] + len(chunks[-1]["lines"]) != number:
+                chunks.append({"from": number, "lines": []})
+            chunks[-1]["lines"].append(lines[number - 1])
+        for chunk in chunks:
+            inside = range(chunk["from"], chunk["from"] + len(chunk["lines"]))
+            if here := [number for number in changed if number in inside]:
+                chunk["changed"] = here
+            if gone := [[at, line] for at, line in removed if at in inside]:
+                chunk["removed"] = gone
+        found[name] = chunks
+    return found
+
+
+def _differences(original: str, text: str) -> tuple[list[int], list[tuple[int, str]]]:
+    """The lines that are new, and those that are gone, with the line that stands there now."""
+    before, after = original.splitlines(), text.splitlines()
+    changed: list[int] = []
+    removed: list[tuple[int, str]] = []
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    for how, first, last, start, end in matcher.get_opcodes():
+        if how != "equal":
+            changed += range(start + 1, end + 1)
+            removed += [(start + 1, line) for line in before[first:last]]
+    return changed, removed
+
+
+def _function(text: str, line: int) -> set[int]:
+    """The lines of the innermost function that holds this one, its docstring left out."""
+    best: Any = None
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (
+            node.lineno <= line <= (node.end_lineno or 0)
+        ):
+            best = node if best is None or node.lineno >= best.lineno else best
+    if best is None:
+        return {line}
+    found = set(range(best.lineno, best.end_lineno + 1))
+    first = best.body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and best.body[1:]:
+        found -= set(range(first.lineno, (first.end_lineno or 0) + 1))
+    return found
