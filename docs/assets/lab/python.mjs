@@ -1,13 +1,19 @@
 /* Python in a worker, which can be asked one thing at a time, and ended at any moment. */
 
-const SILENCE = 10 // seconds without a word, after which what runs is taken for an endless loop
+const PATIENCE = 10
 
 export class Python {
   #worker
   #answer // the promise's functions, while something is asked
   #silent = 0
   #clock
+  #patience
   version
+
+  /** `patience`: how many seconds without a word are an endless loop. */
+  constructor(patience = PATIENCE) {
+    this.#patience = patience
+  }
 
   /** Fetch and start it, if it is not running. */
   start() {
@@ -59,8 +65,8 @@ export class Python {
   #watch() {
     this.#silent = 0
     this.#clock = setInterval(() => {
-      if (++this.#silent >= SILENCE)
-        this.end(`No sign of life for ${SILENCE} seconds, so it was ended: is there an endless loop?`)
+      if (++this.#silent >= this.#patience)
+        this.end(`Nothing was heard for ${this.#patience} seconds, so it was ended: is there an endless loop?`)
     }, 1000)
   }
 }

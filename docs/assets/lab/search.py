@@ -1,4 +1,4 @@
-"""What the page asks of Python: search a check for an interleaving that loses, or run a block."""
+"""Searches a check for an interleaving that loses, as the page asks."""
 
 import asyncio
 import contextlib

@@ -12,7 +12,10 @@ async function boot() {
   ])
   python.unpackArchive(archive, "zip", { extractDir: "/lab" })
   python.runPython("import sys; sys.path.insert(0, '/lab')")
-  const glue = python.pyimport("search")
+  const glue = {
+    search: python.pyimport("search").search,
+    run_block: python.pyimport("blocks").run_block,
+  }
   const version = python.runPython("import platform; platform.python_version()")
   const ms = Math.round(performance.now() - began)
   postMessage({ kind: "ready", version, pyodide: python.version, ms })
