@@ -7,10 +7,8 @@ of what ran; the rest stays as it was. What was proved on other sources than tod
 
 import ast
 import json
-import re
 import sys
 import textwrap
-import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
@@ -25,7 +23,6 @@ RAW = ROOT / "build" / "evidence"
 FIGURES = ROOT / "build" / "figures"
 COVERAGE = ROOT / "build" / "coverage.json"
 SESSIONS = ROOT / "build" / "sessions"
-_SHOWN = 4  # lines of a thread's run in a trace: those before its switch matter
 
 
 def main(arguments: list[str]) -> None:
@@ -118,8 +115,6 @@ def merge(record: dict[str, Any], raws: Iterable[dict[str, Any]]) -> None:
     for kind in ("checks", "twins"):
         there = {test: entry for test, entry in proved[kind].items() if exists(test)}
         proved[kind] = dict(sorted(there.items()))
-    drawn = set(map(_mark, proved["twins"]))
-    proved["diagrams"] = [d for d in proved.get("diagrams", []) if d["by"] in drawn]
 
 
 def _named_in(raw: dict[str, Any]) -> set[str]:
@@ -159,9 +154,6 @@ def _keep(
     if caught:
         entry["schedule"] = caught[-1]["schedules"]
     entries[result["test"]] = entry
-    for each in caught:
-        if "diagram" in each:
-            _draw(proved, result["test"], ids, each["diagram"])
 
 
 def _brief(ends: list[str]) -> list[str]:
@@ -181,33 +173,6 @@ def _place(result: dict[str, Any]) -> str | None:
     if name.rpartition(".")[2] == result["test"].partition("[")[0].rpartition("::")[2]:
         return None
     return name if result["test"].startswith(f"{file}::") else f"{file}:{name}"
-
-
-def _mark(test: str) -> str:
-    """A short name for a test, by which what it drew goes when it goes."""
-    return f"{zlib.crc32(test.encode()):08x}"
-
-
-def _draw(proved: dict[str, Any], test: str, ids: list[str], diagram: dict[str, Any]) -> None:
-    runs: list[list[Any]] = []
-    for step in diagram["steps"]:
-        if not step["code"]:
-            continue
-        if not runs or runs[-1][0] != step["thread"]:
-            runs.append([step["thread"], []])
-        if not runs[-1][1] or runs[-1][1][-1] != step["code"]:
-            runs[-1][1].append(step["code"])
-    kept = []
-    for number, (thread, codes) in enumerate(runs):
-        later = next((after for other, after in runs[number + 1 :] if other == thread), [""])
-        torn = int(later[0] == codes[-1])  # it goes on with the line that it left
-        kept.append([thread, ["…"] * (len(codes) > _SHOWN) + codes[-_SHOWN:], torn])
-    drawn = {"title": diagram["title"], "by": _mark(test), "id": ids[0], "runs": kept}
-    drawn |= {"outcome": diagram["outcome"], "details": diagram["details"]}
-    if diagram["outcome"] == "deadlock":  # the picture needs to know who is blocked, no more
-        drawn["details"] = " ".join(re.findall(r"T\d+\(", diagram["details"]))
-    others = [d for d in proved.get("diagrams", []) if d["title"] != diagram["title"]]
-    proved["diagrams"] = sorted([*others, drawn], key=lambda each: (each["id"], each["title"]))
 
 
 def explored(record: dict[str, Any]) -> dict[str, int]:

@@ -25,8 +25,8 @@ from site_build import (
     matrix,
     records,
     review,
+    scenes,
     scores,
-    sequence,
     states,
     versions,
 )
@@ -54,7 +54,7 @@ def pages() -> dict[Path, str]:
         for component, record in found.items()
     }
     result[EVIDENCE / "index.md"] = index_page(found, titles)
-    result[EVIDENCE / "diagrams.inc"] = "\n\n".join(map(_diagrams, found.values())) + "\n"
+    result[EVIDENCE / "diagrams.inc"] = scenes.render()
     result[EVIDENCE / "matrix.inc"] = matrix.render(found, titles) + "\n"
     result[interrupts_table.TABLE] = interrupts_table.table()
     result[edits.TABLE] = edits.table(titles)
@@ -93,14 +93,6 @@ def component_page(record: dict[str, Any], name: str) -> str:
         figures=_figures(component),
         changes=_changes(component),
     )
-
-
-def _diagrams(record: dict[str, Any]) -> str:
-    """The section of one component, which its page includes."""
-    name = Path(record["component"]).name
-    drawn = map(sequence.draw, record.get("proved", {}).get("diagrams", []))
-    text = "\n\n".join(drawn) or "None is drawn."
-    return f"<!-- --8<-- [start:{name}] -->\n{text}\n<!-- --8<-- [end:{name}] -->"
 
 
 def _file(component: str) -> dict[str, Any]:
@@ -161,7 +153,6 @@ def _guarantee(record: dict[str, Any], identifier: str, statement: str) -> dict[
     statement = re.sub(r"\]\((?=[\w-]+\.md)", f"](../{family}/", statement)
     proves = {t: e for t, e in evidence.checks(record).items() if identifier in e["ids"]}
     twins = {t: e for t, e in evidence.twins(record).items() if identifier in e["ids"]}
-    diagrams = record.get("proved", {}).get("diagrams", [])
     return {
         "id": identifier,
         "anchor": identifier.lower(),
@@ -170,7 +161,7 @@ def _guarantee(record: dict[str, Any], identifier: str, statement: str) -> dict[
         "checks": list(_checks(proves)),
         "check_count": len(proves),
         "twins": [_twin(test, entry) for test, entry in twins.items()],
-        "diagrams": [sequence.draw(each) for each in diagrams if each["id"] == identifier],
+        "scenes": scenes.of_guarantee(identifier),
         "builds": _short(record, [*proves.values(), *twins.values()]),
         "old": any(entry.get("old") for entry in (*proves.values(), *twins.values())),
     }

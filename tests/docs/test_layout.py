@@ -12,6 +12,7 @@ from tests.kit import COMPONENTS, ROOT, argument_checks
 from tests.kit.catalogue import closure, components, is_part, parts, users
 
 SECTIONS = [
+    "See it break",
     "Guarantees",
     "The file",
     "Minimal use",
@@ -250,7 +251,9 @@ def test_no_test_file_is_too_long_to_find_anything_in() -> None:
 @every_component
 def test_page_has_its_sections_in_order(component: str) -> None:
     headings = re.findall(r"^## (.+?)(?: \{.*\})?$", page(component), re.MULTILINE)
-    assert headings == SECTIONS
+    # A value that never changes has no schedule that loses.
+    expected = SECTIONS[1:] if component == "buses/event" else SECTIONS
+    assert headings == expected
 
 
 @every_component

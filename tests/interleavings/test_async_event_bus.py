@@ -589,7 +589,6 @@ INBOX = Proof(
             ("AssertionError: a future never settles", "AssertionError: accepted, and refused"),
         )
     ],
-    diagram="Without the lock, an event is posted after stop has looked for the last time",
 )
 
 
@@ -604,4 +603,4 @@ def test_an_event_posted_after_the_last_look_is_found(
     interleavings: Interleavings, proof: Proof, twin: Twin
 ) -> None:
     broken = build(COMPONENT, twin.fault)
-    interleavings.catch(posting_races_stop(broken, 1), twin=twin, diagram=proof.diagram)
+    interleavings.catch(posting_races_stop(broken, 1), twin=twin)

@@ -196,7 +196,6 @@ PROOFS = [
         "AP-3",
         cancellation_of_the_collected,
         [says("waits for nobody", faults.waits_for_nobody, *LEFT)],
-        diagram="A cancelled call that does not wait leaves its operations running",
     ),
     Proof(
         "AP-3",
@@ -248,9 +247,7 @@ def test_in_every_schedule(proof: Proof, schedules: Schedules) -> None:
 @each_twin(PROOFS)
 def test_the_search_finds(proof: Proof, twin: Twin, schedules: Schedules) -> None:
     broken = build(COMPONENT, twin.fault)
-    diagram = proof.diagram if twin is proof.twins[0] else None
     schedules.catch(
         lambda: proof.check(broken),  # type: ignore[arg-type, return-value]
         twin=twin,
-        diagram=diagram,
     )

@@ -265,12 +265,7 @@ PROOFS = [
     Proof("PQ-5", ending("stop is cancelled")),
     Proof("PQ-5", ending("run is cancelled"), [GOES_ON]),
     Proof("PQ-5", check_stop_beside_timeouts, [NOT_CANCELLED]),
-    Proof(
-        "PQ-1",
-        check_put_back,
-        [BY_RENAME],
-        diagram="A put-back by rename overwrites the newer file of that name",
-    ),
+    Proof("PQ-1", check_put_back, [BY_RENAME]),
 ]
 
 
@@ -293,6 +288,4 @@ def test_no_schedule_breaks_it(schedules: Schedules, proof: Proof) -> None:
 @each_twin(PROOFS)
 def test_its_faults_are_found(schedules: Schedules, proof: Proof, twin: Twin) -> None:
     broken = build(COMPONENT, twin.fault)
-    schedules.catch(
-        model_of(proof, broken), twin=twin, diagram=proof.diagram, lanes=("producer", "upload")
-    )
+    schedules.catch(model_of(proof, broken), twin=twin)

@@ -452,10 +452,9 @@ KEEPS = [says("gives what was deleted", faults.deletes_only_what_is_there, "== 3
 LEFT = [says("leaves a refresh to itself", faults.shields_each_load, "left to itself")]
 LATER = [Twin("sets in a later step", faults.sets_later, "NotLinearizable")]
 SUSPENDING = [says("suspends in get", faults.suspends_in_get, "an addition was lost")]
-PICTURE = "Who awaits the task itself takes it along when cancelled"
 PROOFS = [
     Proof("AC-2", cancellation, CANCELLATION, preemptions=5),
-    Proof("AC-2", two_callers, [SHARED], preemptions=3, diagram=PICTURE),
+    Proof("AC-2", two_callers, [SHARED], preemptions=3),
     Proof("AC-2", failure, [STRANDS], preemptions=3),
     Proof("AC-1", a_set_during_the_load, [STORES], preemptions=3),
     Proof("AC-1", a_delete_during_the_load, [DELETES], preemptions=3),
@@ -508,5 +507,5 @@ def test_drawn_schedules(proof: Proof, schedules: Schedules) -> None:
 
 @each_twin(PROOFS)
 def test_a_schedule_catches(proof: Proof, twin: Twin, schedules: Schedules) -> None:
-    model, lanes = on(build(COMPONENT, twin.fault), proof), ("load#", " caller")
-    schedules.catch(model, twin=twin, diagram=proof.diagram, lanes=lanes)
+    model = on(build(COMPONENT, twin.fault), proof)
+    schedules.catch(model, twin=twin)

@@ -131,7 +131,6 @@ def _explored_buses_are_gone_before_the_exit() -> Iterator[None]:
 @EXPLORED.prove(
     "EB-2",
     wrong(faults.ChecksThenPuts, "AssertionError: assert seen + returned == accepted"),
-    diagram="An event put between the check and the stop is never handled",
     granularity=None,
 )
 def check_publish_racing_stop_is_delivered_or_refused(m: ModuleType, drain: bool = True) -> None:
@@ -302,11 +301,7 @@ def check_room_for_two_wakes_two(m: ModuleType) -> None:
             publisher.join()
 
 
-@EXPLORED.prove(
-    "EB-5",
-    wrong(faults.HoldsItselfUp, "deadlock"),
-    diagram="A handler that publishes into the full bus waits for itself",
-)
+@EXPLORED.prove("EB-5", wrong(faults.HoldsItselfUp, "deadlock"))
 def check_a_handler_cannot_wait_for_itself(m: ModuleType) -> None:
     """With every worker publishing into the full bus nobody would make room."""
     with running(m, 1, max_queue=1) as bus:

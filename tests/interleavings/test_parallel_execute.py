@@ -483,20 +483,17 @@ DRAWS_ALL = Twin(
     faults.draws_all_for_a_stream,
     "AssertionError: len(drawn) - len(taken) < 2",
 )
-WITHOUT_LOCK = "Without the lock, a worker goes to sleep just after the last wake-up"
-CANCELLED = "An operation that runs at the first failure is reported as cancelled"
-CHANGED = "An operation ends after the deadline, and its result changes the list"
 PROOFS = [
-    by_line("PE-1", at_once(keys_are_pulled), [LOCKLESS], diagram=WITHOUT_LOCK),
+    by_line("PE-1", at_once(keys_are_pulled), [LOCKLESS]),
     by_line(
         "PE-3", at_once(sleepers_are_woken), [ONE_WAKE_UP, NO_WAKE_UP], preemptions=budget(0, 1)
     ),
     by_line("PE-3", at_once(a_sleeper_and_a_new_worker), [ONE_WORKER]),
-    by_line("PE-5", at_once(first_failure_and_the_others), [CANCELS], diagram=CANCELLED),
+    by_line("PE-5", at_once(first_failure_and_the_others), [CANCELS]),
     by_line("PE-5", failure_and_pool, [CANCELS]),
     by_line("PE-5", at_once(failure_and_thread_pool), preemptions=budget(0, 1)),
     Proof("PE-5", at_once(nothing_starts_after_a_failure), [GOES_ON]),
-    by_line("PE-4", at_once(deadline_and_completion), [LETS_IN], diagram=CHANGED),
+    by_line("PE-4", at_once(deadline_and_completion), [LETS_IN]),
     by_line("PE-4", deadline_and_pool, [LETS_IN]),
     by_line("PE-4", at_once(deadline_and_thread_pool), preemptions=budget(0, 1)),
     by_line("PE-3", threads_are_started_by_a_thread, [ONE_WORKER]),

@@ -272,13 +272,7 @@ CANCELS_NOTHING = edit("_Job.interrupt", "self._cancel()", "pass")
 BEGINS_IT = edit("_Job._begin", "self._given_up", "False")
 PROOFS = [
     Proof("RS-1", two_callers, [HANDS_OUT_BUSY_THREADS], granularity="line"),
-    Proof(
-        "RS-2",
-        a_nested_call,
-        [HANDS_OUT_BUSY_THREADS],
-        granularity="line",
-        diagram="A helper that is put back too early waits for a call that waits for it",
-    ),
+    Proof("RS-2", a_nested_call, [HANDS_OUT_BUSY_THREADS], granularity="line"),
     Proof(
         "RS-1",
         an_exit_inside,
@@ -323,7 +317,6 @@ PROOFS = [
         ],
         preemptions=2,
         granularity="line",
-        diagram="Without the lock, an interrupt cancels in a loop that has gone on to another call",
     ),
 ]
 
@@ -494,5 +487,4 @@ def test_every_schedule_of_a_timeout_and_the_end(schedules: Schedules) -> None:
 @each_twin_of("RS-5", HASTY)
 def test_the_search_catches_a_timeout(twin: Twin, schedules: Schedules) -> None:
     model = a_timeout_and_the_end(build(FILE, AWAITED_HERE + twin.fault))
-    diagram = "The timeout returns before the clean-up"
-    schedules.catch(model, twin=twin, diagram=diagram)
+    schedules.catch(model, twin=twin)

@@ -199,7 +199,6 @@ PROOFS = [
         check_one_shard_is_linearizable,
         *in_shards(("has no lock", unlocked())),
         ("KeyError", "AttributeError: has no attribute", "NotLinearizable: history"),
-        diagram="One shard and no lock: sharding does not replace it",
     ),
     proves(
         "SC-1",
@@ -241,15 +240,8 @@ PROOFS = [
         check_loaded_once,
         *faults.looks_then_loads("ShardedCache"),
         "AssertionError: assert len(calls) == 1",
-        diagram="Look, then load, then set: each step has its lock, and two threads load",
     ),
-    proves(
-        "SC-4",
-        check_crossing_loads_end,
-        *in_shards(faults.sees_its_own_circles()),
-        "deadlock",
-        diagram="Two loaders in different shards that wait for each other",
-    ),
+    proves("SC-4", check_crossing_loads_end, *in_shards(faults.sees_its_own_circles()), "deadlock"),
     Proof(
         "SC-3",
         check_clear_wins_over_a_load,
@@ -263,7 +255,6 @@ PROOFS = [
                 'AssertionError: assert cache.get(key, "new") == "new"',
             ),
         ],
-        diagram="Clearing key by key misses a load that is under way",
     ),
 ]
 

@@ -330,7 +330,6 @@ PROOFS = [
         "has no lock",
         unlocked(),
         ("KeyError", "AttributeError: has no attribute", "NotLinearizable: history"),
-        diagram="Two threads and no lock: one meets the other's half of an entry",
     ),
     proves(
         "TC-3",
@@ -357,7 +356,6 @@ PROOFS = [
                 "AssertionError: assert len(calls) == 1",
             ),
         ],
-        diagram="Check, then load: two loaders for one key",
     ),
     proves(
         "TC-6",
@@ -365,7 +363,6 @@ PROOFS = [
         "wakes nobody when a load ends",
         faults.deaf,
         "deadlock",
-        diagram="A loader that raises, and a waiter whom nobody wakes",
     ),
     proves(
         "TC-6",
@@ -378,7 +375,6 @@ PROOFS = [
         INVALIDATIONS["set"],
         *faults.stores_in_any_case(),
         'AssertionError: assert cache.get("key", "new") == "new"',
-        diagram="The load undoes a set that came after it began",
     ),
     proves(
         "TC-7",
@@ -392,13 +388,7 @@ PROOFS = [
         *faults.clears_what_it_sees(),
         'AssertionError: assert cache.get("key", "new") == "new"',
     ),
-    proves(
-        "TC-8",
-        check_crossing_loads_end,
-        *faults.sees_its_own_circles(),
-        "deadlock",
-        diagram="Two loaders that wait for each other",
-    ),
+    proves("TC-8", check_crossing_loads_end, *faults.sees_its_own_circles(), "deadlock"),
     proves(
         "TC-8",
         check_waits_that_cross_end,
@@ -414,7 +404,6 @@ PROOFS = [
         check_told_once,
         *faults.tells_what_it_saw(),
         'AssertionError: assert told == [("a", 1, "deleted")]',
-        diagram="Two threads delete one entry, and both tell of it",
     ),
     proves("TC-11", check_each_value_is_told_once),
     proves(
@@ -427,21 +416,18 @@ PROOFS = [
             "left = store.left\nif left:\n    store.left = []",
         ),
         'AssertionError: assert told == [("a", 1, "deleted")]',
-        diagram="A set takes along a list, and tells what another thread puts in it",
     ),
     proves(
         "TC-12",
         check_one_refresh,
         *faults.refreshes_each_time(),
         "AssertionError: assert len(calls) == 1",
-        diagram="Two threads find a stale value, and both refresh it",
     ),
     proves(
         "TC-12",
         check_an_invalidation_beats_a_refresh,
         *faults.stores_in_any_case(),
         'AssertionError: assert cache.get("key", "new") == "new"',
-        diagram="A refresh undoes a delete",
     ),
     proves("TC-12", check_a_refresh_and_a_joiner, granularity="line"),
 ]

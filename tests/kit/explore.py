@@ -105,12 +105,10 @@ class Interleavings(Explorer):
         preemptions: int = 1,
         granularity: str | None = None,
         limit: int = 200_000,
-        diagram: str | None = None,
     ) -> Any:
         """Find the fault of a broken twin by the same search; returns the failure.
 
-        It must be the failure that the twin states. With `diagram` (a title) the losing
-        interleaving is drawn on the evidence page.
+        It must be the failure that the twin states.
         """
         granularity = granularity or budget("line", "opcode")
         result = self._search(model, preemptions, granularity, limit, raise_on_failure=False)
@@ -120,12 +118,8 @@ class Interleavings(Explorer):
         )
         error = result.failure.exception
         judge(twin, error or f"{result.failure.kind}: {result.failure.details}")
-        trace = _trace(result.failure)
-        record: dict[str, Any] = {"kind": "caught", "schedules": result.schedules_run}
-        record["failure"] = f"{trace['outcome']}: {trace['details']}".partition("\n")[0]
-        if diagram is not None:
-            record["diagram"] = {"title": diagram, **trace}
-        self._record(**record)
+        told = f"{result.failure.kind}: {_details(result.failure)}".partition("\n")[0]
+        self._record(kind="caught", schedules=result.schedules_run, failure=told)
         return result.failure
 
     def _search(
@@ -209,14 +203,10 @@ class Schedules(Explorer):
         twin: Twin,
         schedules: int = 10_000,
         seed: int = 0,
-        diagram: str | None = None,
-        lanes: tuple[str, ...] = (),
     ) -> Any:
         """Find the fault of a broken twin; returns detangle's report.
 
-        It must be the failure that the twin states. With `diagram` (a title) the losing
-        schedule is drawn on the evidence page: a lane for each task, or only for those whose
-        names hold one of `lanes`.
+        It must be the failure that the twin states.
         """
         import detangle
 
@@ -226,13 +216,7 @@ class Schedules(Explorer):
         failure = report.failure
         judge(twin, failure.exception or f"{failure.kind}: {failure.message}")
         details = str(report.failure.message).partition("\n")[0]
-        record: dict[str, Any] = {"kind": "caught", "schedules": report.runs, "failure": details}
-        if diagram is not None:
-            assert report.trace is not None
-            steps = _task_steps(report.trace.events, lanes)
-            record["diagram"] = {"title": diagram, "steps": steps, "outcome": "failure"}
-            record["diagram"]["details"] = details
-        self._record(**record)
+        self._record(kind="caught", schedules=report.runs, failure=details)
         return caught.value
 
 
@@ -244,7 +228,7 @@ def losing(error: BaseException) -> dict[str, Any] | None:
     if (trace := getattr(report, "trace", None)) is None or report is None:
         return None
     details = str(report.failure.message).partition("\n")[0]
-    steps = _task_steps(trace.events, ())
+    steps = _task_steps(trace.events)
     return {"schedule": report.runs, "steps": steps, "outcome": "failure", "details": details}
 
 
@@ -285,19 +269,21 @@ def _trace(failure: Any) -> dict[str, Any]:
             thread = f"T{step.chosen} {step.thread_name}"
             steps.append({"thread": thread, "code": _source_line(step.location)})
         before = here
+    return {"steps": steps, "outcome": failure.kind, "details": _details(failure)}
+
+
+def _details(failure: Any) -> str:
+    """What went wrong; of a deadlock, a line for each thread that is blocked."""
     error = failure.exception
-    if error is None:  # of a deadlock, a line for each thread that is blocked
-        return {"steps": steps, "outcome": failure.kind, "details": failure.details}
-    details = f"{type(error).__name__}: {error}".partition("\n")[0]
-    return {"steps": steps, "outcome": failure.kind, "details": details}
+    if error is None:
+        return str(failure.details)
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def _task_steps(events: Any, lanes: tuple[str, ...]) -> list[dict[str, str]]:
+def _task_steps(events: Any) -> list[dict[str, str]]:
     """A detangle trace as steps of its tasks: the line each stands at, or what befell it."""
     steps = []
     for event in events:
-        if lanes and not any(lane in event.actor for lane in lanes):
-            continue
         where = event.location
         line = "" if where is None else linecache.getline(where.filename, where.lineno).strip()
         if event.verb not in {"await", "spawn"} or not line:

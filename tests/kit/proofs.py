@@ -29,7 +29,6 @@ class Proof:
     twins: list[Twin] = field(default_factory=list)
     preemptions: int = 1
     granularity: str | None = None
-    diagram: str | None = None  # the title of the losing interleaving of the first twin
 
     @property
     def name(self) -> str:
@@ -48,8 +47,7 @@ class Proof:
     def catch(self, twin: Twin, component: ModuleType | str, interleavings: Interleavings) -> None:
         """The same search finds the twin's fault."""
         broken = build(component, twin.fault)
-        diagram = self.diagram if twin is self.twins[0] else None
-        interleavings.catch(lambda: self.check(broken), twin=twin, diagram=diagram, **self.search)
+        interleavings.catch(lambda: self.check(broken), twin=twin, **self.search)
 
     def hold(self, module: ModuleType, *arguments: Any) -> None:
         """The check, run once, holds."""

@@ -248,7 +248,6 @@ SEARCHES: list[tuple[Proof, int, int]] = [
                     ),
                 )
             ],
-            diagram="Files that were chosen before there was a slot go before the urgent one",
         ),
         budget(2, 3),
         300,
@@ -310,7 +309,6 @@ SEARCHES: list[tuple[Proof, int, int]] = [
                     BLAMES,
                 ),
             ],
-            diagram="An await between submission and move: the result is submitted again",
         ),
         budget(1, 2),
         200,
@@ -368,10 +366,6 @@ SEARCHES: list[tuple[Proof, int, int]] = [
     ),
 ]
 PROOFS = [proof for proof, _, _ in SEARCHES]
-LANES: dict[Any, tuple[str, ...]] = {
-    check_urgency: ("urgent", "normal"),
-    check_a_stop_at_once: ("stop", "in: "),
-}
 
 
 @each_proof(PROOFS)
@@ -386,5 +380,4 @@ def test_each_schedule_keeps_the_promise(proof: Proof, schedules: Schedules) -> 
 @each_twin(PROOFS)
 def test_a_schedule_shows_the_fault(proof: Proof, twin: Twin, schedules: Schedules) -> None:
     model: Any = proof.check(build(COMPONENT, twin.fault))
-    diagram = proof.diagram if twin is proof.twins[0] else None
-    schedules.catch(model, twin=twin, diagram=diagram, lanes=LANES.get(proof.check, ()))
+    schedules.catch(model, twin=twin)

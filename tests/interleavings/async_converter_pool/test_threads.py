@@ -140,7 +140,6 @@ HAND_OVER = [
                 "AssertionError: cancelled, and converted all the same",
             )
         ],
-        diagram="A thread that does not ask whether its conversion was cancelled",
     )
 ]
 

@@ -200,7 +200,6 @@ ON_A_LOOP = [
             ),
             Twin("does not await what was submitted", NOT_AWAITED, BROKEN),
         ],
-        diagram="A close that cancels what was cancelled before breaks off its clean-up",
     ),
     Proof(
         "AR-2",
@@ -241,9 +240,8 @@ def test_every_schedule_of_a_loop(proof: Proof, schedules: Schedules) -> None:
 @each_twin(ON_A_LOOP)
 def test_the_schedules_catch_a_twin(proof: Proof, twin: Twin, schedules: Schedules) -> None:
     model: Any = proof.check(build(FILE, twin.fault))
-    diagram = proof.diagram if twin is proof.twins[0] else None
     with left_behind():
-        schedules.catch(model, twin=twin, diagram=diagram, lanes=("model", "job", "canceller"))
+        schedules.catch(model, twin=twin)
 
 
 def check_clean_ups_after_any_number_of_turns(m: ModuleType) -> None:

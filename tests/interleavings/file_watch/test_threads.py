@@ -328,7 +328,6 @@ PROOFS = [
             ),
             Twin("rings no more when it has been entered", rings_once(), "deadlock"),
         ],
-        diagram="The loop clears its flag after it has looked, and sleeps although a file is there",
     ),
     Proof(
         "FW-2",
