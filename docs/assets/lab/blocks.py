@@ -3,6 +3,7 @@
 import concurrent.futures.thread  # noqa: F401  # its lock is made before locks are modelled
 import contextlib
 import io
+import json
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,11 +15,11 @@ _NAME = "<this block>"
 _ALONE = ("asyncio", "interleave_test")  # they have schedulers of their own
 
 
-def run_block(request: dict[str, Any], tell: Callable[[int], None]) -> dict[str, Any]:
+def run_block(asked: str, tell: Callable[[int], None]) -> dict[str, Any]:
     """What the block prints, and the exception that ends it, if one does."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "reference_impl"]:
         del sys.modules[name]  # as a script finds it
-    text = request["text"]
+    text = json.loads(asked)["text"]
     threads = "thread" in text.lower() and not any(name in text for name in _ALONE)
     run = _in_threads if threads else _run
     printed = io.StringIO()

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import importlib
 import inspect
+import json
 import linecache
 import sys
 import time
@@ -38,9 +39,10 @@ class Broken(Exception):
         self.told = f"{type(error).__name__}: {getattr(error, 'msg', None) or error}"
 
 
-def search(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+def search(asked: str, tell: Tell) -> dict[str, Any]:
     """Explore the check's model of the files; with the trace, if an interleaving loses."""
     began = time.perf_counter()
+    request = json.loads(asked)
     try:
         module = _module(request["files"])
         model = _model(request["scene"]["check"], request["check"])
