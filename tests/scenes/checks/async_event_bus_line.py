@@ -1,0 +1,31 @@
+"""The first of two that wait for room is cancelled: the second gets the room."""
+
+import asyncio
+
+
+async def model(module):
+    handled, go = [], asyncio.Event()
+
+    async def handler(event):
+        handled.append(event.payload)
+        await go.wait()
+
+    def publishing(number):
+        return bus.publish(module.Event("topic", number))
+
+    bus = module.AsyncEventBus(max_concurrency=1, max_queue=1)
+    bus.subscribe("topic", handler)
+    await bus.start()
+    await publishing(0)
+    await asyncio.sleep(0)  # its handler runs
+    await publishing(1)  # waits for that: the bus is full
+    first = asyncio.create_task(publishing(2), name="first publisher")
+    second = asyncio.create_task(publishing(3), name="second publisher")
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    in_time = first.cancel()
+    await asyncio.wait([first, second])
+    await bus.stop()
+    assert handled == ([0, 1, 3] if in_time else [0, 1, 2, 3]), f"handled: {handled}"
