@@ -6,8 +6,9 @@ import sys
 def main(arguments: list[str]) -> None:
     """Do one of the two steps."""
     if arguments == ["render"]:
-        from site_build import pages
+        from site_build import lab, pages
 
+        lab.prepare()  # first: the pages say whether it is there
         pages.render()
     elif arguments == ["finish"]:
         from site_build import hosting, machines

@@ -3,16 +3,12 @@
 import html
 import json
 
-from site_build import sequence
+from site_build import lab, sequence
 from tests.kit.catalogue import components
 from tests.scenes import Scene, scenes
 
 _NONE = "No losing schedule is recorded yet."
 _LEAD = "{what}, and the steps in which the search saw it fail."
-_LAB = """\
-<div class="lab" data-lab="{name}" markdown="0"><p>Here you could edit this file and have your \
-browser search its interleavings. That needs JavaScript and a web server, such as \
-<code>python -m http.server</code>.</p></div>"""
 
 
 def render() -> str:
@@ -50,7 +46,7 @@ def _together(shown: list[Scene], name: str) -> str:
     parts = [_LEAD.format(what=what)] if shown and shown[0].component else []
     parts += [*map(figure, first), *map(_folded, others)]
     if any(scene.lab for scene in scenes().values() if scene.of == name):
-        parts.append(_LAB.format(name=name))
+        parts.append(lab.element(name))
     return "\n\n".join(parts)
 
 

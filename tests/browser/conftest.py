@@ -1,5 +1,6 @@
 """A local server for the built site, and a real Chromium to walk it."""
 
+import contextlib
 import functools
 import http.server
 import shutil
@@ -20,8 +21,8 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="session", autouse=True)
-def address() -> Iterator[str]:
+@contextlib.contextmanager
+def served() -> Iterator[str]:
     """The site's address on a free local port, with a slash at its end."""
     assert (SITE / "index.html").is_file(), "there is no built site: run `nox -s browser`"
     handler = functools.partial(_Quiet, directory=SITE)
@@ -33,8 +34,8 @@ def address() -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def chromium() -> Iterator[Browser]:
+@contextlib.contextmanager
+def launched() -> Iterator[Browser]:
     """Debian's Chromium where it is installed, or the one that Playwright downloads."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     # Root, as in a container, cannot have the sandbox; the pages are our own.
@@ -45,6 +46,20 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=quiet)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def address() -> Iterator[str]:
+    """Where the site is served."""
+    with served() as found:
+        yield found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def chromium() -> Iterator[Browser]:
+    """The browser."""
+    with launched() as browser:
+        yield browser
 
 
 class Visit:

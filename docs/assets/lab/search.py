@@ -1,0 +1,196 @@
+"""Searches a check for an interleaving that loses, as the page asks."""
+
+import asyncio
+import contextlib
+import gc
+import importlib
+import inspect
+import json
+import linecache
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import fibers  # before interleave_test explores
+import recording
+
+ROOT = Path("/lab")  # where the archive is unpacked
+_PACKAGES = ("reference_impl", "tests")
+_TRACED = [str(ROOT / name) for name in _PACKAGES]
+_MANY = 400  # steps of a trace, of which a reader can make nothing any more
+sys.dont_write_bytecode = True
+
+Tell = Callable[[int], None]
+
+
+class Broken(Exception):
+    """The edited text cannot be run; says where."""
+
+    def __init__(self, error: BaseException, files: Sequence[str]) -> None:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
+        of_error = getattr(error, "filename", None), getattr(error, "lineno", None)
+        of_text = frames[-1].filename, frames[-1].lineno if frames else of_error
+        file, self.line = of_error if of_error[0] in files else of_text
+        self.file = Path(file or files[0]).name
+        self.told = f"{type(error).__name__}: {getattr(error, 'msg', None) or error}"
+
+
+def search(asked: str, tell: Tell) -> dict[str, Any]:
+    """Explore the check's model of the files; with the trace, if an interleaving loses."""
+    began = time.perf_counter()
+    request = json.loads(asked)
+    try:
+        module = _module(request["files"])
+        model = _model(request["scene"]["check"], request["check"])
+    except Broken as broken:
+        return {"kind": "broken", "file": broken.file, "line": broken.line, "text": broken.told}
+    explore = _tasks if inspect.iscoroutinefunction(model) else _threads
+    result = explore(module, model, request, tell)
+    gc.collect()
+    result["seconds"] = time.perf_counter() - began
+    result["suspended"], result["objects"] = fibers.suspended(), len(gc.get_objects())
+    return result
+
+
+def _module(files: dict[str, str]) -> ModuleType:
+    """The first of the files as a fresh import, all of them as they were edited."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in _PACKAGES]:
+        del sys.modules[name]
+    for name, text in files.items():
+        (ROOT / name).write_text(text, encoding="utf-8")
+    linecache.clearcache()
+    importlib.invalidate_caches()
+    first = next(iter(files))
+    try:
+        return importlib.import_module(first.removesuffix(".py").replace("/", "."))
+    except BaseException as error:
+        raise Broken(error, [str(ROOT / name) for name in files]) from None
+
+
+def _model(name: str, text: str) -> Callable[[ModuleType], Any]:
+    """The check's own function. It is not traced, as in the proofs."""
+    file = f"/check/{name}"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    space: dict[str, Any] = {"__name__": name.removesuffix(".py")}
+    try:
+        exec(compile(text, file, "exec"), space)
+        if not callable(space.get("model")):
+            raise TypeError("the check must define model(module)")
+    except BaseException as error:
+        raise Broken(error, [file]) from None
+    model: Callable[[ModuleType], Any] = space["model"]
+    return model
+
+
+class _Counter:
+    """Counts the schedules, and tells of them ten times a second."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._count, self._tell, self._last = 0, tell, 0.0
+
+    def __call__(self) -> None:
+        self._count += 1
+        now = time.perf_counter()
+        if now - self._last > 0.1:
+            self._last = now
+            self._tell(self._count)
+
+
+def _threads(module: ModuleType, model: Any, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    import interleave_test
+
+    count = _Counter(tell)
+
+    def counted() -> None:
+        count()
+        model(module)
+
+    result = interleave_test.explore(
+        counted,
+        strategy="dfs",
+        max_preemptions=request["bound"],
+        granularity=request["by"],
+        iterations=request["limit"],
+        include=_TRACED,
+        seed=0,
+        raise_on_failure=False,
+    )
+    told = {"schedules": result.schedules_run, "exhausted": result.exhausted}
+    if result.failure is None:
+        return {"kind": "holds", **told}
+    view = _view(module, request["scene"])
+    run = recording.threads(lambda: model(module), result.failure.schedule, view, _TRACED)
+    return {"kind": "found", **told, "trace": _trace(run, view, request, result.schedules_run)}
+
+
+@contextlib.contextmanager
+def _outside_a_loop() -> Iterator[None]:
+    """Detangle runs its own loop: the page's must not be seen, and no stack is suspended."""
+    running = asyncio.events._get_running_loop()
+    asyncio.events._set_running_loop(None)
+    gc.enable()
+    try:
+        yield
+    finally:
+        gc.disable()
+        asyncio.events._set_running_loop(running)
+
+
+def _tasks(module: ModuleType, model: Any, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    import detangle
+
+    count = _Counter(tell)
+
+    async def counted() -> None:
+        count()
+        await model(module)
+
+    with _outside_a_loop():
+        try:
+            strategy = detangle.DFS(max_delays=request["bound"])
+            options = {"runs": request["limit"], "database": False}
+            stats = detangle.explore(counted, strategy=strategy, **options)
+        except detangle.BugFound as found:
+            view, runs = _view(module, request["scene"]), found.report.runs
+            run = recording.tasks(counted, found.report.token, view, _TRACED, "counted")
+            trace = _trace(run, view, request, runs)
+            return {"kind": "found", "schedules": runs, "exhausted": False, "trace": trace}
+    return {"kind": "holds", "schedules": stats.runs, "exhausted": stats.exhausted}
+
+
+def _view(module: ModuleType, scene: dict[str, Any]) -> recording.View:
+    return recording.View(
+        module,
+        subject=scene["subject"],
+        watch=scene["watch"],
+        roles=scene["roles"],
+        locals=scene["locals"],
+        functions=scene["functions"],
+    )
+
+
+def _trace(
+    run: recording.Run, view: recording.View, request: dict[str, Any], schedule: int
+) -> dict[str, Any]:
+    """What the player shows."""
+    shown = recording.contended(run, view)
+    steps = recording.main_steps(shown)[:_MANY]
+    names = {Path(name).name: name for name in request["files"]}
+    for step in steps:
+        names.setdefault(step["file"], step["_code"].co_filename)
+    texts = {name: (ROOT / path).read_text(encoding="utf-8") for name, path in names.items()}
+    originals = {Path(name).name: text for name, text in request["originals"].items()}
+    return {
+        "title": "An interleaving that loses",
+        "kind": request["scene"]["kind"],
+        "found": {"schedule": schedule, "by": request["by"], "bound": request["bound"]},
+        "lanes": shown.lanes,
+        "source": recording.excerpts(steps, texts, originals),
+        "steps": recording.packed(steps),
+        "outcome": shown.outcome,
+        **({"circle": run.circle} if run.circle else {}),
+    }

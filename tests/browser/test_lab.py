@@ -1,0 +1,255 @@
+"""The labs and the Run buttons: what they find, and that the page survives it."""
+
+import dataclasses
+import json
+import os
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.blocks import RECORD, candidates, digest, outcomes
+from tests.browser.conftest import Visit
+from tests.browser.test_site import DESKTOP, PHONE, too_wide, violations
+from tests.kit.profile import budget
+from tests.kit.site import SITE
+from tests.scenes import Scene, scenes
+from tests.scenes.making import exhaust
+
+LAB = SITE / "assets" / "lab"
+PAGE = "caches/ttl_cache.html"
+OFFERED = [scene for scene in scenes().values() if scene.lab]
+# Threads by opcode, tasks, and a small file; the full profile has all of them.
+QUICK = ("ttl_cache-", "async_ttl_cache-", "counter-")
+SCENES = [s for s in OFFERED if s.id.startswith(budget(QUICK, ""))]
+FRAMES = """() => {
+  globalThis.frames_ = 0
+  const count = () => { globalThis.frames_++; requestAnimationFrame(count) }
+  requestAnimationFrame(count)
+}"""
+START = """async ([module, patience]) => {
+  const { Python } = await import(module)
+  globalThis.python = new Python(patience)
+}"""
+ASK = """(request) => globalThis.python.ask("search", request).catch((error) => error.message)"""
+LOOP = "def model(module):\n    while True:\n        pass\n"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _there_is_a_lab() -> None:
+    if not (LAB / "lab.zip").is_file():
+        reason = "npm could not be reached when the site was built: it has no lab"
+        pytest.fail(reason) if "CI" in os.environ else pytest.skip(reason)
+
+
+class Searcher:
+    """The lab's Python, asked as the page asks it."""
+
+    def __init__(self, page: Page, address: str, patience: int = 60) -> None:
+        self._page = page
+        page.goto(address + "404.html")
+        page.evaluate(START, [f"{address}assets/lab/python.mjs", patience])
+
+    def __call__(self, scene: Scene, *, broken: bool, **changes: Any) -> Any:
+        about = json.loads((LAB / "labs" / f"{scene.of}.json").read_text(encoding="utf-8"))
+        offered = next(each for each in about["scenes"] if each["name"] == scene.name)
+        texts = dict(about["files"])
+        for name, old, new in offered["edits"] if broken else ():
+            assert old in texts[name]
+            texts[name] = texts[name].replace(old, new)
+        request = {"files": texts, "originals": about["files"], "scene": offered}
+        request |= {"check": offered["checkText"], "by": scene.by, "bound": scene.preemptions}
+        return self._page.evaluate(ASK, {**request, "limit": 200_000, **changes})
+
+
+@pytest.fixture(scope="module")
+def search(chromium: Browser, address: str) -> Iterator[Searcher]:
+    with chromium.new_context() as context:
+        yield Searcher(context.new_page(), address)
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=[scene.id for scene in SCENES])
+def test_a_fault_is_found_and_the_file_as_it_is_holds(scene: Scene, search: Searcher) -> None:
+    """By line, the browser runs as many schedules as the interpreter of this test."""
+    trace = json.loads(scene.trace.read_text(encoding="utf-8"))
+    found = search(scene, broken=True)
+    assert found["kind"] == "found", found
+    assert found["trace"]["outcome"] == trace["outcome"]
+    assert found["trace"]["steps"]
+    by_line = dataclasses.replace(scene, by="line")
+    if scene.by == "line":
+        assert found["schedules"] == trace["found"]["schedule"]
+    holds = search(by_line, broken=False)
+    assert holds["kind"] == "holds", holds
+    assert holds["exhausted"]
+    assert holds["schedules"] == (trace["holds"] if scene == by_line else exhaust(by_line))
+    if budget(quick=False, full=scene.by == "opcode"):
+        holds = search(scene, broken=False)
+        assert (holds["kind"], holds["exhausted"]) == ("holds", True)
+
+
+def test_schedules_leave_nothing_behind(search: Searcher) -> None:
+    """If one schedule left a stack or one object, 200 of them would be seen."""
+    scene = next(scene for scene in OFFERED if scene.of == "ttl_cache")
+    first, second = (search(scene, broken=False, limit=200) for _ in range(2))
+    assert first["schedules"] == second["schedules"] == 200
+    assert first["suspended"] == second["suspended"] == 0
+    assert second["objects"] - first["objects"] < 100
+
+
+def test_an_error_in_the_text_is_told_with_its_line(search: Searcher) -> None:
+    scene = SCENES[0]
+    name = scene.path.name
+    files = {f"reference_impl/{scene.component}.py": "import os\n\ndef f(:\n"}
+    told = search(scene, broken=False, files=files)
+    assert (told["kind"], told["file"], told["line"]) == ("broken", name, 3)
+    assert told["text"].startswith("SyntaxError")
+    files = dict.fromkeys(files, "import os\nnothing.there\n")
+    told = search(scene, broken=False, files=files)
+    assert (told["kind"], told["file"], told["line"]) == ("broken", name, 2)
+    told = search(scene, broken=False, check="x = 1\n")
+    assert told["text"] == "TypeError: the check must define model(module)"
+
+
+def test_an_endless_loop_is_ended(chromium: Browser, address: str) -> None:
+    with chromium.new_context() as context:
+        page = context.new_page()
+        search = Searcher(page, address, patience=1)
+        told = search(SCENES[0], broken=False, check=LOOP)
+        assert told == (
+            "Nothing was heard for 1 seconds, so it was ended: is there an endless loop?"
+        )
+        assert not page.workers
+
+
+class Shown:
+    """A lab on its page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.root = page.locator(".lab[data-lab]")
+        self.status = page.locator(".lab-status")
+        self.result = page.locator(".lab-result")
+
+    def press(self, name: str) -> None:
+        self.root.get_by_role("button", name=name, exact=True).click()
+
+    def type_in(self, editor: str, text: str) -> None:
+        self.root.get_by_role("textbox", name=editor).click()
+        self.page.keyboard.press("Control+Home")
+        self.page.keyboard.insert_text(text)
+
+
+def test_a_reader_breaks_it_finds_it_and_stops(visit: Visit) -> None:
+    requested: list[str] = []
+    visit.page.on("request", lambda request: requested.append(request.url))
+    lab = Shown(visit.open(PAGE))
+    page = lab.page
+    assert not any("pyodide" in url for url in requested), "fetched without a click"
+    lab.press("Try it")
+    scene = next(scene for scene in OFFERED if scene.of == "ttl_cache")
+    lab.press(scene.fault)
+    page.evaluate(FRAMES)
+    lab.press("Search every interleaving")
+    expect(lab.status).to_contain_text("a second")
+    seen = page.evaluate("frames_")
+    expect(lab.result).to_contain_text("loses: ")
+    expect(lab.status).to_contain_text("schedules")
+    lab.press("As it is")
+    expect(lab.result).to_have_class("lab-result lab-old")
+    lab.root.get_by_label("Preemptions at most").fill("3")
+    lab.press("Search every interleaving")
+    expect(lab.status).to_contain_text("a second")
+    page.wait_for_function("(seen) => frames_ > seen + 20", arg=seen)  # while Python is busy
+    assert lab.root.get_by_role("button", name="Stop").is_enabled()
+    lab.press("Stop")
+    expect(lab.result).to_have_text("Stopped.")
+    assert not page.workers
+    assert any(url.endswith("lab.zip") for url in requested), "the worker's requests are seen"
+    assert not visit.problems
+
+
+def test_a_link_carries_the_edit(visit: Visit, chromium: Browser, address: str) -> None:
+    lab = Shown(visit.open(PAGE))
+    lab.press("Try it")
+    scene = next(scene for scene in OFFERED if scene.of == "ttl_cache")
+    lab.press(scene.fault)
+    lab.type_in("The file", "# edited: ä\n")
+    lab.type_in("The check", "# this, too\n")
+    lab.press("Copy a link to this edit")
+    expect(lab.status).to_contain_text("copied")
+    link = lab.page.evaluate("navigator.clipboard.readText()")
+    assert link == lab.page.url
+    assert len(link) < 1000
+    with chromium.new_context(viewport=DESKTOP) as context:
+        other = Shown(context.new_page())
+        other.page.goto(link)
+        expect(other.result).to_contain_text("read it, then search")
+        expect(other.root.get_by_role("textbox", name="The check")).to_contain_text("# this, too")
+        assert not other.page.workers, "an edit of somebody else is run only when asked for"
+        other.page.goto("about:blank")
+        other.page.goto(link[:-9])
+        expect(other.result).to_contain_text("The link is damaged")
+
+
+def test_a_lab_fits_a_phone_and_is_accessible(
+    chromium: Browser, address: str, scheme: str
+) -> None:
+    dark = "dark" if scheme == "dark" else "light"
+    with chromium.new_context(viewport=PHONE, color_scheme=dark) as context:
+        lab = Shown(context.new_page())
+        lab.page.goto(f"{address}{PAGE}#lab=ttl_cache.x", wait_until="networkidle")
+        expect(lab.result).to_contain_text("damaged")
+        faults = [f"phone: {fault}" for fault in violations(lab.page) + too_wide(lab.page)]
+        lab.page.set_viewport_size(DESKTOP)
+        faults += [f"desktop: {fault}" for fault in violations(lab.page)]
+    assert not faults, "\n".join(faults)
+
+
+def test_without_suspended_stacks_a_lab_of_threads_says_so(visit: Visit) -> None:
+    visit.page.add_init_script("delete WebAssembly.Suspending")
+    lab = Shown(visit.open(PAGE))
+    visit.page.evaluate("location.hash = '#lab=ttl_cache.x'")
+    expect(lab.root.get_by_role("button", name="Search every interleaving")).to_be_disabled()
+    expect(lab.root).to_contain_text("cannot suspend a WebAssembly stack")
+
+
+def test_from_disk_a_lab_says_that_it_needs_a_server(chromium: Browser) -> None:
+    with chromium.new_context() as context:
+        page = context.new_page()
+        page.goto((SITE / PAGE).as_uri())
+        expect(page.locator(".lab")).to_contain_text("python -m http.server")
+        assert page.locator(".lab button, .run").count() == 0
+
+
+def test_leaving_the_page_ends_python(visit: Visit) -> None:
+    lab = Shown(visit.open(PAGE))
+    lab.press("Try it")
+    lab.page.wait_for_function("document.querySelector('.lab-told')")
+    assert len(lab.page.workers) == 1
+    lab.page.get_by_role("link", name="ShardedCache").first.click()
+    expect(lab.page.locator("h1")).to_contain_text("ShardedCache")
+    assert not lab.page.workers
+
+
+def test_a_block_runs_and_says_so(visit: Visit) -> None:
+    page = visit.open(PAGE)
+    button = page.get_by_role("button", name="Run").first
+    button.click()
+    expect(page.locator(".ran").first).to_contain_text("All its assertions held.")
+    expect(page.locator(".ran").first).to_contain_text("in your browser")
+    assert not visit.problems
+
+
+def test_the_blocks_with_a_button_run(chromium: Browser, address: str) -> None:
+    runs = set(json.loads(RECORD.read_text(encoding="utf-8")))
+    offered = [text for text in candidates() if digest(text) in runs]
+    again = "record them again: nox -s runs"
+    assert len(offered) > 100, again
+    chosen = budget(random.Random(0).sample(offered, 12), offered)
+    with chromium.new_context() as context:
+        ended = dict(outcomes(context.new_page(), address, chosen))
+    faults = [f"{error}\n{text}" for text, error in ended.items() if error]
+    assert not faults, "\n".join([again, *faults])
