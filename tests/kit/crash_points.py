@@ -53,7 +53,7 @@ _CALLS = {
     "listdir": ("list {}", False),
     "scandir": ("list {}", False),
 }
-_EXCLUSIVE = "rename {} → {}, if there is none"  # renameat2, with RENAME_NOREPLACE
+_EXCLUSIVE = "rename {} → {}, overwriting nothing"  # renameat2, with RENAME_NOREPLACE
 
 
 class Place(NamedTuple):

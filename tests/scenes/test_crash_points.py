@@ -64,7 +64,7 @@ run = crash_at(-1, None, check(before))
 assert [call.words for call in run.calls] == [
     "make the directory deep", "create a", "write to a", "fsync a",
     "empty a", "write to a", "write to a", "set the length of a", "link a → b", "rename b → c",
-    "rename c → deep/c, if there is none", "create …", "unlink …", "unlink deep/c",
+    "rename c → deep/c, overwriting nothing", "create …", "unlink …", "unlink deep/c",
     "list deep", "remove the directory deep", "the server receives 'done'",
 ]
 assert [call.words for call in run.calls if not call.changes] == ["list deep"]
