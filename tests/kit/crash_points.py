@@ -9,7 +9,8 @@ A check of this kind is a module with these functions:
 
 `server` is a list of what the outside world was given: no crash takes that back. Nothing that
 outlives a process changes between two system calls. So there is a crash point before the first
-that changes the folder, or gives something to `server`, and one after each.
+that changes the folder, or gives something to `server`, and one after each. Calls that name
+files below a descriptor (`dir_fd`) are not seen.
 """
 
 import builtins
@@ -53,7 +54,7 @@ _CALLS = {
     "listdir": ("list {}", False),
     "scandir": ("list {}", False),
 }
-_EXCLUSIVE = "rename {} → {}, if there is none"  # renameat2, with RENAME_NOREPLACE
+_EXCLUSIVE = "rename {} → {}, overwriting nothing"  # renameat2, with RENAME_NOREPLACE
 
 
 class Place(NamedTuple):
@@ -207,8 +208,9 @@ class _Process:
         names = [*map(self._inside, paths)]
         if any(names) or not paths:
             places, files = list(_places()), _contents(self._folder)
-            told = words.format(*names), names, changes, places, files, self._server
-            self._log.write("call", Call(self._by, *told))
+            told = words.format(*names) if paths else words
+            call = Call(self._by, told, names, changes, places, files, self._server)
+            self._log.write("call", call)
             self._left -= changes
             self._end_if_due()
 
@@ -221,9 +223,8 @@ class _Process:
 
     def _noting(self, real: Callable[..., Any], words: str, changes: bool) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            paths = [path for path in arguments[: words.count("{}")] if not isinstance(path, int)]
             result = real(*arguments, **options)
-            self.note(words, *(paths or arguments), changes=changes)
+            self.note(words, *(arguments[: words.count("{}")] or (".",)), changes=changes)
             return result
 
         return call

@@ -58,18 +58,18 @@ def before(module, folder, server):
     os.remove(folder / "deep/c")
     os.listdir(folder / "deep")
     (folder / "deep").rmdir()
-    server.append("done")
+    server.append("{done}")
 
 run = crash_at(-1, None, check(before))
 assert [call.words for call in run.calls] == [
     "make the directory deep", "create a", "write to a", "fsync a",
     "empty a", "write to a", "write to a", "set the length of a", "link a → b", "rename b → c",
-    "rename c → deep/c, if there is none", "create …", "unlink …", "unlink deep/c",
-    "list deep", "remove the directory deep", "the server receives 'done'",
+    "rename c → deep/c, overwriting nothing", "create …", "unlink …", "unlink deep/c",
+    "list deep", "remove the directory deep", "the server receives '{done}'",
 ]
 assert [call.words for call in run.calls if not call.changes] == ["list deep"]
 assert run.calls[6].files == {"a": "'34'"}
-assert run.calls[-1].server == ["done"]
+assert run.calls[-1].server == ["{done}"]
 assert not run.died
 """
     )
