@@ -42,7 +42,7 @@
       if (place === end()) return outcome()
       const step = run.steps[place]
       const where = step.line ? `, line ${step.line}` : ""
-      const folded = step.skipped ? `, ${plural(step.skipped, "line")} before it folded` : ""
+      const folded = step.skipped ? `, after ${plural(step.skipped, "folded line")}` : ""
       return [
         make("p", { class: "player-where" }, who(step.t), span("dim", where + folded)),
         make("p", { class: "player-said" }, step.say ?? code(step.code || step.fn)),
