@@ -8,6 +8,7 @@ its version is pinned.
 
 import ast
 import asyncio
+import contextlib
 import difflib
 import dis
 import linecache
@@ -38,6 +39,9 @@ class View:
     roles: dict[str, str] = field(default_factory=dict)
     locals: list[str] | None = None
     functions: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    locks: dict[str, str] = field(default_factory=dict)
+    signals: list[str] = field(default_factory=list)  # locks that wake somebody: nobody holds them
 
 
 @dataclass
@@ -127,15 +131,23 @@ class _Notes:
         step["shared"] = {name: self._value(each) for name, each in self._view.watch.items()}
 
     def _value(self, expression: str) -> str:
-        subjects: list[Any] = [*self._subjects, None]
-        names = {"s": subjects[0], "all": self._subjects, "m": self._view.module}
         try:
-            return say(eval(expression, {}, names))  # our own scenes'
+            return say(self._evaluated(expression))
         except Exception:  # not there yet
             return "–"
 
+    def _evaluated(self, expression: str) -> Any:
+        subjects: list[Any] = [*self._subjects, None]
+        names = {"s": subjects[0], "all": self._subjects, "m": self._view.module}
+        return eval(expression, {}, names)  # our own scenes'
+
     def holders(self) -> Iterator[tuple[str, Any]]:
         """What the shared objects and the module hold, by its name."""
+        for name, expression in self._view.locks.items():
+            with contextlib.suppress(Exception):  # not there yet
+                yield name, self._evaluated(expression)
+        if self._view.locks:
+            return
         seen: set[int] = set()
         many = len(self._subjects) > 1
         owners = [(vars(self._view.module), "")]
@@ -143,11 +155,21 @@ class _Notes:
             owners.append((_attributes(each), f"{number + 1}." if many else ""))
         for names, prefix in owners:
             for name, value in list(names.items()):
-                inner = _attributes(value) if type(value).__module__ in sys.modules else {}
-                for path, found in ((name, value), *((f"{name}.{n}", v) for n, v in inner.items())):
+                for path, found in _within(name, value):
                     if id(found) not in seen:
                         seen.add(id(found))
                         yield prefix + path.replace("._", ".").lstrip("_"), found
+
+
+def _within(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A value, its attributes, and those of what it maps keys to."""
+    yield name, value
+    inner = [(name, value)]
+    if isinstance(value, dict) and not name.startswith("__"):
+        inner = [(f"{name}[{key!r}]", each) for key, each in list(value.items())[:9]]
+    for path, each in inner:
+        for attribute, found in _attributes(each).items():
+            yield f"{path}.{attribute}", found
 
 
 def _attributes(thing: object) -> dict[str, Any]:
@@ -296,15 +318,9 @@ def _strategy(library: Any, schedule: Any, switches: list[tuple[Any, Any, int]] 
 
         def _place(self, current: Any) -> Any:
             """Where a thread stands: the same in both versions, and each time another."""
-            if current is None or not isinstance(current.last_location, tuple):
+            if current is None:
                 return None
-            how, code, where = current.last_location
-            line, step = where, ""
-            if how == "i":
-                lines = (n for first, last, n in code.co_lines() if first <= where < last)
-                line, step = next(lines, None), _instruction(code, where)
-            text = linecache.getline(code.co_filename, line or 0).strip()
-            place = current.tid, code.co_qualname, text, step
+            place = current.tid, *_location(current.last_location)
             self._arrivals[place] += 1
             return (*place, self._arrivals[place])
 
@@ -330,6 +346,20 @@ def _strategy(library: Any, schedule: Any, switches: list[tuple[Any, Any, int]] 
             """A forced decision is nobody's choice."""
 
     return Replay() if switches is None else Guided()
+
+
+def _location(location: Any) -> tuple[str, str]:
+    """A scheduler's note of a place as the text of the line, and an instruction in it."""
+    if not isinstance(location, tuple):  # "ttl_cache.py.twin3:120", of a primitive's call
+        name, _, line = str(location).rpartition(":")
+        files = [file for file in linecache.cache if file.endswith(name)] if name else []
+        return linecache.getline(files[0], int(line)).strip() if files else "", "call"
+    how, code, where = location
+    if how == "line":
+        return linecache.getline(code.co_filename, where).strip(), ""
+    lines = [line for first, last, line in code.co_lines() if first <= where < last]
+    text = linecache.getline(code.co_filename, lines[0] or 0) if lines else ""
+    return text.strip(), _instruction(code, where)
 
 
 def _locks(notes: _Notes) -> dict[str, str | None]:
@@ -378,8 +408,9 @@ def tasks(
             task = asyncio.current_task()
         except RuntimeError:
             return None
-        if task is None:
-            return None
+        if task is None:  # in a callback
+            notes.lanes["L"] = "event loop"
+            return "L"
         if task not in names:
             number = sum(name != "T0" for name in names.values()) + 1
             coro: Any = task.get_coro()
@@ -429,18 +460,36 @@ def tasks(
 
 def contended(run: Run, view: View) -> Run:
     """The steps of the lanes that are shown, in the functions that are shown."""
-    lanes = {t: role for t, role in run.lanes.items() if t in view.roles or t != "T0"}
+    aside = {"T0", "L"} - view.roles.keys()  # the model itself, and the loop's callbacks
+    lanes = {t: role for t, role in run.lanes.items() if t not in aside}
     if view.roles and any(t in view.roles for t in lanes):
         lanes = {t: role for t, role in lanes.items() if t in view.roles}
-    lanes = {t: view.roles.get(t, role) for t, role in sorted(lanes.items())}
     steps = [step for step in run.steps if step["t"] in lanes]
+    order = dict.fromkeys(step["t"] for step in steps)
+    lanes = {t: view.roles.get(t, lanes[t]) for t in order}
+    circle = [
+        [who, what, holder if holder in lanes and what not in view.signals else None]
+        for who, what, holder in run.circle
+        if who in lanes
+    ]
+    outcome = dict(run.outcome)
+    if circle:
+        outcome["text"] = "; ".join(_waiting(lanes, *each) for each in circle)
     for step in steps:
-        step["blocked"] = {t: what for t, what in step["blocked"].items() if t in lanes}
+        waits = step["blocked"].items()
+        step["blocked"] = {t: what for t, what in waits if t in lanes and what[:5] != "join("}
+        locks = {what: t for what, t in step["locks"].items() if what not in view.signals}
+        step["locks"] = {what: t if t in lanes else None for what, t in locks.items()}
         if step["t"] in step["blocked"]:
             step.pop("torn", None)  # it waits there
     if view.functions:
         steps = [step for step in steps if step["fn"] in view.functions]
-    return Run(lanes, steps, run.outcome, run.circle, run.switches)
+    return Run(lanes, steps, outcome, circle, run.switches)
+
+
+def _waiting(lanes: dict[str, str], who: Any, what: Any, holder: Any) -> str:
+    held = f"which {lanes[holder]} holds" if holder else "and nobody can wake it"
+    return f"{lanes[who]} waits for {what}, {held}"
 
 
 def tell(run: Run, story: Sequence[dict[str, Any]]) -> None:
@@ -460,8 +509,11 @@ def tell(run: Run, story: Sequence[dict[str, Any]]) -> None:
         found[nth - 1]["say"] = each["text"]
 
 
-def main_steps(run: Run) -> list[Step]:
-    """What a reader needs: what is told, what changes something, and both sides of a switch."""
+def main_steps(run: Run, lines: Sequence[str] = ()) -> list[Step]:
+    """What a reader needs: what is told, what changes something, and both sides of a switch.
+
+    With `lines` (pieces of them): what is told, these lines, and where a thread is stopped.
+    """
     steps, kept, skipped = run.steps, list[Step](), Counter[str]()
     for number, step in enumerate(steps):
         before = steps[number - 1] if number else None
@@ -472,7 +524,10 @@ def main_steps(run: Run) -> list[Step]:
         changes = before is not None and any(
             step[part] != before[part] for part in ("shared", "locks", "blocked")
         )
-        if at_switch or changes or before is None or {"say", "torn", "result"} & step.keys():
+        shown = at_switch or changes or before is None or {"torn", "result"} & step.keys()
+        if lines:
+            shown = any(line in step["code"] for line in lines) or step["t"] in step["blocked"]
+        if shown or "say" in step:
             if skipped[step["t"]]:
                 step["skipped"] = skipped.pop(step["t"])
             kept.append(step)

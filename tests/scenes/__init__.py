@@ -22,6 +22,7 @@ from tests.kit.twins import Fault, build, within
 FOLDER = Path(__file__).parent
 TRACES = ROOT / "docs" / "evidence" / "traces"
 MOST_STEPS, MOST_BYTES = 15, 20_000
+_LISTS = ("functions", "lines", "signals", "also")
 _KINDS = ("threads", "tasks", "crash")
 
 
@@ -59,6 +60,10 @@ class Scene:
     watch: dict[str, str] = field(default_factory=dict)
     locals: tuple[str, ...] | None = None
     functions: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    locks: dict[str, str] = field(default_factory=dict)
+    signals: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()  # siblings that are explored as well: "caches/ttl_cache"
     story: tuple[dict[str, Any], ...] = ()
 
     @property
@@ -123,8 +128,9 @@ class Scene:
     def view(self, module: ModuleType) -> View:
         """What is shown of a run of this module."""
         wanted = None if self.locals is None else list(self.locals)
-        shown = (self.subject, dict(self.watch), dict(self.roles), wanted, list(self.functions))
-        return View(module, *shown)
+        shown = (self.subject, dict(self.watch), dict(self.roles), wanted)
+        lists = (list(self.functions), list(self.lines), dict(self.locks), list(self.signals))
+        return View(module, *shown, *lists)
 
     def made(self) -> str:
         """A digest of the scene itself: its keys and its check."""
@@ -156,7 +162,7 @@ def _read(path: Path) -> Iterator[Scene]:
         keys = {"of": path.stem, **head, **table}
         keys["edits"] = tuple(Edit(**each) for each in keys.pop("edit", []))
         keys["story"] = tuple(keys.pop("say", []))
-        keys["functions"] = tuple(keys.get("functions", ()))
+        keys |= {name: tuple(keys.get(name, ())) for name in _LISTS}
         keys["lab"] = offered and keys.get("lab", True)
         if "locals" in keys:
             keys["locals"] = tuple(keys["locals"])

@@ -1,11 +1,18 @@
 """Search, replay and record: a scene becomes the trace that the player shows."""
 
+import atexit
+import contextlib
 import json
+import logging
+import os
 import platform
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from tests.kit.copies import explored_paths
+from tests.kit import ROOT
 from tests.kit.recording import (
     Run,
     contended,
@@ -18,14 +25,33 @@ from tests.kit.recording import (
     tell,
     threads,
 )
-from tests.scenes import FOLDER, MOST_BYTES, MOST_STEPS, Scene
+from tests.scenes import MOST_BYTES, MOST_STEPS, Scene
 
 _LIMIT = 200_000  # schedules: far above what a scene may need
 
 
-def included() -> list[Any]:
-    """Where threads are switched, and lines are steps."""
-    return [*explored_paths(), FOLDER / "small"]
+def included(scene: Scene) -> list[Path]:
+    """Where threads are switched, and lines are steps: the scene's file, and those it names."""
+    others = {*scene.also, *(edit.file for edit in scene.edits if edit.file)}
+    return [scene.path, *(ROOT / f"reference_impl/{name}.py" for name in sorted(others))]
+
+
+def _nothing(*_: object, **__: object) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Nothing that a module registers, or logs, outlives its exploration."""
+    hooks = [(atexit, "register"), (threading, "_register_atexit"), (os, "register_at_fork")]
+    with contextlib.ExitStack() as stack:
+        for owner, name in hooks:
+            if hasattr(owner, name):
+                stack.enter_context(mock.patch.object(owner, name, _nothing))
+        before = logging.root.manager.disable
+        logging.disable()
+        stack.callback(logging.disable, before)
+        yield
 
 
 def find(scene: Scene, module: Any) -> tuple[int, Any]:
@@ -60,11 +86,12 @@ def search(scene: Scene, module: Any, limit: int = _LIMIT) -> Any:
         granularity=scene.by,
         iterations=limit,
         seed=0,
-        include=included(),
+        include=included(scene),
         raise_on_failure=False,
     )
 
 
+@apart()
 def exhaust(scene: Scene, limit: int = _LIMIT) -> int:
     """Run every schedule of the file as it is; how many there are."""
     module = scene.module(broken=False)
@@ -80,6 +107,7 @@ def exhaust(scene: Scene, limit: int = _LIMIT) -> int:
     return int(result.schedules_run)
 
 
+@apart()
 def record(scene: Scene) -> dict[str, Any]:
     """The scene's trace, all of it but the number of schedules of the file as it is."""
     if scene.kind == "crash":
@@ -94,8 +122,6 @@ def record(scene: Scene) -> dict[str, Any]:
     trace = header(scene)
     trace["found"] = {"schedule": number, "by": scene.by, "bound": scene.preemptions}
     trace |= _shown(scene, run, scene.story, broken=True)
-    if run.circle:
-        trace["circle"] = run.circle
     if scene.fix:
         assert fixed.outcome["kind"] == "holds", f"{scene.id}: {fixed.outcome}"
         trace["fix"] = {"say": scene.fix, **_shown(scene, fixed, (), broken=False)}
@@ -115,12 +141,12 @@ def _replayed(scene: Scene, broken: Any, found: Any) -> tuple[Run, Run]:
     model, view = scene.model(broken), scene.view(broken)
     other, others = scene.model(vetted), scene.view(vetted)
     if scene.kind == "tasks":
-        paths = included()
+        paths = included(scene)
         return tasks(model, found, view, paths, "tasks"), tasks(
             other, found, others, paths, "tasks"
         )
-    run = threads(model, found, view, included())
-    return run, guided(other, found, run, others, included())
+    run = threads(model, found, view, included(scene))
+    return run, guided(other, found, run, others, included(scene))
 
 
 def judge(scene: Scene, run: Run) -> None:
@@ -135,7 +161,7 @@ def judge(scene: Scene, run: Run) -> None:
 def _shown(scene: Scene, run: Run, story: Any, *, broken: bool) -> dict[str, Any]:
     shown = contended(run, scene.view(scene.module(broken=False)))
     tell(shown, story)
-    steps = main_steps(shown)
+    steps = main_steps(shown, scene.lines)
     texts = {scene.path.name: "", **_named(scene, broken=broken)}
     for step in steps:  # a sibling without a fault
         name = step["file"]
@@ -144,6 +170,7 @@ def _shown(scene: Scene, run: Run, story: Any, *, broken: bool) -> dict[str, Any
             texts[shown_name(str(path))] = path.read_text(encoding="utf-8")
     originals = _named(scene, broken=False)
     result = {"lanes": shown.lanes, "source": excerpts(steps, texts, originals)}
+    result |= {"circle": shown.circle} if shown.circle else {}
     return result | {"steps": packed(steps), "outcome": shown.outcome}
 
 
