@@ -35,7 +35,8 @@ DEADLOCK = LOST | {
 CRASH = LOST | {
     "lanes": {"P1": "first process", "P2": "after the restart"},
     "steps": [
-        step("P1", "os.rename(a, b)", call="rename a → b", dies=True),
+        step("P1", "os.rename(a, b)", call="rename a → b"),
+        step("P1", "os.rename(a, b)", call="dies", dies=True),
         step("P2", "os.unlink(b)", call="unlink b"),
     ],
 }
@@ -82,9 +83,8 @@ def test_a_deadlock_says_who_waits_for_whom() -> None:
 
 def test_a_crash_shows_system_calls_and_the_death() -> None:
     picture, table = parts(CRASH)
-    assert texts(picture, "code") == ["rename a → b", "unlink b"]
-    assert texts(picture, "note") == ["the process is killed here"]
-    assert "the process is killed here</td>" in table
+    assert texts(picture, "code") == ["rename a → b", "the process is killed", "unlink b"]
+    assert "<td>the process is killed</td>" in table
 
 
 def test_the_figure_holds_its_trace_for_the_player_alone() -> None:
