@@ -113,15 +113,13 @@ class _Picture:
         if folded(step):
             self._write(folded(step), "note")
         kind = "torn" if "torn" in step else "stuck" if number in self._stuck else "code"
-        self._write(step.get("call") or step["code"], kind)
+        self._write(_does(step), kind)
         if "torn" in step:
             self._write(f"left in the middle of it, after {step['torn']}", "note")
         if "say" in step:
             self._write(step["say"], "say")
         if number in self._stuck:
             self._write("blocked forever from here", "note")
-        if step.get("dies"):
-            self._write("the process is killed here", "note")
 
     def _x(self, lane: str) -> int:
         return _FIRST + _LANE * list(self._lanes).index(lane)
@@ -166,6 +164,11 @@ def _runs(steps: list[dict[str, Any]]) -> list[tuple[str, list[int]]]:
     return runs
 
 
+def _does(step: dict[str, Any]) -> str:
+    """What a step does: a system call, or the line that runs."""
+    return "the process is killed" if step.get("dies") else step.get("call") or step["code"]
+
+
 def _table(trace: Trace) -> str:
     lanes: dict[str, str] = trace["lanes"]
     lines = [
@@ -188,7 +191,8 @@ def _table(trace: Trace) -> str:
 
 
 def _cell(step: dict[str, Any]) -> str:
-    parts = [folded(step), f"<code>{html.escape(step.get('call') or step['code'])}</code>"]
+    does = html.escape(_does(step))
+    parts = [folded(step), does if step.get("dies") else f"<code>{does}</code>"]
     if "torn" in step:
         parts.append(f"left after <code>{html.escape(step['torn'])}</code>")
     return "<br>".join(filter(None, parts))
@@ -205,6 +209,5 @@ def _happens(step: dict[str, Any], before: dict[str, str], lanes: dict[str, str]
         f"{html.escape(lanes[lane])} waits for {html.escape(what)}"
         for lane, what in step.get("blocked", {}).items()
     ]
-    killed = ["the process is killed here"] if step.get("dies") else []
     said = [html.escape(step["say"])] if "say" in step else []
-    return "<br>".join([*said, *changed, *waits, *killed])
+    return "<br>".join([*said, *changed, *waits])

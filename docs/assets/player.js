@@ -33,7 +33,6 @@
     const chip = (lane) =>
       make("b", { class: `player-chip player-${number(lane)}`, "aria-hidden": "true" }, number(lane))
     const who = (lane) => [chip(lane), ` ${role(lane)}`]
-    const crash = trace.kind === "crash" // a lane is a process, or what others do
     const end = () => run.steps.length // the place of the outcome, after the last step
 
     // What a place in the trace shows.
@@ -42,13 +41,13 @@
       if (place === end()) return outcome()
       const step = run.steps[place]
       const where = step.line ? `, line ${step.line}` : ""
-      const folded = step.skipped ? `, ${plural(step.skipped, "line")} before it folded` : ""
+      const folded = step.skipped ? `, after ${plural(step.skipped, "folded line")}` : ""
+      const does = step.dies ? "The process is killed here." : code(step.call || step.code || step.fn)
       return [
         make("p", { class: "player-where" }, who(step.t), span("dim", where + folded)),
-        make("p", { class: "player-said" }, step.say ?? code(step.code || step.fn)),
-        step.call ? make("p", {}, code(step.call), step.result ? ` → ${step.result}` : "") : "",
-        !step.call && step.result ? make("p", {}, "→ ", code(step.result)) : "",
-        step.dies ? make("p", { class: "player-torn" }, "The process is killed here.") : "",
+        make("p", { class: "player-said" }, step.say ?? does),
+        step.say && (step.call || step.dies) ? make("p", { class: step.dies && "player-torn" }, does) : "",
+        step.result ? make("p", {}, "→ ", code(step.result)) : "",
         step.torn
           ? make("p", { class: "player-torn" }, "Interrupted in the middle, after ", code(step.torn), ".")
           : "",
@@ -116,8 +115,7 @@
       else if (!last) status = "has not begun"
       else if (past.at(-1) === place) status = last.torn ? `interrupted in line ${last.line}` : `ran line ${last.line}`
       else if (later) status = `stands ${last.torn ? "in the middle of" : "after"} line ${last.line}`
-      else if (stuck) status = "never ends"
-      else status = last.dies ? "is dead" : "has ended"
+      else status = last.dies ? "is dead" : run.outcome.kind === "deadlock" ? "makes no further step" : "has ended"
       return { last, before: run.steps[past.at(-2)], status, here: Boolean(last) && (later || Boolean(waits) || past.at(-1) === place) }
     }
 
@@ -307,13 +305,14 @@
 
     function found() {
       const { schedule, by, bound } = trace.found ?? {}
-      const limits = {
-        threads: ` by ${by} with at most ${plural(bound, "preemption")}`,
-        tasks: ` with at most ${plural(bound, "step")} out of asyncio's order`,
+      const most = bound === 0 ? "without any" : `with at most ${bound}`
+      const places = {
+        threads: `in schedule ${schedule} of the search by ${by}, ${most} preemption${bound > 1 ? "s" : ""}`,
+        tasks: `in schedule ${schedule} of the search, ${most} step${bound > 1 ? "s" : ""} out of asyncio's order`,
+        crash: `at crash point ${schedule} of ${bound}`,
       }
-      const limit = bound === undefined ? "" : (limits[trace.kind] ?? "")
-      const where = schedule ? `Found in ${crash ? "run" : "schedule"} ${schedule} of the search${limit}.` : ""
-      return [trace.fault ? make("b", {}, `Fault: ${trace.fault}. `) : "", where].filter(Boolean)
+      const fault = trace.fault ? make("b", {}, `Fault: ${trace.fault}. `) : ""
+      return [fault, schedule ? `Found ${places[trace.kind]}.` : ""].filter(Boolean)
     }
 
     function go(place) {
