@@ -56,8 +56,14 @@ def search(asked: str, tell: Tell) -> dict[str, Any]:
     return result
 
 
+_imported: tuple[dict[str, str], ModuleType] | None = None
+
+
 def _module(files: dict[str, str]) -> ModuleType:
     """The first of the files as a fresh import, all of them as they were edited."""
+    global _imported
+    if _imported is not None and _imported[0] == files:
+        return _imported[1]
     for name in [name for name in sys.modules if name.partition(".")[0] in _PACKAGES]:
         del sys.modules[name]
     for name, text in files.items():
@@ -66,9 +72,11 @@ def _module(files: dict[str, str]) -> ModuleType:
     importlib.invalidate_caches()
     first = next(iter(files))
     try:
-        return importlib.import_module(first.removesuffix(".py").replace("/", "."))
+        module = importlib.import_module(first.removesuffix(".py").replace("/", "."))
     except BaseException as error:
         raise Broken(error, [str(ROOT / name) for name in files]) from None
+    _imported = files, module
+    return module
 
 
 def _model(name: str, text: str) -> Callable[[ModuleType], Any]:
