@@ -32,9 +32,10 @@ class Broken(Exception):
 
     def __init__(self, error: BaseException, files: Sequence[str]) -> None:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
-        of_error = getattr(error, "filename", None), getattr(error, "lineno", None)
-        of_text = frames[-1].filename, frames[-1].lineno if frames else of_error
-        file, self.line = of_error if of_error[0] in files else of_text
+        place = getattr(error, "filename", None), getattr(error, "lineno", None)
+        if place[0] not in files and frames:  # not a syntax error of the text itself
+            place = frames[-1].filename, frames[-1].lineno
+        file, self.line = place
         self.file = Path(file or files[0]).name
         self.told = f"{type(error).__name__}: {getattr(error, 'msg', None) or error}"
 
