@@ -1,5 +1,6 @@
 """Each scene holds as it is, loses with its fault, and its recorded trace is what happens today."""
 
+import gc
 import json
 import sys
 from dataclasses import replace
@@ -28,7 +29,7 @@ def recorded(scene: Scene) -> dict[str, Any]:
 
 
 def is_of_this_python(trace: dict[str, Any]) -> bool:
-    """Bytecode, and so the steps between instructions, differs between minor versions."""
+    """Minor versions differ in bytecode, and in the lines that they report for a lambda."""
     major, minor, _ = trace["python"].split(".")
     return (int(major), int(minor)) == sys.version_info[:2]
 
@@ -41,6 +42,7 @@ def test_the_trace_is_of_todays_files(scene: Scene) -> None:
     check_size(trace)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @each_scene
 def test_the_fault_loses_as_it_was_recorded(scene: Scene) -> None:
     explorable(scene)
@@ -54,6 +56,7 @@ def test_the_fault_loses_as_it_was_recorded(scene: Scene) -> None:
         with apart():
             number, _ = find(scene, scene.module(broken=True))
         assert scene.by == "opcode" or number == trace["found"]["schedule"]
+    gc.collect()  # coroutines that a schedule has left in the middle warn in this test
 
 
 @each_scene
@@ -64,7 +67,7 @@ def test_the_file_as_it_is_holds(scene: Scene) -> None:
         return  # recorded together with the loss
     limit = 20 if is_brief() else budget(500, 200_000)
     ran = exhaust(scene, limit)
-    if ran < limit and (scene.by == "line" or is_of_this_python(trace)):
+    if ran < limit and is_of_this_python(trace):
         assert ran == trace["holds"], f"another search than on the page: {RUN_AGAIN} {scene.id}"
 
 
