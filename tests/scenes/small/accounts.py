@@ -1,6 +1,7 @@
 """Accounts with a lock each; a transfer needs two of them."""
 
 import threading
+from operator import attrgetter
 
 
 class Account:
@@ -17,7 +18,7 @@ class Account:
 
 def move(amount: int, source: Account, target: Account) -> None:
     """Take both locks, that of the lower number first, and move the amount."""
-    first, second = sorted([source, target], key=lambda account: account.number)
+    first, second = sorted([source, target], key=attrgetter("number"))
     with first.lock:
         with second.lock:
             source.balance -= amount
