@@ -10,17 +10,15 @@ async def model(module):
         handled.append(event.payload)
         await go.wait()
 
-    def publishing(number):
-        return bus.publish(module.Event("topic", number))
-
     bus = module.AsyncEventBus(max_concurrency=1, max_queue=1)
     bus.subscribe("topic", handler)
     await bus.start()
-    await publishing(0)
+    calls = [bus.publish(module.Event("topic", number)) for number in range(4)]
+    await calls[0]
     await asyncio.sleep(0)  # its handler runs
-    await publishing(1)  # waits for that: the bus is full
-    first = asyncio.create_task(publishing(2), name="first publisher")
-    second = asyncio.create_task(publishing(3), name="second publisher")
+    await calls[1]  # its event waits, and the bus is full
+    first = asyncio.create_task(calls[2], name="first publisher")
+    second = asyncio.create_task(calls[3], name="second publisher")
     await asyncio.sleep(0)
     go.set()
     await asyncio.sleep(0)

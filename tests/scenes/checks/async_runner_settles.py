@@ -1,12 +1,16 @@
 """A cancellation races the end of the task: whoever cancels is told who won."""
 
-from interleave_test import spawn
+from contextlib import ExitStack
+
+from interleave_test import no_interleave, spawn
 
 from tests.interleavings.async_runner.test_threads import ended, outcome, result
 
 
 def model(module):
-    with ended(module) as (future, loop):  # the task has ended, and the future is not told yet
+    with ExitStack() as stack:
+        with no_interleave():  # the task has ended, and the future is not told yet
+            future, loop = stack.enter_context(ended(module))
         canceller = spawn(future.cancel, name="canceller")
         turns = spawn(loop.run_all, name="loop's thread")
         was_cancelled = result(canceller)
