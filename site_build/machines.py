@@ -20,7 +20,7 @@ _MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 _LINK = re.compile(r"\]\(((?!https?:|mailto:)[^)\s]*[\w#][^)\s]*)\)")
 _REFERENCE = re.compile(r"^::: (\S+)(?:\n[ \t]+.*)*$", re.MULTILINE)
 # What tables tell as well: pictures, and what the player plays.
-_PICTURE = re.compile(r"<svg .*?</svg>\n?|<script .*?</script>\n?", re.DOTALL)
+_PICTURE = re.compile(r"<svg .*?</svg>\n?| data-trace='[^']*'", re.DOTALL)
 _MARKS = re.compile(r"^<!-- --8<-- .*-->\n", re.MULTILINE)
 _FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1`*$", re.MULTILINE | re.DOTALL)
 ABOUT = """\

@@ -15,20 +15,23 @@ _WIDTH, _LANE, _FIRST, _LINE = 420, 20, 12, 15
 # How wide a letter is: of code, of a sentence, and of what is set in bold.
 _LETTER, _SENTENCE, _BOLD = 6.3, 5.9, 7.5
 _WIDE = {"name": _BOLD, "outcome": _BOLD, "say": _SENTENCE, "note": _SENTENCE}
-# Nothing in the data can end its element, or be taken for markup.
-_ESCAPED = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "<>&"})
+# Nothing in the data can end its attribute, or be taken for markup.
+_ESCAPED = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "<>&'"})
 
 Trace = dict[str, Any]
 
 
 def draw(trace: Trace) -> str:
-    """The figure of one trace."""
+    """The figure of one trace.
+
+    The trace is an attribute: Material's instant navigation executes each script of a page's
+    content as JavaScript, whatever its type, and stops where one is not.
+    """
     data = json.dumps(trace, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPED)
     return "\n".join(
         [
-            '<figure class="sequence" markdown="0">',
+            f"""<figure class="sequence" markdown="0" data-trace='{data}'>""",
             f"<figcaption>{html.escape(trace['title'])}</figcaption>",
-            f'<script type="application/json">{data}</script>',
             _Picture(trace).svg(),
             "<details><summary>The same as a table</summary>",
             '<div class="interleaving" tabindex="0">',

@@ -25,16 +25,15 @@
   const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`
 
   function stepThrough(element, trace) {
-    const lanes = Object.keys(trace.lanes)
-    const role = (lane) => trace.lanes[lane] ?? lane
+    let run = trace // or the same with the fix
+    let lanes = Object.keys(run.lanes)
+    let at = 0
+    const role = (lane) => run.lanes[lane] ?? lane
     const number = (lane) => lanes.indexOf(lane) + 1
     const chip = (lane) =>
       make("b", { class: `player-chip player-${number(lane)}`, "aria-hidden": "true" }, number(lane))
     const who = (lane) => [chip(lane), ` ${role(lane)}`]
-    const isolated = trace.kind === "crash" // a lane is a process, and none but the last survives
-
-    let run = trace // or the same with the fix
-    let at = 0
+    const crash = trace.kind === "crash" // a lane is a process, or what others do
     const end = () => run.steps.length // the place of the outcome, after the last step
 
     // What a place in the trace shows.
@@ -43,13 +42,13 @@
       if (place === end()) return outcome()
       const step = run.steps[place]
       const where = step.line ? `, line ${step.line}` : ""
-      const folded = step.skipped ? `, ${plural(step.skipped, "line")} before it folded` : ""
-      const said = step.say ?? [`${sentence(role(step.t))} runs `, code(step.code || step.fn), "."]
+      const folded = step.skipped ? `, after ${plural(step.skipped, "folded line")}` : ""
       return [
         make("p", { class: "player-where" }, who(step.t), span("dim", where + folded)),
-        make("p", { class: "player-said" }, said),
+        make("p", { class: "player-said" }, step.say ?? code(step.code || step.fn)),
         step.call ? make("p", {}, code(step.call), step.result ? ` → ${step.result}` : "") : "",
         !step.call && step.result ? make("p", {}, "→ ", code(step.result)) : "",
+        step.dies ? make("p", { class: "player-torn" }, "The process is killed here.") : "",
         step.torn
           ? make("p", { class: "player-torn" }, "Interrupted in the middle, after ", code(step.torn), ".")
           : "",
@@ -61,10 +60,11 @@
       const held = kind === "holds"
       const head = held ? "With the fix, the check holds" : kind === "deadlock" ? "Deadlock" : "The check fails"
       const circle = kind === "deadlock" && run.circle?.length ? run.circle : null
+      const also = held && trace.holds ? ` So it does in each of the ${trace.holds} schedules of the search.` : ""
       return [
         make("p", { class: `player-where ${held ? "player-good" : "player-bad"}` }, `${held ? "✓" : "✗"} ${head}`),
         circle ? picture(circle) : "",
-        make("p", { class: "player-said" }, circle ? circle.map(waiting).join(" ") : text),
+        make("p", { class: "player-said" }, circle ? circle.map(waiting).join(" ") : text + also),
       ]
     }
 
@@ -117,7 +117,7 @@
       else if (past.at(-1) === place) status = last.torn ? `interrupted in line ${last.line}` : `ran line ${last.line}`
       else if (later) status = `stands ${last.torn ? "in the middle of" : "after"} line ${last.line}`
       else if (stuck) status = "never ends"
-      else status = isolated && lane !== lanes.at(-1) ? "is dead" : "has ended"
+      else status = last.dies ? "is dead" : "has ended"
       return { last, before: run.steps[past.at(-2)], status, here: Boolean(last) && (later || Boolean(waits) || past.at(-1) === place) }
     }
 
@@ -177,25 +177,26 @@
       source.replaceChildren(make("div", {}, content))
     }
 
-    function segmentLines(file, { from, lines: texts, changed }) {
+    /** The lines of a function; those that the fault took out stand, struck, where they were. */
+    function segmentLines(file, { from, lines: texts, changed = [], removed = [] }) {
       const indents = texts.map((text) => text.search(/\S/)) // -1 where a line is blank
       const common = Math.min(...indents.filter((indent) => indent >= 0))
       const tokens = highlighted(texts.map((text) => text.trimStart()).join("\n"))
-      return tokens.map((content, index) => {
-        const line = from + index
-        const isChanged = (changed ?? []).includes(line)
-        const mark = isChanged ? [span("changed", run === trace ? "fault" : "fixed")] : []
+      const draw = (kind, number, indent, content, label) => {
         const marks = lanes.map(() => make("i"))
-        const node = make(
-          "div",
-          { class: `player-line${isChanged ? " player-edited" : ""}` },
-          make("span", { class: "player-number" }, line),
-          ...marks,
-          make("code", {}, " ".repeat(Math.max(1, indents[index] - common + 1)), make("span", {}, content)),
-          ...mark,
-        )
-        lines[`${file}:${line}`] = { node, marks }
-        return node
+        const text = make(kind ? "del" : "span", {}, content)
+        const parts = [span("number", number), ...marks, make("code", {}, " ".repeat(Math.max(1, indent - common + 1)), text)]
+        const mark = label ? span("changed", label) : ""
+        const node = make("div", { class: `player-line${label ? " player-edited" : ""}` }, parts, mark)
+        return { node, marks }
+      }
+      return tokens.flatMap((content, index) => {
+        const line = from + index
+        const gone = removed.filter(([place]) => place === line)
+        const label = changed.includes(line) && (run === trace ? "changed" : "as it is")
+        const here = draw(false, line, indents[index], content, label)
+        lines[`${file}:${line}`] = here
+        return [...gone.map(([, text]) => draw(true, "", text.search(/\S/), text.trim(), "removed").node), here.node]
       })
     }
 
@@ -235,9 +236,8 @@
       const all = run.steps
       const kinds = []
       const later = all.slice(index + 1).some((s) => s.t === lane)
-      const dies = isolated && !later && lane !== lanes.at(-1)
       if (step === null) kinds.push(run.outcome.kind === "holds" ? "held" : "lost")
-      else if (step.t === lane) kinds.push("on", ...(step.torn || dies ? ["cut"] : []))
+      else if (step.t === lane) kinds.push("on", ...(step.torn || step.dies ? ["cut"] : []))
       else if (step.blocked?.[lane]) kinds.push("waits")
       else if (later && all.slice(0, index).some((s) => s.t === lane)) kinds.push("idle")
       const names = [`player-${number(lane)}`, ...kinds.map((kind) => `player-${kind}`)]
@@ -277,7 +277,8 @@
 
     function swap() {
       const wasAtEnd = at === end()
-      run = run === trace ? { ...trace, circle: undefined, ...trace.fix } : trace
+      run = run === trace ? { ...trace, circle: null, ...trace.fix } : trace
+      lanes = Object.keys(run.lanes)
       draw()
       go(wasAtEnd ? end() : at)
     }
@@ -306,9 +307,12 @@
 
     function found() {
       const { schedule, by, bound } = trace.found ?? {}
-      const what = trace.kind === "tasks" ? "delay" : "preemption"
-      const limit = bound === undefined || isolated ? "" : ` with at most ${plural(bound, what)}`
-      const where = schedule ? `Found in ${isolated ? "run" : "schedule"} ${schedule} of the search by ${by}${limit}.` : ""
+      const limits = {
+        threads: ` by ${by} with at most ${plural(bound, "preemption")}`,
+        tasks: ` with at most ${plural(bound, "step")} out of asyncio's order`,
+      }
+      const limit = bound === undefined ? "" : (limits[trace.kind] ?? "")
+      const where = schedule ? `Found in ${crash ? "run" : "schedule"} ${schedule} of the search${limit}.` : ""
       return [trace.fault ? make("b", {}, `Fault: ${trace.fault}. `) : "", where].filter(Boolean)
     }
 
@@ -392,17 +396,15 @@
 
   /** Give each figure of the page its player; the picture and the table are folded away. */
   function mount() {
-    for (const figure of document.querySelectorAll("figure.sequence:not(.stepped)")) {
-      const data = figure.querySelector("script[type='application/json']")
-      if (data === null) continue
+    for (const figure of document.querySelectorAll("figure[data-trace]:not(.stepped)")) {
       const place = make("div")
       const unfold = make("button", { type: "button", class: "player-unfold", "aria-expanded": "false" }, "Picture and table")
       unfold.addEventListener("click", () => {
         unfold.setAttribute("aria-expanded", figure.classList.toggle("unfolded"))
       })
-      data.after(place, unfold)
+      figure.querySelector("figcaption").after(place, unfold)
       figure.classList.add("stepped")
-      stepThrough(place, JSON.parse(data.textContent))
+      stepThrough(place, JSON.parse(figure.dataset.trace))
     }
   }
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from site_build import charts, matrix, records, sequence, states
+from site_build import charts, matrix, records, states
 from site_build.evidence import explored
 from tests.kit import ROOT
 from tests.kit.catalogue import components, promises, title
@@ -65,42 +65,6 @@ def test_the_matrix_has_a_row_that_is_the_components(component: str) -> None:
     assert len(rows) == 1
     assert set(re.findall(r"\[([A-Z]{2}-\d+)\]", rows[0])) <= set(promises(component))
     assert f"[{explored(found[component])['all']:,}](" in rows[0]
-
-
-TRACE = {
-    "title": "lost & found",
-    "outcome": "exception",
-    "details": "AssertionError: 1 < 2",
-    "runs": [
-        ["T1 a", ["seen = self._n"], 1],
-        ["T2 b", ["self._n += 1"], 0],
-        ["T1 a", ["seen = self._n", "self._n = seen + 1  # " + "a long remark " * 5], 0],
-    ],
-}
-
-
-def test_a_losing_interleaving_is_drawn_as_it_came_about() -> None:
-    drawn = sequence.draw(TRACE)
-    picture, _, table = drawn.partition("<details>")
-    names = re.findall(r'class="name"[^>]*>([^<]+)<', picture)
-    assert names == ["T1 a", "T2 b", "T1 a"]
-    assert re.findall(r'class="torn"[^>]*>([^<]+)<', picture) == ["seen = self._n"]
-    assert "The check fails: AssertionError: 1 &lt; 2" in picture
-    places = [float(x) for x in re.findall(r'<text[^>]* y="([\d.]+)"', picture)]
-    assert places == sorted(set(places)), "time runs downwards, and no line lies on another"
-    rows = re.findall(r"<tr>(.+?)</tr>", table)
-    assert [row.index("<code>") > row.index("<td></td>") for row in rows[1:]] == [
-        False,
-        True,
-        False,
-    ]
-    assert "<tfoot" not in drawn, "the Markdown for machines would cut the table there"
-
-
-def test_only_a_thread_that_is_known_to_be_blocked_is_shown_so() -> None:
-    details = "  T0(model)  blocked on join(T2(b))  at ?"
-    picture = sequence.draw(TRACE | {"outcome": "deadlock", "details": details})
-    assert re.findall(r'class="stuck"[^>]*>([^<]+)<', picture) == ["self._n += 1"]
 
 
 @pytest.mark.parametrize("name", states.lives())

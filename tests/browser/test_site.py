@@ -49,6 +49,7 @@ def test_a_page_is_whole_in_each_scheme_and_width(
         visit = Visit(context.new_page(), address)
         page = visit.open(path)
         expect(page.locator("h1")).to_be_visible()
+        faults += too_late(page)
         keep_one_token_of_each_kind(page)
         faults += [f"desktop: {fault}" for fault in violations(page)]
         page.set_viewport_size(PHONE)
@@ -93,7 +94,8 @@ def keep_one_token_of_each_kind(page: Page) -> None:
     page.evaluate(
         """() => {
         const seen = new Set()
-        for (const token of document.querySelectorAll(".md-content .highlight code span")) {
+        const code = ".md-content .highlight code span, .player-source code span span"
+        for (const token of document.querySelectorAll(code)) {
           if (seen.has(token.className) && !token.childElementCount)
             token.replaceWith(token.textContent)
           seen.add(token.className)
@@ -161,6 +163,15 @@ def too_wide(page: Page) -> list[str]:
         }"""
     )
     return found
+
+
+def too_late(page: Page) -> list[str]:
+    """A player that a reader does not come to within two screens."""
+    place = page.evaluate(
+        """document.querySelector("#see-it-break ~ figure")?.getBoundingClientRect().top"""
+    )
+    limit = 2 * DESKTOP["height"]
+    return [] if place is None or place < limit else [f"see it break: {place:.0f} px down"]
 
 
 def copied(visit: Visit, source: Path) -> str:

@@ -1,5 +1,6 @@
 """Gates on the built site: what a reader sees is what was run. `nox -s docs` runs them."""
 
+import json
 import re
 from collections.abc import Callable
 from functools import cache
@@ -7,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 
 from tests.kit import ROOT
 from tests.kit.blocks import Block, Executed, python_blocks, whole_files
@@ -311,3 +312,49 @@ def test_markdown_of_a_page_has_its_code_and_its_links(
             elif anchor and soup(target).find(id=unquote(anchor)) is None:
                 faults.append(f"{name} -> {path}#{anchor}: no such place")
     assert not faults, "\n".join(faults)
+
+
+# What a scene and its player may weigh (uncompressed bytes).
+TRACE_LIMIT, SCENES_LIMIT = 20_000, 60_000
+PLAYER = [SITE / "assets" / "player.js", SITE / "assets" / "player.css"]
+
+
+def scenes_of(page: BeautifulSoup) -> list[Tag]:
+    """The figures that step through a recorded trace."""
+    return list(page.select("figure.sequence[data-trace]"))
+
+
+def test_each_component_page_has_a_player(soup: Callable[[Path], BeautifulSoup]) -> None:
+    without = [
+        component
+        for component in components()
+        if component != "buses/event"  # a value that never changes: no schedule can lose
+        and not scenes_of(soup(SITE / f"{component}.html"))
+    ]
+    assert not without, "write tests/scenes/NAME.toml, and run `python -m tests.scenes NAME`"
+
+
+def test_no_trace_is_heavy(html_pages: list[Path], soup: Callable[[Path], BeautifulSoup]) -> None:
+    weights = {
+        (page.name, json.loads(str(each["data-trace"]))["scene"]): len(str(each["data-trace"]))
+        for page in html_pages
+        for each in scenes_of(soup(page))
+    }
+    assert weights, "where have the scenes gone?"
+    heavy = {name: weight for name, weight in weights.items() if weight > TRACE_LIMIT}
+    assert not heavy
+
+
+def what_scenes_weigh(page: BeautifulSoup) -> int:
+    """What a reader loads for the scenes of a page: their HTML, and the player."""
+    own = sum(len(str(each).encode("utf-8")) for each in scenes_of(page))
+    return own + sum(file.stat().st_size for file in PLAYER)
+
+
+def test_a_player_costs_a_component_page_60_kb_at_most(
+    soup: Callable[[Path], BeautifulSoup],
+) -> None:
+    weights = {name: what_scenes_weigh(soup(SITE / f"{name}.html")) for name in components()}
+    assert min(weights.values()) > 5_000, "the player was not weighed"
+    heavy = {name: weight for name, weight in weights.items() if weight > SCENES_LIMIT}
+    assert not heavy
