@@ -20,7 +20,6 @@ import recording
 
 ROOT = Path("/lab")  # where the archive is unpacked
 _PACKAGES = ("reference_impl", "tests")
-_TRACED = [str(ROOT / name) for name in _PACKAGES]
 _MANY = 400  # steps of a trace, of which a reader can make nothing any more
 sys.dont_write_bytecode = True
 
@@ -50,6 +49,7 @@ def search(asked: str, tell: Tell) -> dict[str, Any]:
     except Broken as broken:
         return {"kind": "broken", "file": broken.file, "line": broken.line, "text": broken.told}
     explore = _tasks if inspect.iscoroutinefunction(model) else _threads
+    request["traced"] = [str(ROOT / name) for name in request["scene"]["traced"]]
     result = explore(module, model, request, tell)
     gc.collect()
     result["seconds"] = time.perf_counter() - began
@@ -124,15 +124,15 @@ def _threads(module: ModuleType, model: Any, request: dict[str, Any], tell: Tell
         max_preemptions=request["bound"],
         granularity=request["by"],
         iterations=request["limit"],
-        include=_TRACED,
+        include=request["traced"],
         seed=0,
         raise_on_failure=False,
     )
     told = {"schedules": result.schedules_run, "exhausted": result.exhausted}
     if result.failure is None:
         return {"kind": "holds", **told}
-    view = _view(module, request["scene"])
-    run = recording.threads(lambda: model(module), result.failure.schedule, view, _TRACED)
+    view = recording.View(module, **request["scene"]["view"])
+    run = recording.threads(lambda: model(module), result.failure.schedule, view, request["traced"])
     return {"kind": "found", **told, "trace": _trace(run, view, request, result.schedules_run)}
 
 
@@ -164,22 +164,11 @@ def _tasks(module: ModuleType, model: Any, request: dict[str, Any], tell: Tell) 
             options = {"runs": request["limit"], "database": False}
             stats = detangle.explore(counted, strategy=strategy, **options)
         except detangle.BugFound as found:
-            view, runs = _view(module, request["scene"]), found.report.runs
-            run = recording.tasks(counted, found.report.token, view, _TRACED, "counted")
+            view, runs = recording.View(module, **request["scene"]["view"]), found.report.runs
+            run = recording.tasks(counted, found.report.token, view, request["traced"], "counted")
             trace = _trace(run, view, request, runs)
             return {"kind": "found", "schedules": runs, "exhausted": False, "trace": trace}
     return {"kind": "holds", "schedules": stats.runs, "exhausted": stats.exhausted}
-
-
-def _view(module: ModuleType, scene: dict[str, Any]) -> recording.View:
-    return recording.View(
-        module,
-        subject=scene["subject"],
-        watch=scene["watch"],
-        roles=scene["roles"],
-        locals=scene["locals"],
-        functions=scene["functions"],
-    )
 
 
 def _trace(
@@ -187,7 +176,7 @@ def _trace(
 ) -> dict[str, Any]:
     """What the player shows."""
     shown = recording.contended(run, view)
-    steps = recording.main_steps(shown)[:_MANY]
+    steps = recording.main_steps(shown, view.lines)[:_MANY]
     names = {Path(name).name: name for name in request["files"]}
     for step in steps:
         names.setdefault(step["file"], step["_code"].co_filename)
@@ -201,5 +190,5 @@ def _trace(
         "source": recording.excerpts(steps, texts, originals),
         "steps": recording.packed(steps),
         "outcome": shown.outcome,
-        **({"circle": run.circle} if run.circle else {}),
+        **({"circle": shown.circle} if shown.circle else {}),
     }
