@@ -279,6 +279,14 @@ def screenshot(session: nox.Session) -> None:
 
 
 @nox.session
+def runs(session: nox.Session) -> None:
+    """Record which blocks of the site run in a browser, and so get a button for it."""
+    install(session, "site", "tests", "browser")
+    build(session)
+    session.run("python", "-m", "tests.browser.blocks")
+
+
+@nox.session
 @timed
 def zensical(session: nox.Session) -> None:
     """Build the same mkdocs.yml by Material's successor."""

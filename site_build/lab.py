@@ -5,6 +5,7 @@ committed; they are fetched when the pins have changed. Where that fails the sit
 without the lab, and its pages say so.
 """
 
+import dataclasses
 import hashlib
 import importlib.util
 import io
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.kit import COMPONENTS, ROOT
+from tests.kit.recording import View
 from tests.scenes import Edit, Scene, scenes
+from tests.scenes.making import included
 
 LAB = ROOT / "docs" / "assets" / "lab"
 VENDOR = LAB / "vendor"
@@ -34,10 +37,8 @@ _LEFT_OUT = (
 )
 _KEPT = ("encodings/cp437.py", "encodings/cp1252.py")  # zipfile's, and Windows' own
 _TOOLS = ("interleave_test", "detangle")
-_OF_A_SCENE = (
-    *("name", "fault", "check", "kind", "by", "preemptions"),
-    *("subject", "roles", "watch", "locals", "functions"),  # what the player shows
-)
+_OF_A_SCENE = ("name", "fault", "check", "kind", "by", "preemptions")
+_OF_A_VIEW = [each.name for each in dataclasses.fields(View) if each.name != "module"]
 # Of the two tools, what is for pytest and the command line.
 _UNUSED = ("pytest_plugin.py", "__main__.py")
 
@@ -189,8 +190,13 @@ def _labs() -> Iterator[dict[str, Any]]:
 
 def _offered(scene: Scene) -> dict[str, Any]:
     edits = [[_name(_edited(scene, edit)), edit.old, edit.new] for edit in scene.edits]
-    plain = {"edits": edits, "checkText": scene.check_text()}
-    return {**{key: getattr(scene, key) for key in _OF_A_SCENE}, **plain}
+    return {
+        **{key: getattr(scene, key) for key in _OF_A_SCENE},
+        "view": {key: getattr(scene, key) for key in _OF_A_VIEW},
+        "traced": [_name(Path(path)) for path in included(scene)],
+        "edits": edits,
+        "checkText": scene.check_text(),
+    }
 
 
 def _edited(scene: Scene, edit: Edit) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Worker, expect
 
 from tests.browser.blocks import RECORD, candidates, digest, outcomes
 from tests.browser.conftest import Visit
@@ -121,7 +121,18 @@ def test_an_endless_loop_is_ended(chromium: Browser, address: str) -> None:
         assert told == (
             "Nothing was heard for 1 seconds, so it was ended: is there an endless loop?"
         )
-        assert not page.workers
+        await_end(page)
+
+
+def await_end(page: Page) -> None:
+    """A browser takes a moment to end a worker: each call lets it tell of what it has done."""
+    while pythons(page):
+        page.evaluate("0")
+
+
+def pythons(page: Page) -> list[Worker]:
+    """The workers that run Python; the search of the site has one, too."""
+    return [worker for worker in page.workers if worker.url.endswith("lab/worker.mjs")]
 
 
 class Shown:
@@ -166,7 +177,7 @@ def test_a_reader_breaks_it_finds_it_and_stops(visit: Visit) -> None:
     assert lab.root.get_by_role("button", name="Stop").is_enabled()
     lab.press("Stop")
     expect(lab.result).to_have_text("Stopped.")
-    assert not page.workers
+    await_end(page)
     assert any(url.endswith("lab.zip") for url in requested), "the worker's requests are seen"
     assert not visit.problems
 
@@ -188,15 +199,13 @@ def test_a_link_carries_the_edit(visit: Visit, chromium: Browser, address: str) 
         other.page.goto(link)
         expect(other.result).to_contain_text("read it, then search")
         expect(other.root.get_by_role("textbox", name="The check")).to_contain_text("# this, too")
-        assert not other.page.workers, "an edit of somebody else is run only when asked for"
+        assert not pythons(other.page), "an edit of somebody else is run only when asked for"
         other.page.goto("about:blank")
         other.page.goto(link[:-9])
         expect(other.result).to_contain_text("The link is damaged")
 
 
-def test_a_lab_fits_a_phone_and_is_accessible(
-    chromium: Browser, address: str, scheme: str
-) -> None:
+def test_a_lab_fits_a_phone_and_is_accessible(chromium: Browser, address: str, scheme: str) -> None:
     dark = "dark" if scheme == "dark" else "light"
     with chromium.new_context(viewport=PHONE, color_scheme=dark) as context:
         lab = Shown(context.new_page())
@@ -228,10 +237,10 @@ def test_leaving_the_page_ends_python(visit: Visit) -> None:
     lab = Shown(visit.open(PAGE))
     lab.press("Try it")
     lab.page.wait_for_function("document.querySelector('.lab-told')")
-    assert len(lab.page.workers) == 1
+    assert pythons(lab.page)
     lab.page.get_by_role("link", name="ShardedCache").first.click()
     expect(lab.page.locator("h1")).to_contain_text("ShardedCache")
-    assert not lab.page.workers
+    await_end(lab.page)
 
 
 def test_a_block_runs_and_says_so(visit: Visit) -> None:

@@ -20,7 +20,6 @@ import recording
 
 ROOT = Path("/lab")  # where the archive is unpacked
 _PACKAGES = ("reference_impl", "tests")
-_TRACED = [str(ROOT / name) for name in _PACKAGES]
 _MANY = 400  # steps of a trace, of which a reader can make nothing any more
 sys.dont_write_bytecode = True
 
@@ -32,9 +31,10 @@ class Broken(Exception):
 
     def __init__(self, error: BaseException, files: Sequence[str]) -> None:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
-        of_error = getattr(error, "filename", None), getattr(error, "lineno", None)
-        of_text = frames[-1].filename, frames[-1].lineno if frames else of_error
-        file, self.line = of_error if of_error[0] in files else of_text
+        place = getattr(error, "filename", None), getattr(error, "lineno", None)
+        if place[0] not in files and frames:  # not a syntax error of the text itself
+            place = frames[-1].filename, frames[-1].lineno
+        file, self.line = place
         self.file = Path(file or files[0]).name
         self.told = f"{type(error).__name__}: {getattr(error, 'msg', None) or error}"
 
@@ -49,6 +49,7 @@ def search(asked: str, tell: Tell) -> dict[str, Any]:
     except Broken as broken:
         return {"kind": "broken", "file": broken.file, "line": broken.line, "text": broken.told}
     explore = _tasks if inspect.iscoroutinefunction(model) else _threads
+    request["traced"] = [str(ROOT / name) for name in request["scene"]["traced"]]
     result = explore(module, model, request, tell)
     gc.collect()
     result["seconds"] = time.perf_counter() - began
@@ -56,8 +57,14 @@ def search(asked: str, tell: Tell) -> dict[str, Any]:
     return result
 
 
+_imported: tuple[dict[str, str], ModuleType] | None = None
+
+
 def _module(files: dict[str, str]) -> ModuleType:
     """The first of the files as a fresh import, all of them as they were edited."""
+    global _imported
+    if _imported is not None and _imported[0] == files:
+        return _imported[1]
     for name in [name for name in sys.modules if name.partition(".")[0] in _PACKAGES]:
         del sys.modules[name]
     for name, text in files.items():
@@ -66,9 +73,11 @@ def _module(files: dict[str, str]) -> ModuleType:
     importlib.invalidate_caches()
     first = next(iter(files))
     try:
-        return importlib.import_module(first.removesuffix(".py").replace("/", "."))
+        module = importlib.import_module(first.removesuffix(".py").replace("/", "."))
     except BaseException as error:
         raise Broken(error, [str(ROOT / name) for name in files]) from None
+    _imported = files, module
+    return module
 
 
 def _model(name: str, text: str) -> Callable[[ModuleType], Any]:
@@ -115,15 +124,15 @@ def _threads(module: ModuleType, model: Any, request: dict[str, Any], tell: Tell
         max_preemptions=request["bound"],
         granularity=request["by"],
         iterations=request["limit"],
-        include=_TRACED,
+        include=request["traced"],
         seed=0,
         raise_on_failure=False,
     )
     told = {"schedules": result.schedules_run, "exhausted": result.exhausted}
     if result.failure is None:
         return {"kind": "holds", **told}
-    view = _view(module, request["scene"])
-    run = recording.threads(lambda: model(module), result.failure.schedule, view, _TRACED)
+    view = recording.View(module, **request["scene"]["view"])
+    run = recording.threads(lambda: model(module), result.failure.schedule, view, request["traced"])
     return {"kind": "found", **told, "trace": _trace(run, view, request, result.schedules_run)}
 
 
@@ -155,22 +164,11 @@ def _tasks(module: ModuleType, model: Any, request: dict[str, Any], tell: Tell) 
             options = {"runs": request["limit"], "database": False}
             stats = detangle.explore(counted, strategy=strategy, **options)
         except detangle.BugFound as found:
-            view, runs = _view(module, request["scene"]), found.report.runs
-            run = recording.tasks(counted, found.report.token, view, _TRACED, "counted")
+            view, runs = recording.View(module, **request["scene"]["view"]), found.report.runs
+            run = recording.tasks(counted, found.report.token, view, request["traced"], "counted")
             trace = _trace(run, view, request, runs)
             return {"kind": "found", "schedules": runs, "exhausted": False, "trace": trace}
     return {"kind": "holds", "schedules": stats.runs, "exhausted": stats.exhausted}
-
-
-def _view(module: ModuleType, scene: dict[str, Any]) -> recording.View:
-    return recording.View(
-        module,
-        subject=scene["subject"],
-        watch=scene["watch"],
-        roles=scene["roles"],
-        locals=scene["locals"],
-        functions=scene["functions"],
-    )
 
 
 def _trace(
@@ -178,7 +176,7 @@ def _trace(
 ) -> dict[str, Any]:
     """What the player shows."""
     shown = recording.contended(run, view)
-    steps = recording.main_steps(shown)[:_MANY]
+    steps = recording.main_steps(shown, view.lines)[:_MANY]
     names = {Path(name).name: name for name in request["files"]}
     for step in steps:
         names.setdefault(step["file"], step["_code"].co_filename)
@@ -192,5 +190,5 @@ def _trace(
         "source": recording.excerpts(steps, texts, originals),
         "steps": recording.packed(steps),
         "outcome": shown.outcome,
-        **({"circle": run.circle} if run.circle else {}),
+        **({"circle": shown.circle} if shown.circle else {}),
     }
