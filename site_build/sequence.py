@@ -75,7 +75,8 @@ class _Picture:
         self._left = _FIRST + _LANE * len(self._lanes)
         stuck = trace["outcome"]["kind"] == "deadlock"
         # The last step of each lane that is blocked in the end.
-        blocked = self._steps[-1].get("blocked", {}) if stuck else {}
+        blocked = {*self._steps[-1].get("blocked", {})} if stuck else set[str]()
+        blocked |= {lane for lane, *_ in trace.get("circle") or ()}
         last = {step["t"]: number for number, step in enumerate(self._steps)}
         self._stuck = {last[lane] for lane in blocked if lane in last}
 

@@ -75,6 +75,8 @@ def test_a_losing_interleaving_is_drawn_as_it_came_about() -> None:
 
 def test_a_deadlock_says_who_waits_for_whom() -> None:
     picture, table = parts(DEADLOCK)
+    assert texts(picture, "stuck") == ["with a:", "with b:"]
+    picture, _ = parts(DEADLOCK | {"circle": []})
     assert texts(picture, "stuck") == ["with b:"], "only what is known to be blocked is shown so"
     told = "writer waits for a, which reader holds; reader waits for b, which nobody can give."
     assert f"Deadlock: {told}" in table
