@@ -183,6 +183,7 @@
 
     /** The lines of a function; those that the fault took out stand, struck, where they were. */
     function segmentLines(file, { from, lines: texts, changed = [], removed = [] }) {
+      texts = texts.map((text) => trace.texts?.[text] ?? text) // a page's trace has each line once
       const indents = texts.map((text) => text.search(/\S/)) // -1 where a line is blank
       const common = Math.min(...indents.filter((indent) => indent >= 0))
       const tokens = highlighted(texts.map((text) => text.trimStart()).join("\n"))
