@@ -27,7 +27,8 @@ def draw(trace: Trace) -> str:
     The trace is an attribute: Material's instant navigation executes each script of a page's
     content as JavaScript, whatever its type, and stops where one is not.
     """
-    data = json.dumps(trace, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPED)
+    packed = json.dumps(_packed(trace), ensure_ascii=False, separators=(",", ":"))
+    data = packed.translate(_ESCAPED)
     return "\n".join(
         [
             f"""<figure class="sequence" markdown="0" data-trace='{data}'>""",
@@ -39,6 +40,23 @@ def draw(trace: Trace) -> str:
             "</div></details></figure>",
         ]
     )
+
+
+def _packed(trace: Trace) -> Trace:
+    """What the player needs, with each line of source told once: the fix has nearly all again."""
+    texts: dict[str, int] = {}
+
+    def chunk(each: dict[str, Any]) -> dict[str, Any]:
+        return each | {"lines": [texts.setdefault(line, len(texts)) for line in each["lines"]]}
+
+    def pack(run: Trace) -> Trace:
+        found = run.get("source", {})
+        return run | {"source": {file: list(map(chunk, chunks)) for file, chunks in found.items()}}
+
+    kept = pack({key: value for key, value in trace.items() if key not in {"twin", "made"}})
+    if "fix" in kept:
+        kept["fix"] = pack(kept["fix"])
+    return kept | {"texts": list(texts)}
 
 
 def outcome(trace: Trace) -> str:
@@ -75,7 +93,8 @@ class _Picture:
         self._left = _FIRST + _LANE * len(self._lanes)
         stuck = trace["outcome"]["kind"] == "deadlock"
         # The last step of each lane that is blocked in the end.
-        blocked = self._steps[-1].get("blocked", {}) if stuck else {}
+        blocked = {*self._steps[-1].get("blocked", {})} if stuck else set[str]()
+        blocked |= {lane for lane, *_ in trace.get("circle") or ()}
         last = {step["t"]: number for number, step in enumerate(self._steps)}
         self._stuck = {last[lane] for lane in blocked if lane in last}
 

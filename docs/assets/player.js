@@ -62,7 +62,7 @@
       const also = held && trace.holds ? ` So it does in each of the ${trace.holds} schedules of the search.` : ""
       return [
         make("p", { class: `player-where ${held ? "player-good" : "player-bad"}` }, `${held ? "✓" : "✗"} ${head}`),
-        circle ? picture(circle) : "",
+        circle?.every(([, , holder]) => holder) ? picture(circle) : "",
         make("p", { class: "player-said" }, circle ? circle.map(waiting).join(" ") : text + also),
       ]
     }
@@ -102,13 +102,19 @@
       return box
     }
 
+    /** What a lane waits for; in the end of a deadlock, each of the circle waits. */
+    function waitsFor(lane, place) {
+      const blocked = run.steps[Math.min(place, end() - 1)].blocked?.[lane]
+      return blocked ?? (place === end() ? run.circle?.find(([waiter]) => waiter === lane)?.[1] : undefined)
+    }
+
     /** How a lane stands when the step at `place` has been executed. */
     function standing(lane, place) {
       const mine = run.steps.map((step, index) => (step.t === lane ? index : -1)).filter((index) => index >= 0)
       const past = mine.filter((index) => index <= place)
       const last = run.steps[past.at(-1)]
       const later = mine.length > past.length
-      const waits = run.steps[Math.min(place, end() - 1)].blocked?.[lane]
+      const waits = waitsFor(lane, place)
       const stuck = run.outcome.kind === "deadlock" && place === end()
       let status
       if (waits) status = stuck ? `blocked forever on ${waits}` : `waits for ${waits}`
@@ -123,7 +129,7 @@
       const index = Math.min(place, end() - 1)
       const step = run.steps[index]
       const before = place === end() ? step : run.steps[index - 1]
-      const waiters = (lock) => lanes.filter((lane) => step.blocked?.[lane] === lock)
+      const waiters = (lock) => lanes.filter((lane) => waitsFor(lane, place) === lock)
       const locks = Object.entries(step.locks ?? {}).map(([lock, holder]) =>
         row(
           lock,
@@ -177,6 +183,7 @@
 
     /** The lines of a function; those that the fault took out stand, struck, where they were. */
     function segmentLines(file, { from, lines: texts, changed = [], removed = [] }) {
+      texts = texts.map((text) => trace.texts?.[text] ?? text) // a page's trace has each line once
       const indents = texts.map((text) => text.search(/\S/)) // -1 where a line is blank
       const common = Math.min(...indents.filter((indent) => indent >= 0))
       const tokens = highlighted(texts.map((text) => text.trimStart()).join("\n"))
