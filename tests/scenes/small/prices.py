@@ -28,4 +28,5 @@ class Prices:
 
     def get(self, item: str) -> float:
         """What the item costs, from the cache where it knows."""
-        return self.cache.get_or_load(item, lambda: self.api.price(item))
+        price: float = self.cache.get_or_load(item, lambda: self.api.price(item))
+        return price
