@@ -27,7 +27,8 @@ def draw(trace: Trace) -> str:
     The trace is an attribute: Material's instant navigation executes each script of a page's
     content as JavaScript, whatever its type, and stops where one is not.
     """
-    data = json.dumps(trace, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPED)
+    packed = json.dumps(_packed(trace), ensure_ascii=False, separators=(",", ":"))
+    data = packed.translate(_ESCAPED)
     return "\n".join(
         [
             f"""<figure class="sequence" markdown="0" data-trace='{data}'>""",
@@ -39,6 +40,23 @@ def draw(trace: Trace) -> str:
             "</div></details></figure>",
         ]
     )
+
+
+def _packed(trace: Trace) -> Trace:
+    """What the player needs, with each line of source told once: the fix has nearly all again."""
+    texts: dict[str, int] = {}
+
+    def chunk(each: dict[str, Any]) -> dict[str, Any]:
+        return each | {"lines": [texts.setdefault(line, len(texts)) for line in each["lines"]]}
+
+    def pack(run: Trace) -> Trace:
+        found = run.get("source", {})
+        return run | {"source": {file: list(map(chunk, chunks)) for file, chunks in found.items()}}
+
+    kept = pack({key: value for key, value in trace.items() if key not in {"twin", "made"}})
+    if "fix" in kept:
+        kept["fix"] = pack(kept["fix"])
+    return kept | {"texts": list(texts)}
 
 
 def outcome(trace: Trace) -> str:
@@ -75,7 +93,8 @@ class _Picture:
         self._left = _FIRST + _LANE * len(self._lanes)
         stuck = trace["outcome"]["kind"] == "deadlock"
         # The last step of each lane that is blocked in the end.
-        blocked = self._steps[-1].get("blocked", {}) if stuck else {}
+        blocked = {*self._steps[-1].get("blocked", {})} if stuck else set[str]()
+        blocked |= {lane for lane, *_ in trace.get("circle") or ()}
         last = {step["t"]: number for number, step in enumerate(self._steps)}
         self._stuck = {last[lane] for lane in blocked if lane in last}
 
@@ -113,15 +132,13 @@ class _Picture:
         if folded(step):
             self._write(folded(step), "note")
         kind = "torn" if "torn" in step else "stuck" if number in self._stuck else "code"
-        self._write(step.get("call") or step["code"], kind)
+        self._write(_does(step), kind)
         if "torn" in step:
             self._write(f"left in the middle of it, after {step['torn']}", "note")
         if "say" in step:
             self._write(step["say"], "say")
         if number in self._stuck:
             self._write("blocked forever from here", "note")
-        if step.get("dies"):
-            self._write("the process is killed here", "note")
 
     def _x(self, lane: str) -> int:
         return _FIRST + _LANE * list(self._lanes).index(lane)
@@ -166,6 +183,11 @@ def _runs(steps: list[dict[str, Any]]) -> list[tuple[str, list[int]]]:
     return runs
 
 
+def _does(step: dict[str, Any]) -> str:
+    """What a step does: a system call, or the line that runs."""
+    return "the process is killed" if step.get("dies") else step.get("call") or step["code"]
+
+
 def _table(trace: Trace) -> str:
     lanes: dict[str, str] = trace["lanes"]
     lines = [
@@ -188,7 +210,8 @@ def _table(trace: Trace) -> str:
 
 
 def _cell(step: dict[str, Any]) -> str:
-    parts = [folded(step), f"<code>{html.escape(step.get('call') or step['code'])}</code>"]
+    does = html.escape(_does(step))
+    parts = [folded(step), does if step.get("dies") else f"<code>{does}</code>"]
     if "torn" in step:
         parts.append(f"left after <code>{html.escape(step['torn'])}</code>")
     return "<br>".join(filter(None, parts))
@@ -205,6 +228,5 @@ def _happens(step: dict[str, Any], before: dict[str, str], lanes: dict[str, str]
         f"{html.escape(lanes[lane])} waits for {html.escape(what)}"
         for lane, what in step.get("blocked", {}).items()
     ]
-    killed = ["the process is killed here"] if step.get("dies") else []
     said = [html.escape(step["say"])] if "say" in step else []
-    return "<br>".join([*said, *changed, *waits, *killed])
+    return "<br>".join([*said, *changed, *waits])

@@ -33,7 +33,6 @@
     const chip = (lane) =>
       make("b", { class: `player-chip player-${number(lane)}`, "aria-hidden": "true" }, number(lane))
     const who = (lane) => [chip(lane), ` ${role(lane)}`]
-    const crash = trace.kind === "crash" // a lane is a process, or what others do
     const end = () => run.steps.length // the place of the outcome, after the last step
 
     // What a place in the trace shows.
@@ -43,12 +42,12 @@
       const step = run.steps[place]
       const where = step.line ? `, line ${step.line}` : ""
       const folded = step.skipped ? `, after ${plural(step.skipped, "folded line")}` : ""
+      const does = step.dies ? "The process is killed here." : code(step.call || step.code || step.fn)
       return [
         make("p", { class: "player-where" }, who(step.t), span("dim", where + folded)),
-        make("p", { class: "player-said" }, step.say ?? code(step.code || step.fn)),
-        step.call ? make("p", {}, code(step.call), step.result ? ` → ${step.result}` : "") : "",
-        !step.call && step.result ? make("p", {}, "→ ", code(step.result)) : "",
-        step.dies ? make("p", { class: "player-torn" }, "The process is killed here.") : "",
+        make("p", { class: "player-said" }, step.say ?? does),
+        step.say && (step.call || step.dies) ? make("p", { class: step.dies && "player-torn" }, does) : "",
+        step.result ? make("p", {}, "→ ", code(step.result)) : "",
         step.torn
           ? make("p", { class: "player-torn" }, "Interrupted in the middle, after ", code(step.torn), ".")
           : "",
@@ -63,7 +62,7 @@
       const also = held && trace.holds ? ` So it does in each of the ${trace.holds} schedules of the search.` : ""
       return [
         make("p", { class: `player-where ${held ? "player-good" : "player-bad"}` }, `${held ? "✓" : "✗"} ${head}`),
-        circle ? picture(circle) : "",
+        circle?.every(([, , holder]) => holder) ? picture(circle) : "",
         make("p", { class: "player-said" }, circle ? circle.map(waiting).join(" ") : text + also),
       ]
     }
@@ -103,21 +102,26 @@
       return box
     }
 
+    /** What a lane waits for; in the end of a deadlock, each of the circle waits. */
+    function waitsFor(lane, place) {
+      const blocked = run.steps[Math.min(place, end() - 1)].blocked?.[lane]
+      return blocked ?? (place === end() ? run.circle?.find(([waiter]) => waiter === lane)?.[1] : undefined)
+    }
+
     /** How a lane stands when the step at `place` has been executed. */
     function standing(lane, place) {
       const mine = run.steps.map((step, index) => (step.t === lane ? index : -1)).filter((index) => index >= 0)
       const past = mine.filter((index) => index <= place)
       const last = run.steps[past.at(-1)]
       const later = mine.length > past.length
-      const waits = run.steps[Math.min(place, end() - 1)].blocked?.[lane]
+      const waits = waitsFor(lane, place)
       const stuck = run.outcome.kind === "deadlock" && place === end()
       let status
       if (waits) status = stuck ? `blocked forever on ${waits}` : `waits for ${waits}`
       else if (!last) status = "has not begun"
       else if (past.at(-1) === place) status = last.torn ? `interrupted in line ${last.line}` : `ran line ${last.line}`
       else if (later) status = `stands ${last.torn ? "in the middle of" : "after"} line ${last.line}`
-      else if (stuck) status = "never ends"
-      else status = last.dies ? "is dead" : "has ended"
+      else status = last.dies ? "is dead" : run.outcome.kind === "deadlock" ? "makes no further step" : "has ended"
       return { last, before: run.steps[past.at(-2)], status, here: Boolean(last) && (later || Boolean(waits) || past.at(-1) === place) }
     }
 
@@ -125,7 +129,7 @@
       const index = Math.min(place, end() - 1)
       const step = run.steps[index]
       const before = place === end() ? step : run.steps[index - 1]
-      const waiters = (lock) => lanes.filter((lane) => step.blocked?.[lane] === lock)
+      const waiters = (lock) => lanes.filter((lane) => waitsFor(lane, place) === lock)
       const locks = Object.entries(step.locks ?? {}).map(([lock, holder]) =>
         row(
           lock,
@@ -179,6 +183,7 @@
 
     /** The lines of a function; those that the fault took out stand, struck, where they were. */
     function segmentLines(file, { from, lines: texts, changed = [], removed = [] }) {
+      texts = texts.map((text) => trace.texts?.[text] ?? text) // a page's trace has each line once
       const indents = texts.map((text) => text.search(/\S/)) // -1 where a line is blank
       const common = Math.min(...indents.filter((indent) => indent >= 0))
       const tokens = highlighted(texts.map((text) => text.trimStart()).join("\n"))
@@ -307,13 +312,14 @@
 
     function found() {
       const { schedule, by, bound } = trace.found ?? {}
-      const limits = {
-        threads: ` by ${by} with at most ${plural(bound, "preemption")}`,
-        tasks: ` with at most ${plural(bound, "step")} out of asyncio's order`,
+      const most = bound === 0 ? "without any" : `with at most ${bound}`
+      const places = {
+        threads: `in schedule ${schedule} of the search by ${by}, ${most} preemption${bound > 1 ? "s" : ""}`,
+        tasks: `in schedule ${schedule} of the search, ${most} step${bound > 1 ? "s" : ""} out of asyncio's order`,
+        crash: `at crash point ${schedule} of ${bound}`,
       }
-      const limit = bound === undefined ? "" : (limits[trace.kind] ?? "")
-      const where = schedule ? `Found in ${crash ? "run" : "schedule"} ${schedule} of the search${limit}.` : ""
-      return [trace.fault ? make("b", {}, `Fault: ${trace.fault}. `) : "", where].filter(Boolean)
+      const fault = trace.fault ? make("b", {}, `Fault: ${trace.fault}. `) : ""
+      return [fault, schedule ? `Found ${places[trace.kind]}.` : ""].filter(Boolean)
     }
 
     function go(place) {

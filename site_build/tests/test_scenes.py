@@ -19,6 +19,8 @@ LONG = "self._n = seen + 1  # " + "a long remark " * 5
 LOST: dict[str, Any] = {
     "title": "lost & found",
     "lanes": {"T1": "reader", "T2": "writer"},
+    "twin": "a digest, which a page has no use for",
+    "source": {"a.py": [{"from": 1, "lines": ["pass", "# isn't it?", "pass"]}]},
     "steps": [
         step("T1", "self._n += 1", torn="LOAD_ATTR _n", skipped=3),
         step("T2", "self._n += 1", shared={"n": "1"}, say="It writes <1>.", skipped=1),
@@ -35,7 +37,8 @@ DEADLOCK = LOST | {
 CRASH = LOST | {
     "lanes": {"P1": "first process", "P2": "after the restart"},
     "steps": [
-        step("P1", "os.rename(a, b)", call="rename a → b", dies=True),
+        step("P1", "os.rename(a, b)", call="rename a → b"),
+        step("P1", "os.rename(a, b)", call="dies", dies=True),
         step("P2", "os.unlink(b)", call="unlink b"),
     ],
 }
@@ -74,6 +77,8 @@ def test_a_losing_interleaving_is_drawn_as_it_came_about() -> None:
 
 def test_a_deadlock_says_who_waits_for_whom() -> None:
     picture, table = parts(DEADLOCK)
+    assert texts(picture, "stuck") == ["with a:", "with b:"]
+    picture, _ = parts(DEADLOCK | {"circle": []})
     assert texts(picture, "stuck") == ["with b:"], "only what is known to be blocked is shown so"
     told = "writer waits for a, which reader holds; reader waits for b, which nobody can give."
     assert f"Deadlock: {told}" in table
@@ -82,9 +87,8 @@ def test_a_deadlock_says_who_waits_for_whom() -> None:
 
 def test_a_crash_shows_system_calls_and_the_death() -> None:
     picture, table = parts(CRASH)
-    assert texts(picture, "code") == ["rename a → b", "unlink b"]
-    assert texts(picture, "note") == ["the process is killed here"]
-    assert "the process is killed here</td>" in table
+    assert texts(picture, "code") == ["rename a → b", "the process is killed", "unlink b"]
+    assert "<td>the process is killed</td>" in table
 
 
 def test_the_figure_holds_its_trace_for_the_player_alone() -> None:
@@ -92,7 +96,10 @@ def test_the_figure_holds_its_trace_for_the_player_alone() -> None:
     drawn = sequence.draw(LOST)
     (data,) = re.findall(r"data-trace='([^']*)'", drawn)
     assert not set(data) & set("<>&\n")
-    assert json.loads(html.unescape(data)) == LOST
+    kept = json.loads(html.unescape(data))
+    assert kept.pop("source") == {"a.py": [{"from": 1, "lines": [0, 1, 0]}]}
+    assert kept.pop("texts") == ["pass", "# isn't it?"], "each line once"
+    assert kept == {key: value for key, value in LOST.items() if key not in {"source", "twin"}}
     assert "<script" not in drawn, "instant navigation would execute it"
     prose = machines._prose(drawn, "https://example.org/page.html")
     assert "data-trace" not in prose
