@@ -169,7 +169,8 @@ class Lab {
       const result = await this.python.ask("search", request, (news) => {
         if (news.kind === "ready") this.#tell()
         if (news.kind === "begun") began = performance.now()
-        this.status.textContent = news.kind === "progress" ? pace(news.schedules, performance.now() - began) : "Searching …"
+        if (news.kind === "progress") this.status.textContent = pace(news.schedules, performance.now() - began)
+        else this.status.textContent = news.kind === "recording" ? "Found: writing it down …" : "Searching …"
       })
       this.status.textContent = "seconds" in result ? pace(result.schedules, 1000 * result.seconds) : ""
       this.root.dataset.found = result.kind

@@ -51,6 +51,7 @@ export class Python {
     this.#silent = 0
     if (data.kind === "ready") this.version = data
     if (data.kind === "begun") this.#watch()
+    if (data.kind === "recording") clearInterval(this.#clock) // a schedule that has ended before
     if (data.kind === "died") return this.end(`Python has ended: ${data.text}`)
     if (data.kind === "result") {
       this.#settle("resolve", data.result)

@@ -23,7 +23,7 @@ _PACKAGES = ("reference_impl", "tests")
 _MANY = 400  # steps of a trace, of which a reader can make nothing any more
 sys.dont_write_bytecode = True
 
-Tell = Callable[[int], None]
+Tell = Callable[[int | str], None]  # the number of schedules, or what is done now
 
 
 class Broken(Exception):
@@ -131,6 +131,7 @@ def _threads(module: ModuleType, model: Any, request: dict[str, Any], tell: Tell
     told = {"schedules": result.schedules_run, "exhausted": result.exhausted}
     if result.failure is None:
         return {"kind": "holds", **told}
+    tell("recording")
     view = recording.View(module, **request["scene"]["view"])
     run = recording.threads(lambda: model(module), result.failure.schedule, view, request["traced"])
     return {"kind": "found", **told, "trace": _trace(run, view, request, result.schedules_run)}
@@ -164,6 +165,7 @@ def _tasks(module: ModuleType, model: Any, request: dict[str, Any], tell: Tell) 
             options = {"runs": request["limit"], "database": False}
             stats = detangle.explore(counted, strategy=strategy, **options)
         except detangle.BugFound as found:
+            tell("recording")
             view, runs = recording.View(module, **request["scene"]["view"]), found.report.runs
             run = recording.tasks(counted, found.report.token, view, request["traced"], "counted")
             trace = _trace(run, view, request, runs)
@@ -174,9 +176,9 @@ def _tasks(module: ModuleType, model: Any, request: dict[str, Any], tell: Tell) 
 def _trace(
     run: recording.Run, view: recording.View, request: dict[str, Any], schedule: int
 ) -> dict[str, Any]:
-    """What the player shows."""
+    """What the player shows: nobody has chosen the lines that matter, nor told a story."""
     shown = recording.contended(run, view)
-    steps = recording.main_steps(shown, view.lines)[:_MANY]
+    steps = recording.main_steps(shown)[:_MANY]
     names = {Path(name).name: name for name in request["files"]}
     for step in steps:
         names.setdefault(step["file"], step["_code"].co_filename)

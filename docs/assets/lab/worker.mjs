@@ -27,7 +27,8 @@ onmessage = async ({ data }) => {
     const { python, glue } = await (ready ??= boot())
     if (data.call === "start") return
     postMessage({ kind: "begun" })
-    const tell = (schedules) => postMessage({ kind: "progress", schedules })
+    const tell = (news) =>
+      postMessage(typeof news === "number" ? { kind: "progress", schedules: news } : { kind: news })
     const call = glue[data.call]
     // callPromising: each thread of a model is a stack that can be suspended.
     const run = jspi ? call.callPromising.bind(call) : call
