@@ -5,7 +5,6 @@
    nothing by itself, and never scrolls the page. */
 ;(() => {
   "use strict"
-  const KINDS = { threads: "thread", tasks: "task", crash: "process" }
   const TOKEN =
     /(#.*)|([rbf]*(?:"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$)|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'))|\b((?:def|class) )(\w+)|\b(and|as|assert|async|await|break|class|continue|def|del|elif|else|except|finally|for|from|global|if|import|in|is|lambda|nonlocal|not|or|pass|raise|return|try|while|with|yield|None|True|False)\b|\b(\d[\w.]*)/g
 
@@ -59,7 +58,8 @@
       const held = kind === "holds"
       const head = held ? "With the fix, the check holds" : kind === "deadlock" ? "Deadlock" : "The check fails"
       const circle = kind === "deadlock" && run.circle?.length ? run.circle : null
-      const also = held && trace.holds ? ` So it does in each of the ${trace.holds} schedules of the search.` : ""
+      const all = trace.kind === "crash" ? "crash points" : "schedules of the search"
+      const also = held && trace.holds ? ` So it does in each of the ${trace.holds} ${all}.` : ""
       return [
         make("p", { class: `player-where ${held ? "player-good" : "player-bad"}` }, `${held ? "✓" : "✗"} ${head}`),
         circle?.every(([, , holder]) => holder) ? picture(circle) : "",
@@ -78,16 +78,14 @@
         { lane, text: String(number(lane)) },
         { text: what, open: holder !== circle[(index + 1) % circle.length][0] },
       ])
-      const place = (index) => {
+      const place = (index, size = 1) => {
         const turn = (2 * Math.PI * index) / stops.length + Math.PI
-        return [160 + 105 * Math.cos(turn), 50 + 34 * Math.sin(turn)]
+        return [105 * size * Math.cos(turn), 34 * size * Math.sin(turn)]
       }
       const tip = `player-tip-${++pictures}` // of this picture alone: that of a hidden one is not drawn
-      const arrows = stops.map((stop, index) => {
-        if (stop.open) return ""
-        const middle = place(index + 0.5).map((value, axis) => 1.1 * (value - [160, 50][axis]) + [160, 50][axis])
-        return `<path d="M${place(index + 0.24)} Q${middle} ${place(index + 0.76)}" marker-end="url(#${tip})"/>`
-      })
+      const arrow = (index) =>
+        `<path d="M${place(index + 0.24)} Q${place(index + 0.5, 1.1)} ${place(index + 0.76)}" marker-end="url(#${tip})"/>`
+      const arrows = stops.map((stop, index) => (stop.open ? "" : arrow(index)))
       const nodes = stops.map(({ lane, text }, index) => {
         const [x, y] = place(index)
         const half = lane ? 11 : 6 + 3.2 * text.length
@@ -96,7 +94,7 @@
         return `<g${kind}>${shape}<text x="${x}" y="${y + 4}">${escaped(text)}</text></g>`
       })
       const box = make("div", { class: "player-circle" })
-      box.innerHTML = `<svg viewBox="0 0 320 100" aria-hidden="true"><defs><marker id="${tip}" viewBox="0 0 8 8"
+      box.innerHTML = `<svg viewBox="-160 -50 320 100" aria-hidden="true"><defs><marker id="${tip}" viewBox="0 0 8 8"
         refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8Z"/></marker></defs>
         ${arrows.join("")}${nodes.join("")}</svg>`
       return box
@@ -110,19 +108,19 @@
 
     /** How a lane stands when the step at `place` has been executed. */
     function standing(lane, place) {
-      const mine = run.steps.map((step, index) => (step.t === lane ? index : -1)).filter((index) => index >= 0)
-      const past = mine.filter((index) => index <= place)
-      const last = run.steps[past.at(-1)]
-      const later = mine.length > past.length
+      const past = run.steps.slice(0, place + 1).filter((step) => step.t === lane)
+      const [before, last] = [past.at(-2), past.at(-1)]
+      const runs = last !== undefined && last === run.steps[place]
+      const later = run.steps.slice(place + 1).some((step) => step.t === lane)
       const waits = waitsFor(lane, place)
-      const stuck = run.outcome.kind === "deadlock" && place === end()
+      const deadlock = run.outcome.kind === "deadlock"
       let status
-      if (waits) status = stuck ? `blocked forever on ${waits}` : `waits for ${waits}`
+      if (waits) status = deadlock && place === end() ? `blocked forever on ${waits}` : `waits for ${waits}`
       else if (!last) status = "has not begun"
-      else if (past.at(-1) === place) status = last.torn ? `interrupted in line ${last.line}` : `ran line ${last.line}`
+      else if (runs) status = `${last.torn ? "interrupted in" : "ran"} line ${last.line}`
       else if (later) status = `stands ${last.torn ? "in the middle of" : "after"} line ${last.line}`
-      else status = last.dies ? "is dead" : run.outcome.kind === "deadlock" ? "makes no further step" : "has ended"
-      return { last, before: run.steps[past.at(-2)], status, here: Boolean(last) && (later || Boolean(waits) || past.at(-1) === place) }
+      else status = last.dies ? "is dead" : deadlock ? "makes no further step" : "has ended"
+      return { last, before, status, here: last && (later || waits || runs) }
     }
 
     function panels(place) {
@@ -187,21 +185,21 @@
       const indents = texts.map((text) => text.search(/\S/)) // -1 where a line is blank
       const common = Math.min(...indents.filter((indent) => indent >= 0))
       const tokens = highlighted(texts.map((text) => text.trimStart()).join("\n"))
-      const draw = (kind, number, indent, content, label) => {
+      const draw = (number, indent, text, label) => {
         const marks = lanes.map(() => make("i"))
-        const text = make(kind ? "del" : "span", {}, content)
-        const parts = [span("number", number), ...marks, make("code", {}, " ".repeat(Math.max(1, indent - common + 1)), text)]
+        const content = make("code", {}, " ".repeat(Math.max(1, indent - common + 1)), text)
         const mark = label ? span("changed", label) : ""
-        const node = make("div", { class: `player-line${label ? " player-edited" : ""}` }, parts, mark)
-        return { node, marks }
+        const kind = `player-line${label ? " player-edited" : ""}`
+        return { marks, node: make("div", { class: kind }, span("number", number), marks, content, mark) }
       }
-      return tokens.flatMap((content, index) => {
+      return tokens.flatMap((tokens, index) => {
         const line = from + index
-        const gone = removed.filter(([place]) => place === line)
-        const label = changed.includes(line) && (run === trace ? "changed" : "as it is")
-        const here = draw(false, line, indents[index], content, label)
+        const gone = removed.filter(([place]) => place === line).map(([, text]) => text)
+        const label = changed.includes(line) && "changed"
+        const here = draw(line, indents[index], make("span", {}, tokens), label)
         lines[`${file}:${line}`] = here
-        return [...gone.map(([, text]) => draw(true, "", text.search(/\S/), text.trim(), "removed").node), here.node]
+        const struck = gone.map((text) => draw("", text.search(/\S/), make("del", {}, text.trim()), "removed").node)
+        return [...struck, here.node]
       })
     }
 
@@ -238,15 +236,12 @@
     }
 
     function cell(lane, step, index) {
-      const all = run.steps
-      const kinds = []
-      const later = all.slice(index + 1).some((s) => s.t === lane)
-      if (step === null) kinds.push(run.outcome.kind === "holds" ? "held" : "lost")
-      else if (step.t === lane) kinds.push("on", ...(step.torn || step.dies ? ["cut"] : []))
-      else if (step.blocked?.[lane]) kinds.push("waits")
-      else if (later && all.slice(0, index).some((s) => s.t === lane)) kinds.push("idle")
-      const names = [`player-${number(lane)}`, ...kinds.map((kind) => `player-${kind}`)]
-      return make("span", { class: names.join(" "), "data-step": index })
+      const { last, here } = standing(lane, index)
+      let kind = last && here ? "idle" : "none"
+      if (step === null) kind = run.outcome.kind === "holds" ? "held" : "lost"
+      else if (step.t === lane) kind = step.torn || step.dies ? "on player-cut" : "on"
+      else if (step.blocked?.[lane]) kind = "waits"
+      return make("span", { class: `player-${number(lane)} player-${kind}`, "data-step": index })
     }
 
     // The frame.
@@ -260,12 +255,13 @@
     const toggle = button("The same with the fix", ["The same ", "with the fix"], swap)
     const slider = make("input", { type: "range", min: 0, "aria-label": "Step", oninput: () => go(Number(slider.value)) })
     const counter = span("counter")
-    const strip = make("div", { class: "player-lanes", onclick: jump })
+    const strip = make("div", { class: "player-lanes", onclick: ({ target }) => go(target.closest("[data-step]")?.dataset.step ?? at) })
     const say = make("div", { class: "player-say", "aria-live": "polite" })
     const about = make("p", { class: "player-about" })
-    const label = `Source with the place of each ${KINDS[trace.kind] ?? "lane"}`
-    const source = make("div", { class: "player-source", tabindex: 0, role: "region", "aria-label": label })
-    const state = make("div", { class: "player-state", tabindex: 0, role: "region", "aria-label": "State after this step" })
+    const box = (kind, label) =>
+      make("div", { class: `player-${kind}`, tabindex: 0, role: "region", "aria-label": label })
+    const source = box("source", "Source, and where each lane stands")
+    const state = box("state", "State after this step")
     let lines = {}
     const title = element.closest("figure.sequence") ? "" : make("p", { class: "player-title" }, trace.title ?? "")
     const bar = make("div", { class: "player-bar" }, previous, next, toSwitch, trace.fix ? toggle : "")
@@ -286,11 +282,7 @@
       lanes = Object.keys(run.lanes)
       draw()
       go(wasAtEnd ? end() : at)
-    }
-
-    function jump(event) {
-      const cell = event.target.closest("[data-step]")
-      if (cell) go(Number(cell.dataset.step))
+      reserve()
     }
 
     function press(event) {
@@ -304,7 +296,6 @@
     function draw() {
       const fixed = run !== trace
       toggle.setAttribute("aria-pressed", fixed)
-      root.classList.toggle("player-fixed", fixed)
       about.replaceChildren(...(fixed ? [make("b", {}, "With the fix: "), run.say] : found()))
       drawSource()
       drawLanes()
@@ -360,11 +351,11 @@
     draw()
     go(0)
     let width = 0
-    new ResizeObserver(() => {
-      if (root.offsetWidth === width) return
+    const resized = () => {
+      if (root.offsetWidth !== width) reserve()
       width = root.offsetWidth
-      reserve()
-    }).observe(root)
+    }
+    new ResizeObserver(() => requestAnimationFrame(resized)).observe(root)
     return {
       go,
       get length() {

@@ -181,7 +181,10 @@ def test_it_fits_each_screen_and_finger(page: Page) -> None:
         page.set_viewport_size(ViewportSize(width=width, height=height))
         expect(players.first).to_be_visible()
         # The room for the largest step is kept frames after the window is sized.
-        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        page.evaluate(
+            """() => new Promise((done) =>
+            requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"""
+        )
         sizes = page.evaluate(
             """() => [document.documentElement.scrollWidth, ...["offsetHeight", "scrollWidth",
             "clientWidth"].map((key) => document.querySelector(".player")[key])]"""
