@@ -42,7 +42,7 @@ export function editor(parent, name, changed) {
       indentUnit.of("    "),
       pythonLanguage,
       syntaxHighlighting(highlighting),
-      EditorView.contentAttributes.of({ "aria-label": name }),
+      EditorView.contentAttributes.of({ "aria-label": name, tabindex: "0" }),
       EditorView.updateListener.of((update) => update.docChanged && changed()),
     ],
   })

@@ -68,6 +68,7 @@ class Lab {
     this.stop = make("button", { type: "button", className: "md-button", textContent: "Stop", disabled: true, onclick: () => this.python.end("Stopped.") })
     this.share = make("button", { type: "button", textContent: "Copy a link to this edit", onclick: () => this.link() })
     this.status = make("p", { className: "lab-status", role: "status" })
+    this.unable = make("p", { className: "lab-bad", textContent: NO_THREADS })
     this.result = make("div", { className: "lab-result" })
     this.told = make("p", { className: "lab-told" })
     root.replaceChildren(
@@ -83,6 +84,7 @@ class Lab {
         this.stop,
         this.share,
       ]),
+      this.unable,
       this.status,
       this.result,
       this.told,
@@ -117,7 +119,7 @@ class Lab {
     this.boundName.textContent = tasks ? "Delays at most " : "Preemptions at most "
     this.byLabel.hidden = tasks
     this.start.disabled = !tasks && !THREADS
-    if (this.start.disabled) this.say("bad", NO_THREADS)
+    this.unable.hidden = !this.start.disabled
   }
 
   /** Show a file in the editor. */
