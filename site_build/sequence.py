@@ -43,7 +43,7 @@ def draw(trace: Trace) -> str:
 
 
 def _packed(trace: Trace) -> Trace:
-    """What the player needs, with each line of source told once: the fix has nearly all again."""
+    """What the player needs, with each line of source told once, whoever has it."""
     texts: dict[str, int] = {}
 
     def chunk(each: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +51,19 @@ def _packed(trace: Trace) -> Trace:
 
     def pack(run: Trace) -> Trace:
         found = run.get("source", {})
-        return run | {"source": {file: list(map(chunk, chunks)) for file, chunks in found.items()}}
+        shown = {
+            (file, number): line.strip()
+            for file, chunks in found.items()
+            for each in chunks
+            for number, line in enumerate(each["lines"], each["from"])
+        }
+        steps = [
+            {key: value for key, value in step.items() if key != "code" or value != shown.get(at)}
+            for step in run["steps"]
+            for at in [(step.get("file"), step.get("line"))]
+        ]
+        source = {file: list(map(chunk, chunks)) for file, chunks in found.items()}
+        return run | {"source": source, "steps": steps}
 
     kept = pack({key: value for key, value in trace.items() if key not in {"twin", "made"}})
     if "fix" in kept:

@@ -41,7 +41,7 @@
       const step = run.steps[place]
       const where = step.line ? `, line ${step.line}` : ""
       const folded = step.skipped ? `, after ${plural(step.skipped, "folded line")}` : ""
-      const does = step.dies ? "The process is killed here." : code(step.call || step.code || step.fn)
+      const does = step.dies ? "The process is killed here." : code(step.call || step.code || lines[`${step.file}:${step.line}`]?.text || step.fn)
       return [
         make("p", { class: "player-where" }, who(step.t), span("dim", where + folded)),
         make("p", { class: "player-said" }, step.say ?? does),
@@ -197,7 +197,7 @@
         const gone = removed.filter(([place]) => place === line).map(([, text]) => text)
         const label = changed.includes(line) && "changed"
         const here = draw(line, indents[index], make("span", {}, tokens), label)
-        lines[`${file}:${line}`] = here
+        lines[`${file}:${line}`] = { ...here, text: texts[index].trim() }
         const struck = gone.map((text) => draw("", text.search(/\S/), make("del", {}, text.trim()), "removed").node)
         return [...struck, here.node]
       })

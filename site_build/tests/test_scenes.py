@@ -20,12 +20,12 @@ LOST: dict[str, Any] = {
     "title": "lost & found",
     "lanes": {"T1": "reader", "T2": "writer"},
     "twin": "a digest, which a page has no use for",
-    "source": {"a.py": [{"from": 1, "lines": ["pass", "# isn't it?", "pass"]}]},
+    "source": {"a.py": [{"from": 1, "lines": ["return", "# isn't it?", "return"]}]},
     "steps": [
         step("T1", "self._n += 1", torn="LOAD_ATTR _n", skipped=3),
         step("T2", "self._n += 1", shared={"n": "1"}, say="It writes <1>.", skipped=1),
         step("T1", LONG, shared={"n": "1"}),
-        step("T1", "return", shared={"n": "1"}),
+        step("T1", "return", shared={"n": "1"}, file="a.py", line=3),
     ],
     "outcome": {"kind": "exception", "text": "AssertionError: 1 < 2, isn't it?"},
 }
@@ -98,7 +98,9 @@ def test_the_figure_holds_its_trace_for_the_player_alone() -> None:
     assert not set(data) & set("<>&\n")
     kept = json.loads(html.unescape(data))
     assert kept.pop("source") == {"a.py": [{"from": 1, "lines": [0, 1, 0]}]}
-    assert kept.pop("texts") == ["pass", "# isn't it?"], "each line once"
+    assert kept.pop("texts") == ["return", "# isn't it?"], "each line once"
+    assert "code" not in kept["steps"][-1], "it is in the source"
+    kept["steps"][-1]["code"] = "return"
     assert kept == {key: value for key, value in LOST.items() if key not in {"source", "twin"}}
     assert "<script" not in drawn, "instant navigation would execute it"
     prose = machines._prose(drawn, "https://example.org/page.html")
