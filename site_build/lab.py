@@ -95,7 +95,10 @@ def _vendor() -> str:
         return ""
     shutil.rmtree(_WORK, ignore_errors=True)
     shutil.copytree(_PINS, _WORK)
-    options = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+    options = (
+        *("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
+        *("--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=3000"),
+    )
     if error := _run("npm", "ci", *options):
         return f"npm could not fetch it ({error})"
     bundle = ("--bundle", "--minify", "--format=esm", f"--outfile={VENDOR / 'editor.js'}")

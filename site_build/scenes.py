@@ -25,9 +25,8 @@ def render() -> str:
 
 
 def of_guarantee(identifier: str) -> list[str]:
-    """The figures of the scenes that are about one guarantee."""
-    found = (scene for scene in scenes().values() if scene.page)
-    return [figure(scene) for scene in found if scene.guarantee == identifier]
+    """The figures of all scenes that are about one guarantee."""
+    return [figure(scene) for scene in scenes().values() if scene.guarantee == identifier]
 
 
 def figure(scene: Scene) -> str:

@@ -7,7 +7,6 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 import fibers  # noqa: F401  # before interleave_test runs threads
 
@@ -15,7 +14,7 @@ _NAME = "<this block>"
 _ALONE = ("asyncio", "interleave_test")  # they have schedulers of their own
 
 
-def run_block(asked: str, tell: Callable[[int], None]) -> dict[str, Any]:
+def run_block(asked: str, tell: Callable[[int], None]) -> str:
     """What the block prints, and the exception that ends it, if one does."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "reference_impl"]:
         del sys.modules[name]  # as a script finds it
@@ -26,7 +25,7 @@ def run_block(asked: str, tell: Callable[[int], None]) -> dict[str, Any]:
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         error = run(text)
     told = "" if error is None else _told(error)
-    return {"kind": "ran", "printed": printed.getvalue(), "error": told, "threads": threads}
+    return json.dumps({"printed": printed.getvalue(), "error": told, "threads": threads})
 
 
 def _run(text: str) -> BaseException | None:

@@ -39,10 +39,12 @@ class Broken(Exception):
         self.told = f"{type(error).__name__}: {getattr(error, 'msg', None) or error}"
 
 
-def search(asked: str, tell: Tell) -> dict[str, Any]:
+def search(asked: str, tell: Tell) -> str:
     """Explore the check's model of the files; with the trace, if an interleaving loses."""
-    began = time.perf_counter()
-    request = json.loads(asked)
+    return json.dumps(_searched(json.loads(asked), tell))
+
+
+def _searched(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
     try:
         module = _module(request["files"])
         model = _model(request["scene"]["check"], request["check"])
@@ -52,7 +54,6 @@ def search(asked: str, tell: Tell) -> dict[str, Any]:
     request["traced"] = [str(ROOT / name) for name in request["scene"]["traced"]]
     result = explore(module, model, request, tell)
     gc.collect()
-    result["seconds"] = time.perf_counter() - began
     result["suspended"], result["objects"] = fibers.suspended(), len(gc.get_objects())
     return result
 
@@ -100,6 +101,7 @@ class _Counter:
 
     def __init__(self, tell: Tell) -> None:
         self._count, self._tell, self._last = 0, tell, 0.0
+        self._began = time.perf_counter()
 
     def __call__(self) -> None:
         self._count += 1
@@ -107,6 +109,10 @@ class _Counter:
         if now - self._last > 0.1:
             self._last = now
             self._tell(self._count)
+
+    def seconds(self) -> float:
+        """How long the search has taken, without the recording of what it found."""
+        return time.perf_counter() - self._began
 
 
 def _threads(module: ModuleType, model: Any, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -129,6 +135,7 @@ def _threads(module: ModuleType, model: Any, request: dict[str, Any], tell: Tell
         raise_on_failure=False,
     )
     told = {"schedules": result.schedules_run, "exhausted": result.exhausted}
+    told["seconds"] = count.seconds()
     if result.failure is None:
         return {"kind": "holds", **told}
     tell("recording")
@@ -165,12 +172,14 @@ def _tasks(module: ModuleType, model: Any, request: dict[str, Any], tell: Tell) 
             options = {"runs": request["limit"], "database": False}
             stats = detangle.explore(counted, strategy=strategy, **options)
         except detangle.BugFound as found:
+            told = {"schedules": found.report.runs, "exhausted": False, "seconds": count.seconds()}
             tell("recording")
             view, runs = recording.View(module, **request["scene"]["view"]), found.report.runs
             run = recording.tasks(counted, found.report.token, view, request["traced"], "counted")
             trace = _trace(run, view, request, runs)
-            return {"kind": "found", "schedules": runs, "exhausted": False, "trace": trace}
-    return {"kind": "holds", "schedules": stats.runs, "exhausted": stats.exhausted}
+            return {"kind": "found", **told, "trace": trace}
+    told = {"schedules": stats.runs, "exhausted": stats.exhausted, "seconds": count.seconds()}
+    return {"kind": "holds", **told}
 
 
 def _trace(

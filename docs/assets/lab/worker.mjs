@@ -32,9 +32,9 @@ onmessage = async ({ data }) => {
     const call = glue[data.call]
     // callPromising: each thread of a model is a stack that can be suspended.
     const run = jspi ? call.callPromising.bind(call) : call
-    const result = await run(JSON.stringify(data.request), tell)
-    postMessage({ kind: "result", result: result.toJs({ dict_converter: Object.fromEntries }) })
-    result.destroy()
+    // As JSON, in which None is null and comes back as None.
+    const result = JSON.parse(await run(JSON.stringify(data.request), tell))
+    postMessage({ kind: "result", result })
   } catch (error) {
     // Of a traceback, the last line says what happened.
     postMessage({ kind: "died", text: String(error.message ?? error).trim().split("\n").at(-1) })
