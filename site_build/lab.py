@@ -163,10 +163,11 @@ def _archive() -> bytes:
 
 def _sources() -> Iterator[tuple[Path, str]]:
     """Each of them, and its name there."""
-    for path in (*LAB.glob("*.py"), ROOT / "tests" / "kit" / "recording.py"):
+    for path in LAB.glob("*.py"):
         yield path, path.name
+    kit = (ROOT / "tests" / "kit" / f"{name}.py" for name in ("recording", "showing"))
     small = (ROOT / "tests" / "scenes" / "small").glob("*.py")
-    for path in (COMPONENTS / "__init__.py", *sorted(COMPONENTS.glob("*/*.py")), *sorted(small)):
+    for path in sorted((COMPONENTS / "__init__.py", *COMPONENTS.glob("*/*.py"), *kit, *small)):
         yield path, _name(path)
     for tool in _TOOLS:
         spec = importlib.util.find_spec(tool)

@@ -66,6 +66,12 @@ def test_what_is_pinned_is_fetched_once(elsewhere: Path, monkeypatch: pytest.Mon
 
 def test_the_archive_holds_what_the_lab_imports() -> None:
     names = set(zipfile.ZipFile(io.BytesIO(lab._archive())).namelist())
-    wanted = {"search.py", "fibers.py", "blocks.py", "recording.py", "detangle/__init__.py"}
+    wanted = {
+        "search.py",
+        "fibers.py",
+        "blocks.py",
+        "tests/kit/recording.py",
+        "detangle/__init__.py",
+    }
     wanted |= {"interleave_test/__init__.py", "reference_impl/caches/ttl_cache.py"}
     assert wanted <= names

@@ -9,7 +9,8 @@ from typing import Any
 
 from tests.kit.crash_points import Call, Place, Run, crash_at, crashes
 from tests.kit.recording import Run as Recording
-from tests.kit.recording import Step, excerpts, packed, tell
+from tests.kit.recording import Step
+from tests.kit.showing import excerpts, packed, tell
 
 LANES = {"P1": "first process", "others": "a producer", "P2": "after the restart"}
 _FUNCTIONS = {"P1": "before", "others": "between", "P2": "after"}

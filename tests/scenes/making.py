@@ -13,18 +13,8 @@ from typing import Any
 from unittest import mock
 
 from tests.kit import ROOT
-from tests.kit.recording import (
-    Run,
-    contended,
-    excerpts,
-    guided,
-    main_steps,
-    packed,
-    shown_name,
-    tasks,
-    tell,
-    threads,
-)
+from tests.kit.recording import Run, guided, shown_name, tasks, threads
+from tests.kit.showing import contended, excerpts, main_steps, packed, tell
 from tests.scenes import MOST_BYTES, MOST_STEPS, Scene
 
 _LIMIT = 200_000  # schedules: far above what a scene may need

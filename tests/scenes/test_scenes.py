@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.kit.profile import budget, is_brief
-from tests.kit.recording import Run, tell
+from tests.kit.recording import Run
+from tests.kit.showing import tell
 from tests.scenes import FOLDER, MOST_BYTES, MOST_STEPS, Edit, Scene, scenes
 from tests.scenes.making import apart, check_size, exhaust, find, judge, record
 

@@ -16,10 +16,11 @@ from types import ModuleType
 from typing import Any
 
 import fibers  # before interleave_test explores
-import recording
+
+from tests.kit import recording, showing
 
 ROOT = Path("/lab")  # where the archive is unpacked
-_PACKAGES = ("reference_impl", "tests")
+_PACKAGES = ("reference_impl", "tests.scenes")  # what readers edit
 _MANY = 400  # steps of a trace, of which a reader can make nothing any more
 sys.dont_write_bytecode = True
 
@@ -66,7 +67,7 @@ def _module(files: dict[str, str]) -> ModuleType:
     global _imported
     if _imported is not None and _imported[0] == files:
         return _imported[1]
-    for name in [name for name in sys.modules if name.partition(".")[0] in _PACKAGES]:
+    for name in [name for name in sys.modules if name.startswith(_PACKAGES)]:
         del sys.modules[name]
     for name, text in files.items():
         (ROOT / name).write_text(text, encoding="utf-8")
@@ -186,8 +187,8 @@ def _trace(
     run: recording.Run, view: recording.View, request: dict[str, Any], schedule: int
 ) -> dict[str, Any]:
     """What the player shows: nobody has chosen the lines that matter, nor told a story."""
-    shown = recording.contended(run, view)
-    steps = recording.main_steps(shown)[:_MANY]
+    shown = showing.contended(run, view)
+    steps = showing.main_steps(shown)[:_MANY]
     names = {Path(name).name: name for name in request["files"]}
     for step in steps:
         names.setdefault(step["file"], step["_code"].co_filename)
@@ -198,8 +199,8 @@ def _trace(
         "kind": request["scene"]["kind"],
         "found": {"schedule": schedule, "by": request["by"], "bound": request["bound"]},
         "lanes": shown.lanes,
-        "source": recording.excerpts(steps, texts, originals),
-        "steps": recording.packed(steps),
+        "source": showing.excerpts(steps, texts, originals),
+        "steps": showing.packed(steps),
         "outcome": shown.outcome,
         **({"circle": shown.circle} if shown.circle else {}),
     }
