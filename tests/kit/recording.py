@@ -67,6 +67,8 @@ class _Notes:
 
     def __init__(self, view: View) -> None:
         self._view = view
+        # Who holds and who awaits what: for the explorer to say.
+        self.waiting: Callable[[], tuple[dict[str, str | None], dict[str, str]]] = lambda: ({}, {})
         self._subjects: list[Any] = []
         self.steps: list[Step] = []
         self.lanes: dict[str, str] = {}
@@ -76,7 +78,6 @@ class _Notes:
     def note(self, thread: str, frame: FrameType, line: int, offset: int | None = None) -> None:
         """`thread` goes on with this line, or with this instruction of it."""
         self._see(frame)
-        self.complete()
         place = thread, id(frame)
         last = self._last.get(thread)
         was_left = bool(self.steps) and self.steps[-1]["t"] != thread
@@ -96,6 +97,7 @@ class _Notes:
                 last["torn"] = _instruction(frame.f_code, last["_offset"])
         elif goes_on and not was_left:
             return  # back from a function that the line calls
+        self.complete()  # no sooner: it takes longer than the lines themselves
         code = linecache.getline(frame.f_code.co_filename, line).strip()
         step = {"t": thread, "file": shown_name(frame.f_code.co_filename), "line": line}
         step |= {"fn": frame.f_code.co_qualname, "code": code}
@@ -127,6 +129,7 @@ class _Notes:
         names = [name for name in found if name != "self"] if wanted is None else wanted
         step["vars"] = {name: say(found[name]) for name in names if name in found}
         step["shared"] = {name: self._value(each) for name, each in self._view.watch.items()}
+        step["locks"], step["blocked"] = self.waiting()
 
     def _value(self, expression: str) -> str:
         try:
@@ -243,8 +246,7 @@ def _watched(
             frame = sys._getframe(2)
             by_line = scheduler._granularity == "line"
             notes.lanes[f"T{rec.tid}"] = rec.name
-            for step in notes.steps[-1:]:
-                step["locks"], step["blocked"] = _locks(notes), _blocked(scheduler, notes)
+            notes.waiting = lambda: (_locks(notes), _blocked(scheduler, notes))
             line = place if by_line else frame.f_lineno
             if line is not None:  # an instruction that is of no line
                 notes.note(f"T{rec.tid}", frame, line, None if by_line else place)
@@ -279,10 +281,8 @@ def _watched(
         ).failure
     finally:
         kind._on_instruction, kind._on_line, kind._fail = original
+    notes.waiting = lambda: (_locks(notes), blocked[0] if blocked else {})
     notes.complete()
-    for step in notes.steps[-1:]:
-        step["locks"] = _locks(notes)
-        step["blocked"] = blocked[0] if blocked else {}
     return Run(notes.lanes, notes.steps, _ended(ended), circle, strategy.switches)
 
 
@@ -441,8 +441,6 @@ def tasks(
     finally:
         sys.settrace(before)
     notes.complete()
-    for step in notes.steps:
-        step |= {"locks": {}, "blocked": {}}
     failure = result.failure
     if failure is None:
         outcome = {"kind": "holds", "text": "The check holds."}
