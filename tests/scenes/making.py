@@ -2,13 +2,16 @@
 
 import atexit
 import contextlib
+import gc
 import json
 import logging
 import os
 import platform
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import CoroutineType
 from typing import Any
 from unittest import mock
 
@@ -41,7 +44,18 @@ def apart() -> Iterator[None]:
         before = logging.root.manager.disable
         logging.disable()
         stack.callback(logging.disable, before)
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        stack.callback(_close_coroutines)
         yield
+
+
+def _close_coroutines() -> None:
+    """What a schedule has broken off would warn later, in whatever runs then."""
+    for each in gc.get_objects():
+        if isinstance(each, CoroutineType) and each.cr_code.co_filename.startswith(str(ROOT)):
+            with contextlib.suppress(Exception):  # its clean-up needs what is over
+                each.close()
 
 
 def find(scene: Scene, module: Any) -> tuple[int, Any]:

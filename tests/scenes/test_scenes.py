@@ -1,6 +1,5 @@
 """Each scene holds as it is, loses with its fault, and its recorded trace is what happens today."""
 
-import gc
 import json
 import sys
 from dataclasses import replace
@@ -47,7 +46,6 @@ def test_the_trace_is_of_todays_files(scene: Scene) -> None:
     check_size(trace)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @each_search
 def test_the_fault_loses_as_it_was_recorded(scene: Scene) -> None:
     explorable(scene)
@@ -61,7 +59,6 @@ def test_the_fault_loses_as_it_was_recorded(scene: Scene) -> None:
         with apart():
             number, _ = find(scene, scene.module(broken=True))
         assert scene.by == "opcode" or number == trace["found"]["schedule"]
-    gc.collect()  # coroutines that a schedule has left in the middle warn in this test
 
 
 @each_search
