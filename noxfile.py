@@ -198,7 +198,7 @@ def serve(session: nox.Session) -> None:
 @timed
 def browser(session: nox.Session) -> None:
     """Walk the built site in a real Chromium, and use its wheel in empty environments."""
-    install(session, "site", "tests", "browser")
+    install(session, "site", "tests", "fences", "browser")
     build(session)
     session.run("pytest", *PARALLEL, "tests/browser", *session.posargs)
 
@@ -281,7 +281,7 @@ def screenshot(session: nox.Session) -> None:
 @nox.session
 def runs(session: nox.Session) -> None:
     """Record which blocks of the site run in a browser, and so get a button for it."""
-    install(session, "site", "tests", "browser")
+    install(session, "site", "tests", "fences", "browser")
     build(session)
     session.run("python", "-m", "tests.browser.blocks")
 
