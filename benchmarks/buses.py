@@ -145,9 +145,17 @@ class OurBus(ThreadBus):
         self._bus.stop()
 
 
+def _started(workers: int) -> ThreadPoolExecutor:
+    """A pool with all its threads: one that has run something may start too few of them."""
+    pool, meeting = ThreadPoolExecutor(workers), threading.Barrier(workers)
+    for arrival in [pool.submit(meeting.wait, DEADLINE) for _ in range(workers)]:
+        arrival.result()
+    return pool
+
+
 class ExecutorBus(ThreadBus):
     def __init__(self, workers: int, handlers: Sequence[Call], _bound: int) -> None:
-        self._pool = ThreadPoolExecutor(workers)
+        self._pool = _started(workers)
         self._handlers = handlers
 
     def send(self, event: Event) -> None:
@@ -160,7 +168,7 @@ class ExecutorBus(ThreadBus):
 
 class PyeeBus(ThreadBus):
     def __init__(self, workers: int, handlers: Sequence[Call], _bound: int) -> None:
-        self._pool = ThreadPoolExecutor(workers)
+        self._pool = _started(workers)
         emitter = importlib.import_module("pyee.executor").ExecutorEventEmitter(self._pool)
         for handler in handlers:
             emitter.on(TOPIC, handler)
