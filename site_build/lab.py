@@ -5,7 +5,6 @@ committed; they are fetched when the pins have changed. Where that fails the sit
 without the lab, and its pages say so.
 """
 
-import dataclasses
 import hashlib
 import importlib.util
 import io
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from tests.kit import COMPONENTS, ROOT
-from tests.kit.recording import View
 from tests.scenes import Edit, Scene, scenes
 from tests.scenes.making import included
 
@@ -40,7 +38,6 @@ _LEFT_OUT = (
 _KEPT = ("encodings/cp437.py", "encodings/cp1252.py")  # zipfile's, and Windows' own
 _TOOLS = ("interleave_test", "detangle")
 _OF_A_SCENE = ("name", "fault", "check", "kind", "by", "preemptions")
-_OF_A_VIEW = [each.name for each in dataclasses.fields(View) if each.name != "module"]
 # Of the two tools, what is for pytest and the command line.
 _UNUSED = ("pytest_plugin.py", "__main__.py")
 
@@ -201,7 +198,7 @@ def _offered(scene: Scene) -> dict[str, Any]:
     edits = [[_name(_edited(scene, edit)), edit.old, edit.new] for edit in scene.edits]
     return {
         **{key: getattr(scene, key) for key in _OF_A_SCENE},
-        "view": {key: getattr(scene, key) for key in _OF_A_VIEW},
+        "view": scene.shown(),
         "traced": [_name(Path(path)) for path in included(scene)],
         "edits": edits,
         "checkText": scene.check_text(),

@@ -35,11 +35,11 @@ class View:
     subject: str = ""
     watch: dict[str, str] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
-    locals: list[str] | None = None
-    functions: list[str] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
+    locals: Sequence[str] | None = None
+    functions: Sequence[str] = ()
+    lines: Sequence[str] = ()
     locks: dict[str, str] = field(default_factory=dict)
-    signals: list[str] = field(default_factory=list)  # locks that wake somebody: nobody holds them
+    signals: Sequence[str] = ()  # locks that wake somebody: nobody holds them
 
 
 @dataclass

@@ -9,7 +9,7 @@ import importlib
 import json
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -125,12 +125,15 @@ class Scene:
             return tasks
         return lambda: model(module)
 
+    def shown(self) -> dict[str, Any]:
+        """What is shown of a run: the keys of a View."""
+        return {
+            each.name: getattr(self, each.name) for each in fields(View) if each.name != "module"
+        }
+
     def view(self, module: ModuleType) -> View:
         """What is shown of a run of this module."""
-        wanted = None if self.locals is None else list(self.locals)
-        shown = (self.subject, dict(self.watch), dict(self.roles), wanted)
-        lists = (list(self.functions), list(self.lines), dict(self.locks), list(self.signals))
-        return View(module, *shown, *lists)
+        return View(module, **self.shown())
 
     def made(self) -> str:
         """A digest of the scene itself: its keys and its check."""
