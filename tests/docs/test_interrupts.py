@@ -1,11 +1,11 @@
 """The harness that interrupts: it finds what a handler's exception breaks, and nothing else."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.kit.interrupts import Ending, Interrupts, elsewhere
+from tests.kit.interrupts import Ending, Hang, Interrupts, elsewhere, patience
 from tests.kit.twins import Twin, patch
 
 
@@ -93,3 +93,26 @@ def test_one_interrupt_alone_does_not_break_what_is_mended_once(interrupts: Inte
     with pytest.raises(AssertionError, match="half a call") as caught:
         interrupts.prove(Counter, Counter.mended_once, check)
     assert "then as len returned to Counter.mended_once" in "".join(caught.value.__notes__)
+
+
+@pytest.fixture(scope="module")
+def gate() -> Iterator[threading.Event]:
+    """It opens when the module is over, so that the thread outlives its test."""
+    opened = threading.Event()
+    yield opened
+    opened.set()
+
+
+def test_a_thread_that_a_twin_has_stranded_is_not_taken_for_one_that_was_forgotten(
+    gate: threading.Event,
+) -> None:
+    known = threading.Event()
+
+    def stranded() -> None:
+        threading.current_thread()  # lists it, as starting a thread does
+        known.set()
+        gate.wait()
+
+    with patience(0.01), pytest.raises(Hang):
+        elsewhere(stranded)
+    assert known.wait(60)  # the fixture of every test looks for threads next
