@@ -249,6 +249,24 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(python=NEWEST)
+@timed
+def controls(session: nox.Session) -> None:
+    """The comparison's own checks: each is failed by its control, and kept by ours."""
+    install(session, "tests")
+    session.run("pytest", *PARALLEL, "peers/tests", *session.posargs)
+
+
+@nox.session(python=NEWEST)
+@timed
+def peers(session: nox.Session) -> None:
+    """Ask every library what the comparison asks, and record it: nox -s peers -- cachetools."""
+    install(session, "tests", "compared")
+    session.run("python", "-m", "peers.claims")
+    session.run("python", "-m", "peers", "--record", *session.posargs)
+    session.run("python", "-m", "peers.facts", "--record", *session.posargs)
+
+
+@nox.session(python=NEWEST)
 def mutation(session: nox.Session) -> None:
     """Mutate the components; the tests should notice."""
     install(session, "site", "mutation")

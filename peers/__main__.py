@@ -1,7 +1,6 @@
 """python -m peers [FAMILY | LIBRARY | ROW | CHECK …]: run cells, and record them with --record."""
 
 import argparse
-import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +40,10 @@ def main() -> int:
         found = list(pool.map(run, cells))
     if options.record:
         results.write(
-            [(subject, check.name, cell) for (subject, check), cell in zip(cells, found, strict=True)],
+            [
+                (subject, check.name, cell)
+                for (subject, check), cell in zip(cells, found, strict=True)
+            ],
             date.today().isoformat(),
         )
     useless = [

@@ -29,7 +29,8 @@ class Claim:
     says: str  # "yes": it promises it; "no": it says that it does not; "otherwise": another rule
     sentence: str
     address: str  # where a reader finds it
-    source: str  # "sdist:PACKAGE==VERSION:PATH", "installed:PACKAGE:PATH" or "git:OWNER/NAME@COMMIT:PATH"
+    # sdist:PACKAGE==VERSION:PATH, installed:PACKAGE:PATH or git:OWNER/NAME@COMMIT:PATH
+    source: str
     read: str  # the date
 
 
@@ -121,12 +122,13 @@ def _sdist(package: str, version: str) -> dict[str, str]:
         files = json.load(answer)["urls"]
     address = next(each["url"] for each in files if each["packagetype"] == "sdist")
     with urllib.request.urlopen(address) as answer:
-        archive = tarfile.open(fileobj=io.BytesIO(answer.read()))
+        content = io.BytesIO(answer.read())
     texts = {}
-    for member in archive.getmembers():
-        file = archive.extractfile(member) if member.isfile() and member.size < 1_000_000 else None
-        if file is not None:
-            texts[member.name.partition("/")[2]] = file.read().decode(errors="replace")
+    with tarfile.open(fileobj=content) as archive:
+        for member in archive.getmembers():
+            file = archive.extractfile(member) if member.size < 1_000_000 else None
+            if file is not None:
+                texts[member.name.partition("/")[2]] = file.read().decode(errors="replace")
     return texts
 
 
