@@ -229,10 +229,9 @@ def _observed(table: Table, row: str, check: str) -> str:
 def _facts() -> str:
     """A row for each distribution."""
     found = facts()
-    lines = [
-        "| Package | Version | Last release | Licence | Distributions | Size | Import | Compiled | Free-threaded |",
-        "|---|---|---|---|--:|--:|--:|---|---|",
-    ]
+    heads = ("Package", "Version", "Last release", "Licence", "Distributions", "Size", "Import")
+    heads += ("Compiled", "Free-threaded")
+    lines = [f"| {' | '.join(heads)} |", "|---|---|---|---|--:|--:|--:|---|---|"]
     for name, fact in found.get("packages", {}).items():
         lines.append(
             f"| [{name}](https://pypi.org/project/{name}/) | {fact['version']} "
