@@ -95,6 +95,7 @@ def lint(session: nox.Session) -> None:
     session.run("validate-pyproject", "pyproject.toml")
     workflow = ".github/workflows/site.yml"
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow)
+    session.run("zizmor", "--offline", "--quiet", workflow)
 
 
 @nox.session(python=NEWEST)
