@@ -228,16 +228,18 @@ def _observed(table: Table, row: str, check: str) -> str:
 
 def _facts() -> str:
     """A row for each distribution."""
-    found = facts()
-    heads = ("Package", "Version", "Last release", "Licence", "Distributions", "Size", "Import")
+    heads = ("Package", "Version", "Last release", "Licence", "Pulls in", "Size", "Import")
     heads += ("Compiled", "Free-threaded")
-    lines = [f"| {' | '.join(heads)} |", "|---|---|---|---|--:|--:|--:|---|---|"]
-    for name, fact in found.get("packages", {}).items():
+    lines = [f"| {' | '.join(heads)} |", "|---|---|---|---|---|--:|--:|---|---|"]
+    for name, fact in facts().get("packages", {}).items():
+        compiled = "yes" if fact["compiled"] else ", ".join(fact["compiled_below"]) or "no"
+        level = f" ({fact['free_threaded_level']})" if fact["free_threaded_level"] else ""
         lines.append(
             f"| [{name}](https://pypi.org/project/{name}/) | {fact['version']} "
-            f"| <time>{fact['released']}</time> | {fact['licence']} | {len(fact['tree'])} "
-            f"| {fact['tree_bytes'] / 1e6:.1f} MB | {fact['import_ms']:.0f} ms "
-            f"| {'yes' if fact['compiled'] else 'no'} | {fact['free_threaded']} |"
+            f"| <time>{fact['last_release']}</time> | {fact['licence']} "
+            f"| {', '.join(fact['pulls_in']) or '–'} "
+            f"| {fact['bytes_with_all'] / 1e6:.1f} MB | {fact['import_ms']:.0f} ms "
+            f"| {compiled} | {fact['free_threaded']}{level} |"
         )
     return "\n".join(lines)
 
