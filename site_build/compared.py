@@ -191,7 +191,7 @@ def _cells(table: Table) -> Iterator[str]:
             f"{head['take_it']}{unexplored}{read}\n"
         )
         yield '<table class="cells">'
-        yield "<thead><tr><th>Expected</th><th>It says</th><th>Observed</th></tr></thead><tbody>"
+        yield "<thead><tr><th>Asked</th><th>Its own text</th><th>Observed</th></tr></thead><tbody>"
         for check in row["cells"]:
             yield _observed(table, slug, check)
         yield "</tbody></table>\n"
