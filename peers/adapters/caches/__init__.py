@@ -1,7 +1,7 @@
 """Caches called from threads."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from peers.adapters import Row
 from peers.outcomes import NotOffered
@@ -9,6 +9,9 @@ from peers.outcomes import NotOffered
 
 class Cache(Row):
     """A mapping, a loading decorator, or both."""
+
+    no_bound: ClassVar[str] = ""  # why it has no bound on the number of its entries, if so
+    no_expiry: ClassVar[str] = ""  # why its entries have no time to live, if so
 
     @staticmethod
     def new(size: int = 100, ttl: float = 3600.0) -> Any:
@@ -40,3 +43,8 @@ class Cache(Row):
     def invalidate(function: Any, key: Any) -> None:
         """Drop one key of what `cached` returned."""
         raise NotOffered("one key cannot be invalidated")
+
+    @staticmethod
+    def clear(function: Any) -> None:
+        """Drop every key of what `cached` returned."""
+        raise NotOffered("what is memoized cannot be invalidated")
