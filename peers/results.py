@@ -16,6 +16,13 @@ def read(family_name: str) -> dict[str, Any]:
     return found
 
 
+def facts() -> dict[str, Any]:
+    """Of each distribution: licence, size, last release and the like."""
+    file = RESULTS / "facts.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found
+
+
 def write(cells: Sequence[tuple[Subject, str, dict[str, Any]]], today: str) -> None:
     """Merge these cells into the files of their families; rows and checks that are gone go."""
     for name in FAMILIES:
