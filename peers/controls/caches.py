@@ -107,11 +107,6 @@ class Sound(Cache):
     def invalidate(function: Any, key: Any) -> None:
         function.store.delete(key)
 
-    @staticmethod
-    def clear(function: Any) -> None:
-        for key in list(function.store.entries):
-            function.store.delete(key)
-
 
 class Forgets(Sound):
     """Deleting does nothing."""
@@ -315,8 +310,8 @@ class KeepsLock(Sound):
         return found[0] if found else default
 
 
-class Memoized(Sound):
-    """functools.lru_cache, which has no word for one key alone."""
+class StoresStale(Sound):
+    """functools.lru_cache: what a load returns is stored, whatever was invalidated meanwhile."""
 
     @staticmethod
     def cached(function: Callable[[Any], Any], size: int = 100, ttl: float = 3600.0) -> Any:
@@ -340,7 +335,7 @@ CONTROLS: dict[str, type[Cache]] = {
     "failing_loader": FailureStrands,
     "failure_not_stored": StoresFailure,
     "recursion": HoldsLock,
-    "invalidation": Memoized,
+    "invalidation": StoresStale,
     "flat_set": Slow,
     "other_keys_go_on": HoldsLock,
     "finalizer": DropsLocked,

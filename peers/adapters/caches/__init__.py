@@ -32,6 +32,7 @@ class Cache(Row):
 
     @staticmethod
     def length(cache: Any) -> int:
+        """How many entries are in what `new`, or `cached` where there is no `new`, returned."""
         raise NotOffered("its entries cannot be counted")
 
     @staticmethod
@@ -41,10 +42,5 @@ class Cache(Row):
 
     @staticmethod
     def invalidate(function: Any, key: Any) -> None:
-        """Drop one key of what `cached` returned."""
-        raise NotOffered("one key cannot be invalidated")
-
-    @staticmethod
-    def clear(function: Any) -> None:
-        """Drop every key of what `cached` returned."""
+        """Drop one key of what `cached` returned, or all where one alone cannot be dropped."""
         raise NotOffered("what is memoized cannot be invalidated")

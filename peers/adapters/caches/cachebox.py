@@ -46,10 +46,6 @@ class TTL(Cache):
     def invalidate(function: Any, key: Any) -> None:
         function.cache.pop(cachebox.make_key(key), None)
 
-    @staticmethod
-    def clear(function: Any) -> None:
-        function.cache_clear()
-
 
 class LRU(TTL):
     """LRUCache, and the decorator with its default lock."""

@@ -45,7 +45,3 @@ class LRU(Cache):
     @staticmethod
     def invalidate(function: Any, key: Any) -> None:
         function.cache.delete(function.cache_key(key))
-
-    @staticmethod
-    def clear(function: Any) -> None:
-        function.cache.clear()

@@ -57,10 +57,6 @@ class WithLock(Cache):
         with function.cache_lock:
             function.cache.pop(function.cache_key(key), None)
 
-    @staticmethod
-    def clear(function: Any) -> None:
-        function.cache_clear()
-
 
 class WithCondition(WithLock):
     """With `condition=`, which its documentation advises against a cache stampede."""
@@ -121,7 +117,3 @@ class Bare(Cache):
     @staticmethod
     def invalidate(function: Any, key: Any) -> None:
         function.cache.pop(function.cache_key(key), None)
-
-    @staticmethod
-    def clear(function: Any) -> None:
-        function.cache_clear()

@@ -50,18 +50,12 @@ class Memoize(Cache):
     def invalidate(function: Any, key: Any) -> None:
         function.cache.delete(function.__cache_key__(key))
 
-    @staticmethod
-    def clear(function: Any) -> None:
-        function.cache.clear()
-
 
 class Barrier(Memoize):
     """Double-checked locking, as its case study of a landing page says against a stampede."""
 
     name = "diskcache, barrier"
-    documented = (
-        "https://grantjenks.com/docs/diskcache/case-study-landing-page-caching.html"
-    )
+    documented = "https://grantjenks.com/docs/diskcache/case-study-landing-page-caching.html"
     take_it = "As diskcache with memoize, and one load for many callers in all processes."
 
     @staticmethod

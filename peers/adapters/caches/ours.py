@@ -52,10 +52,6 @@ class TTLCache(Cache):
     def invalidate(function: Any, key: Any) -> None:
         function.cache.delete(key)
 
-    @staticmethod
-    def clear(function: Any) -> None:
-        function.cache.clear()
-
 
 class ShardedCache(TTLCache):
     """The same interface over several locks."""

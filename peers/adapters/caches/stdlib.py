@@ -18,9 +18,13 @@ class LruCache(Cache):
     no_expiry = "its entries have no time to live"
 
     @staticmethod
+    def length(cache: Any) -> int:
+        return cache.cache_info().currsize
+
+    @staticmethod
     def cached(function: Callable[[Any], Any], size: int = 100, ttl: float = 3600.0) -> Any:
         return functools.lru_cache(maxsize=size)(function)
 
     @staticmethod
-    def clear(function: Any) -> None:
+    def invalidate(function: Any, key: Any) -> None:
         function.cache_clear()
