@@ -1030,10 +1030,7 @@ f = cached(lambda key: time.sleep(3 if os.getpid() == parent else 0))
 threading.Thread(target=f, args=("k",), daemon=True).start()
 time.sleep(0.5)
 child = os.fork()
-if not child:
-    signal.alarm(8)
-    f("k")
-    os._exit(0)
+if not child: signal.alarm(8), f("k"), os._exit(0)
 assert os.waitpid(child, 0)[1] == 0, "a child forked during a load of a key waits for it forever"
 """,
 )
