@@ -120,9 +120,12 @@ def _installed(package: str, path: str) -> str:
 @cache
 def _sdist(package: str, version: str) -> dict[str, str]:
     """The text files of a source distribution, by path below its top folder."""
-    with urllib.request.urlopen(f"https://pypi.org/pypi/{package}/json") as answer:
-        files = json.load(answer)["releases"][version]
-    address = next(each["url"] for each in files if each["packagetype"] == "sdist")
+    kind = {"Accept": "application/vnd.pypi.simple.v1+json"}
+    asked = urllib.request.Request(f"https://pypi.org/simple/{package}/", headers=kind)
+    with urllib.request.urlopen(asked) as answer:
+        files = json.load(answer)["files"]
+    ends = f"-{version}.tar.gz"
+    address = next(each["url"] for each in files if each["filename"].endswith(ends))
     with urllib.request.urlopen(address) as answer:
         content = io.BytesIO(answer.read())
     texts = {}
