@@ -284,8 +284,8 @@ async def main():
     callers = [asyncio.create_task(ask()) for _ in range(3)]
     await asyncio.sleep(0.1)
     callers[0].cancel()
-    done, waiting = await asyncio.wait(callers[1:], timeout=5)
-    return ["waits" if t in waiting else "cancelled" if t.cancelled() else t.result() for t in callers[1:]]
+    others = asyncio.gather(*callers[1:], return_exceptions=True)
+    return await asyncio.wait_for(others, 5)
 got = asyncio.run(main())
 assert got == ["value", "value"], f"one of three callers was cancelled, the others got {got}"
 """,
@@ -312,11 +312,8 @@ def explored_cancellation(row: type[AsyncCache]) -> Holds:
         got = [_outcome(task) for task in tasks]
         later = await asyncio.wait_for(_ask(function, "k"), 5)
         await _close(row, function)
-        cancelled = sum(isinstance(each, asyncio.CancelledError) for each in got)
-        values = got.count("value")
-        assert cancelled <= 1 and values >= 2, (
-            f"one of three callers was cancelled; they got {', '.join(map(_named, got))}"
-        )
+        seen = f"one of three callers was cancelled; they got {', '.join(map(_named, got))}"
+        assert got.count("value") >= 2, seen
         assert later == "value", f"a later caller got {later!r}"
 
     return _explore(row, model)
@@ -325,9 +322,7 @@ def explored_cancellation(row: type[AsyncCache]) -> Holds:
 @FAMILY.check(
     "None is a value",
     uses=("cached",),
-    reports={
-        "aiocache": "https://github.com/aio-libs/aiocache/issues/1033",
-    },
+    reports={"aiocache": "https://github.com/aio-libs/aiocache/issues/1033"},
     reproduction="""
 import asyncio
 calls = []
@@ -468,6 +463,57 @@ def cancelled_first_caller(row: type[AsyncCache]) -> Holds:
 
 
 @FAMILY.check(
+    "A waiting caller is cancelled",
+    plain=True,
+    uses=("cached",),
+    reproduction="""
+import asyncio
+async def load(key):
+    await asyncio.sleep(0.5)
+    return "value"
+f = cached(load)
+async def ask():
+    return await f("k")
+async def main():
+    callers = [asyncio.create_task(ask()) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    callers[1].cancel()
+    return await asyncio.gather(callers[0], callers[2], return_exceptions=True)
+got = asyncio.run(main())
+assert got == ["value", "value"], f"the second of three callers was cancelled, the others got {got}"
+""",
+)
+def cancelled_waiter(row: type[AsyncCache]) -> Holds:
+    """One of those who wait for a load is cancelled, and all others still get the value.
+
+    A client that hangs up must not take down the requests of others.
+    """
+
+    async def main() -> list[Any]:
+        gate = asyncio.Event()
+
+        async def load(key: Any) -> Any:
+            await gate.wait()
+            return "value"
+
+        function = row.cached(load)
+        callers = [_task(function, "k") for _ in range(3)]
+        await asyncio.sleep(0.1)
+        callers[1].cancel()
+        await asyncio.sleep(0.1)
+        gate.set()
+        return await _settled(callers[0], callers[2], what="the second of three was cancelled")
+
+    got = _run(main)
+    if got != ["value", "value"]:
+        first, third = map(_named, got)
+        raise DoesNotHold(
+            f"the second of three callers was cancelled; the first got {first}, the third {third}"
+        )
+    return once("the two others got the value")
+
+
+@FAMILY.check(
     "All callers are cancelled",
     plain=True,
     uses=("cached",),
@@ -499,7 +545,7 @@ def cancelled_alone(row: type[AsyncCache]) -> Holds:
     begun: list[Any] = []
     ended: list[str] = []
 
-    async def main() -> Any:
+    async def main() -> list[Any]:
         gate = asyncio.Event()
 
         async def load(key: Any) -> Any:
@@ -524,13 +570,17 @@ def cancelled_alone(row: type[AsyncCache]) -> Holds:
         await _turns()
         if len(ended) < before:
             raise DoesNotHold("three callers were cancelled; the load has not ended")
-        later = _task(function, "k")
-        return (await _settled(later, what="three callers were cancelled, one came later"))[0]
+        got = []
+        for _ in range(2):
+            later = _task(function, "k")
+            got += await _settled(later, what="three callers were cancelled, one came later")
+        return got
 
     got = _run(main)
-    if got != "value":
-        raise DoesNotHold(f"three callers were cancelled; a later one got {_named(got)}")
-    return once(f"the load {ended[0]}, a later caller got the value")
+    if got != ["value", "value"]:
+        first, second = map(_named, got)
+        raise DoesNotHold(f"three callers were cancelled; later ones got {first}, then {second}")
+    return once(f"the load {ended[0]}, later callers got the value")
 
 
 @FAMILY.check(
@@ -631,6 +681,7 @@ def failure_not_stored(row: type[AsyncCache]) -> Holds:
 @FAMILY.check(
     "A load that asks for itself",
     uses=("cached",),
+    reports={"cachebox": "https://github.com/awolverp/cachebox/issues/54"},
     reproduction="""
 import asyncio
 async def load(key):
@@ -785,7 +836,7 @@ def late_failure(row: type[AsyncCache]) -> Holds:
     first, later = _run(main)
     if first != later or not isinstance(first, str):
         raise DoesNotHold(
-            f"{_named(first)} was stored; after a dropped load had failed, callers got {_named(later)}"
+            f"{_named(first)} was stored; after a dropped load had failed, it was {_named(later)}"
         )
     return once(f"{first} stayed; {len(calls)} loads")
 
