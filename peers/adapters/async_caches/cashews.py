@@ -21,9 +21,8 @@ class Simple(AsyncCache):
     def cached(function: Callable[[Any], Any]) -> Any:
         store = Cache()
         store.setup("mem://")
-        decorated: Any = store(ttl=3600, key="{key}")(function)
-        decorated.store = store
-        return decorated
+        function.store = store  # type: ignore[attr-defined]  # the decorator carries it over
+        return store(ttl=3600, key="{key}")(function)
 
     @staticmethod
     def bounded(function: Callable[[Any], Any], size: int) -> Any:
@@ -53,9 +52,8 @@ class WithLock(AsyncCache):
     def cached(function: Callable[[Any], Any]) -> Any:
         store = Cache()
         store.setup("mem://")
-        decorated: Any = store(ttl=3600, key="{key}", lock=True)(function)
-        decorated.store = store
-        return decorated
+        function.store = store  # type: ignore[attr-defined]  # the decorator carries it over
+        return store(ttl=3600, key="{key}", lock=True)(function)
 
     @staticmethod
     def bounded(function: Callable[[Any], Any], size: int) -> Any:
