@@ -255,6 +255,34 @@ class WaitsForItself(Sound):
     kind = _WaitsForItself
 
 
+class _KnowsItself(_Cache):
+    def refuse_circle(self, key: Any) -> None:
+        if (id(self), key) in _loading.get()[-1:]:
+            raise RuntimeError(f"the load of {key!r} asks for itself")
+
+
+class KnowsItself(Sound):
+    """It refuses a load that asks for its own key, but none that does so by way of another."""
+
+    kind = _KnowsItself
+
+
+class _OneAtATime(_Cache):
+    async def load(self, key: Any) -> Any:
+        async with self.one:
+            return await super().load(key)
+
+    def __init__(self, function: Callable[[Any], Any], size: int = 100) -> None:
+        super().__init__(function, size)
+        self.one = asyncio.Lock()
+
+
+class OneAtATime(Sound):
+    """One load at a time, whatever the key."""
+
+    kind = _OneAtATime
+
+
 class _StoresAnyway(_Cache):
     def end(self, key: Any, load: _Load) -> None:
         self.loads.setdefault(key, load)
@@ -324,6 +352,8 @@ CONTROLS = {
     "failing_loader": Forgetful,
     "failure_not_stored": Poisoned,
     "recursion": WaitsForItself,
+    "circle": KnowsItself,
+    "other_keys": OneAtATime,
     "invalidation": StoresAnyway,
     "late_failure": FailureDrops,
     "two_loops": FirstLoop,
