@@ -449,6 +449,8 @@ def _timed(row: type[WorkQueue], q: Any, seconds: float, deadline: float) -> tup
         raise results[0]
     if waiting:
         raise DoesNotHold(f"a get with timeout={seconds} still waits after {deadline:g} s")
+    if type(results[0]) is OSError:
+        raise NotExplored(f"libfaketime does not go with how it waits: {results[0]}")
     if not isinstance(results[0], Exception):
         raise DoesNotHold(f"a get of an empty queue returned {results[0]!r}")
     return results[0], took
@@ -493,7 +495,13 @@ def wall_clock(row: type[WorkQueue]) -> Holds:
     """
     stamp = Path(os.environ["FAKETIME_TIMESTAMP_FILE"])
     q, before = row.new(), time.time()
-    back = threading.Timer(0.4, stamp.write_text, ["-86400s\n"])
+
+    def set_back() -> None:
+        fresh = stamp.with_suffix(".new")
+        fresh.write_text("-86400s\n")
+        fresh.replace(stamp)
+
+    back = threading.Timer(0.4, set_back)
     back.start()
     _timed(row, q, 1.0, 6.0)
     back.join()
@@ -524,8 +532,7 @@ def redelivery(row: type[WorkQueue]) -> Holds:
     deadline=180,
     uses=("new", "put", "wait"),
     reproduction="""
-import sys
-import threading
+import sys, threading
 for at in range(1, 99):
     q, left, got = new(), [at], []
     def ctrl_c(frame, event, arg):  # raises where CPython runs signal handlers
@@ -592,7 +599,7 @@ def interrupted(row: type[WorkQueue]) -> Holds:
 
         for attempt in sweep(filled, call, check, twice=False):
             place = "; ".join(attempt.where)
-            if not place or str(Path(__file__).parents[1]) in place:
+            if not place or str(Path(__file__).parents[1] / "adapters") in place:
                 continue  # the last one, or in the adapter itself
             points += 1
             if attempt.error is not None:
@@ -692,7 +699,7 @@ def cancelled_get(row: type[WorkQueue]) -> Holds:
             await asyncio.to_thread(row.put, q, "job")
         for _ in range(turns):
             await asyncio.sleep(0)
-        cancelled, other = waiters if first else waiters[::-1]
+        cancelled = waiters[0 if first else 1]
         cancelled.cancel()
         await asyncio.wait(waiters, timeout=3.0, return_when=asyncio.FIRST_COMPLETED)
         done, waiting = await asyncio.wait(waiters, timeout=3.0 if cancelled.cancelled() else 0.05)

@@ -19,7 +19,8 @@ def _as_a_file(name: str) -> Any:
     file = folder / f"{name}_as_a_file.py"
     file.write_text(inspect.getsource(importlib.import_module(name)))
     spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module
     spec.loader.exec_module(module)
@@ -112,12 +113,11 @@ class PrioritizedItems(Queue):
 
     name = "queue.PriorityQueue, PrioritizedItem"
     take_it = "In the standard library; for data that cannot be compared."
-    imports = """
-import dataclasses
-import queue
-PrioritizedItem = dataclasses.make_dataclass("PrioritizedItem", ["priority", ("item", object,
-    dataclasses.field(compare=False))], order=True)
-"""
+    imports = (
+        "import dataclasses\nimport queue\n"
+        'PrioritizedItem = dataclasses.make_dataclass("PrioritizedItem", ["priority", '
+        '("item", object, dataclasses.field(compare=False))], order=True)'
+    )
 
     @staticmethod
     def new() -> Any:
