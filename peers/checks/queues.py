@@ -620,7 +620,7 @@ def interrupted(row: type[WorkQueue]) -> Holds:
 
 
 @FAMILY.check(
-    "A forked child can use its copy",
+    "A forked child can use it",
     uses=("new", "put", "wait"),
     reproduction="""
 import os

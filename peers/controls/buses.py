@@ -1,6 +1,5 @@
 """For each check of buses a bus that fails it, and one that holds them or says not offered."""
 
-import asyncio
 import threading
 import traceback
 from collections.abc import Callable
@@ -8,7 +7,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
-from peers.adapters.buses import AsyncBus, Bus
+from peers.adapters.buses import RUNNER, AsyncBus, Bus
 
 
 class Sound(Bus):
@@ -134,19 +133,19 @@ class OneByOne(AsyncBus):
 
     @staticmethod
     def new() -> Any:
-        return SimpleNamespace(runner=asyncio.Runner(), handlers=[])
+        return []
 
     @staticmethod
     def subscribe(bus: Any, handler: Callable[[Any], Any]) -> Any:
-        bus.handlers.append(handler)
+        bus.append(handler)
 
     @staticmethod
     def emit(bus: Any, value: Any) -> None:
         async def main() -> None:
-            for handler in bus.handlers:
+            for handler in bus:
                 await handler(value)
 
-        bus.runner.run(main())
+        RUNNER.run(main())
 
 
 SOUND = Sound

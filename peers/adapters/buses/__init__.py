@@ -10,9 +10,9 @@ from peers.outcomes import NotOffered
 
 
 class Bus(Row):
-    """A bus with one topic, whose handlers get a number."""
+    """A bus with one topic, whose handlers, made by `slow`, get a number."""
 
-    # Used in one event loop, which the row hides: handlers may be coroutine functions.
+    # Used in one event loop, which the row hides; its handlers are coroutine functions.
     asynchronous: ClassVar[bool] = False
 
     @staticmethod
@@ -51,27 +51,28 @@ class Bus(Row):
     @staticmethod
     def slow(handler: Callable[[Any], Any], seconds: Callable[[Any], float]) -> Any:
         """The handler as one writes it here, when it takes so many seconds."""
+        return lambda value: handler(time.sleep(seconds(value)) or value)
 
-        def slowly(value: Any) -> None:
-            time.sleep(seconds(value))
-            handler(value)
 
-        return slowly
+async def after(handler: Callable[[Any], Any], seconds: float, value: Any) -> None:
+    """What the handlers of such buses do."""
+    handler(await asyncio.sleep(seconds, value))
+
+
+RUNNER = asyncio.Runner()  # runs what a program's main coroutine would do
+# For reproductions.
+AFTER = "async def after(handler, seconds, value): handler(await asyncio.sleep(seconds, value))"
 
 
 class AsyncBus(Bus):
-    """A bus in an event loop: `bus.runner` runs what a program's main coroutine would do."""
+    """A bus in an event loop, whose handlers are coroutine functions."""
 
     asynchronous = True
 
     @staticmethod
     def end(bus: Any) -> None:
-        bus.runner.close()  # as asyncio.run does when the main coroutine returns
+        RUNNER.close()  # as asyncio.run does when the main coroutine returns
 
     @staticmethod
     def slow(handler: Callable[[Any], Any], seconds: Callable[[Any], float]) -> Any:
-        async def slowly(value: Any) -> None:
-            await asyncio.sleep(seconds(value))
-            handler(value)
-
-        return slowly
+        return lambda value: after(handler, seconds(value), value)

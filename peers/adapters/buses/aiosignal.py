@@ -1,14 +1,11 @@
 """aiosignal: https://github.com/aio-libs/aiosignal."""
 
-import asyncio
-import inspect
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import aiosignal
 
-from peers.adapters.buses import AsyncBus
+from peers.adapters.buses import RUNNER, AsyncBus
 from peers.outcomes import NotOffered
 
 
@@ -19,24 +16,15 @@ class Signal(AsyncBus):
     package = "aiosignal"
     documented = "https://aiosignal.aio-libs.org/en/stable/"
     take_it = "The signals of aiohttp: a frozen list of callbacks that are awaited one by one."
-    imports = """
-from types import SimpleNamespace
-import aiosignal
-import asyncio
-import inspect
-"""
+    imports = "import aiosignal\nimport asyncio\nRUNNER = asyncio.Runner()"
 
     @staticmethod
     def new() -> Any:
-        return SimpleNamespace(runner=asyncio.Runner(), bus=aiosignal.Signal(None))
+        return aiosignal.Signal(None)
 
     @staticmethod
     def subscribe(bus: Any, handler: Callable[[Any], Any]) -> Any:
-        async def receiver(value: Any) -> None:
-            if inspect.isawaitable(result := handler(value)):
-                await result
-
-        bus.bus.append(receiver)
+        bus.append(handler)
 
     @staticmethod
     def unsubscribe(bus: Any, token: Any) -> None:
@@ -44,5 +32,5 @@ import inspect
 
     @staticmethod
     def emit(bus: Any, value: Any) -> None:
-        bus.bus.freeze()
-        bus.runner.run(bus.bus.send(value))
+        bus.freeze()
+        RUNNER.run(bus.send(value))

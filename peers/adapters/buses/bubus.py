@@ -1,20 +1,16 @@
 """bubus: https://github.com/browser-use/bubus."""
 
-import asyncio
-import inspect
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import bubus
 
-from peers.adapters.buses import AsyncBus
+from peers.adapters.buses import RUNNER, AsyncBus
 
 
-class Changed(bubus.BaseEvent[None]):
-    """The one event."""
-
-    value: Any
+async def dispatch(bus: Any, event: Any) -> None:
+    """It wants a running loop."""
+    bus.dispatch(event)
 
 
 class EventBus(AsyncBus):
@@ -24,39 +20,30 @@ class EventBus(AsyncBus):
     package = "bubus"
     documented = "https://github.com/browser-use/bubus"
     take_it = "Typed events with results, parents and a log, in one order over several buses."
-    imports = """
-from types import SimpleNamespace
-import asyncio
-import bubus
-import inspect
-Changed = type("Changed", (bubus.BaseEvent,), {"__annotations__": {"value": object}})
-"""
+    imports = (
+        "import asyncio, bubus\nRUNNER = asyncio.Runner()\n"
+        "async def dispatch(bus, event): bus.dispatch(event)"
+    )
 
     @staticmethod
     def new() -> Any:
-        return SimpleNamespace(runner=asyncio.Runner(), bus=bubus.EventBus())
+        return bubus.EventBus()
 
     @staticmethod
     def subscribe(bus: Any, handler: Callable[[Any], Any]) -> Any:
-        async def receiver(event: Any) -> None:
-            if inspect.isawaitable(result := handler(event.value)):
-                await result
+        async def receiver(event):  # type: ignore[no-untyped-def]
+            await handler(event.value)
 
-        # It tells handlers apart by name and object.
-        receiver.__name__ = f"receiver_{id(receiver)}"
-        bus.bus.on("Changed", receiver)
+        bus.on("Changed", receiver)
 
     @staticmethod
     def emit(bus: Any, value: Any) -> None:
-        async def main() -> None:
-            bus.bus.dispatch(Changed(value=value))
-
-        bus.runner.run(main())
+        RUNNER.run(dispatch(bus, bubus.BaseEvent(event_type="Changed", value=value)))
 
     @staticmethod
     def settle(bus: Any) -> None:
-        bus.runner.run(bus.bus.wait_until_idle(timeout=10))
+        RUNNER.run(bus.wait_until_idle(timeout=10))
 
     @staticmethod
     def close(bus: Any) -> None:
-        bus.runner.run(bus.bus.stop(timeout=10))
+        RUNNER.run(bus.stop(timeout=10))

@@ -1,11 +1,9 @@
 """This project's EventBus and AsyncEventBus."""
 
-import asyncio
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
-from peers.adapters.buses import AsyncBus, Bus
+from peers.adapters.buses import AFTER, RUNNER, AsyncBus, Bus
 from reference_impl.buses.async_event_bus import AsyncEventBus
 from reference_impl.buses.event import ANY, Event
 from reference_impl.buses.event_bus import EventBus
@@ -74,24 +72,17 @@ class Loop(AsyncBus):
     documented = f"{_SITE}/async_event_bus.html"
     take_it = "Three files to copy; asyncio, a bound, and a stop that drains."
     imports = (
-        "from types import SimpleNamespace\n"
-        "from reference_impl.buses.event import ANY, Event\n"
-        "from reference_impl.buses.async_event_bus import AsyncEventBus\n"
-        "import asyncio"
+        "from reference_impl.buses.async_event_bus import ANY, AsyncEventBus, Event\n"
+        f"import asyncio\nRUNNER = asyncio.Runner()\n{AFTER}"
     )
 
     @staticmethod
     def new() -> Any:
-        bus = SimpleNamespace(runner=asyncio.Runner(), bus=AsyncEventBus())
-        bus.runner.run(bus.bus.start())
-        return bus
+        return RUNNER.run(AsyncEventBus().__aenter__())
 
     @staticmethod
     def subscribe(bus: Any, handler: Callable[[Any], Any]) -> Any:
-        async def main() -> Any:
-            return bus.bus.subscribe(ANY, lambda event: handler(event.payload))
-
-        return bus.runner.run(main())
+        return bus.subscribe(ANY, lambda event: handler(event.payload))
 
     @staticmethod
     def unsubscribe(bus: Any, token: Any) -> None:
@@ -99,15 +90,15 @@ class Loop(AsyncBus):
 
     @staticmethod
     def emit(bus: Any, value: Any) -> None:
-        bus.runner.run(bus.bus.publish(Event.create("event", value)))
+        RUNNER.run(bus.publish(Event.create("event", value)))
 
     @staticmethod
     def settle(bus: Any) -> None:
-        bus.runner.run(bus.bus.wait_idle(10))
+        RUNNER.run(bus.wait_idle(10))
 
     @staticmethod
     def close(bus: Any) -> None:
-        bus.runner.run(bus.bus.stop())
+        RUNNER.run(bus.stop())
 
 
 class LoopOrdered(Loop):
@@ -118,7 +109,4 @@ class LoopOrdered(Loop):
 
     @staticmethod
     def subscribe(bus: Any, handler: Callable[[Any], Any]) -> Any:
-        async def main() -> Any:
-            return bus.bus.subscribe(ANY, lambda event: handler(event.payload), ordered=True)
-
-        return bus.runner.run(main())
+        return bus.subscribe(ANY, lambda event: handler(event.payload), ordered=True)

@@ -1,16 +1,14 @@
 """pyee: https://github.com/jfhbrook/pyee."""
 
-import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any
 
 import pyee
 import pyee.asyncio
 import pyee.executor
 
-from peers.adapters.buses import AsyncBus, Bus
+from peers.adapters.buses import AFTER, RUNNER, AsyncBus, Bus
 
 
 class Emitter(Bus):
@@ -77,31 +75,28 @@ class Asyncio(AsyncBus):
     package = "pyee"
     documented = "https://pyee.readthedocs.io/en/latest/"
     take_it = "Node's interface for asyncio; emit is a plain function and does not wait."
-    imports = "from types import SimpleNamespace\nimport asyncio\nimport pyee.asyncio"
+    imports = f"import asyncio\nimport pyee.asyncio\nRUNNER = asyncio.Runner()\n{AFTER}"
 
     @staticmethod
     def new() -> Any:
-        return SimpleNamespace(runner=asyncio.Runner(), bus=pyee.asyncio.AsyncIOEventEmitter())
+        return pyee.asyncio.AsyncIOEventEmitter(loop=RUNNER.get_loop())
 
     @staticmethod
     def subscribe(bus: Any, handler: Callable[[Any], Any]) -> Any:
-        return bus.bus.on("event", handler)
+        return bus.on("event", handler)
 
     @staticmethod
     def unsubscribe(bus: Any, token: Any) -> None:
-        bus.bus.remove_listener("event", token)
+        bus.remove_listener("event", token)
 
     @staticmethod
     def emit(bus: Any, value: Any) -> None:
-        async def main() -> None:
-            bus.bus.emit("event", value)
-
-        bus.runner.run(main())
+        bus.emit("event", value)
 
     @staticmethod
     def settle(bus: Any) -> None:
-        bus.runner.run(bus.bus.wait_for_complete())
+        RUNNER.run(bus.wait_for_complete())
 
     @staticmethod
     def close(bus: Any) -> None:
-        bus.runner.run(bus.bus.wait_for_complete())
+        RUNNER.run(bus.wait_for_complete())
