@@ -99,6 +99,7 @@ def adapter_sound(row: type[Bus]) -> Holds:
 
 @FAMILY.check(
     "A raising handler harms no other",
+    reports={"blinker": "https://github.com/pallets-eco/blinker/issues/10"},
     uses=("new", "subscribe", "emit"),
     reproduction="""
 bus, got = new(), []

@@ -349,6 +349,7 @@ def fifo_equal(row: type[WorkQueue]) -> Holds:
 
 @FAMILY.check(
     "Payloads need no order",
+    reports={"stdlib": "https://github.com/python/cpython/issues/75328"},
     uses=("new", "put", "get"),
     reproduction="""
 q = new()
@@ -529,6 +530,7 @@ def redelivery(row: type[WorkQueue]) -> Holds:
 
 @FAMILY.check(
     "Ctrl-C loses no item",
+    reports={"stdlib": "https://github.com/python/cpython/issues/74174"},
     deadline=180,
     uses=("new", "put", "wait"),
     reproduction="""
