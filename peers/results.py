@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from peers.cell import family
+from peers.memory import measured
 from peers.running import FAMILIES, RESULTS, Subject, described, subjects
 
 
 def read(family_name: str) -> dict[str, Any]:
     """The family's results, or none."""
     file = RESULTS / f"{family_name}.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found
+
+
+def facts() -> dict[str, Any]:
+    """Of each distribution: licence, size, last release and the like."""
+    file = RESULTS / "facts.json"
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     return found
 
@@ -31,8 +39,13 @@ def write(cells: Sequence[tuple[Subject, str, dict[str, Any]]], today: str) -> N
             if subject.row.package:
                 stamp["version"] = described(subject)["version"]
             fresh = {check: cell | stamp for check, cell in fresh.items()}
+            head = described(subject)
+            if name == "caches":
+                known = before.get("rows", {}).get(subject.slug, {}).get("head", {})
+                size = measured(subject.address) if fresh else known.get("bytes_per_entry")
+                head["bytes_per_entry"] = size
             rows[subject.slug] = {
-                "head": described(subject),
+                "head": head,
                 "cells": {each: (kept | fresh)[each] for each in checks if each in kept | fresh},
             }
         told = {
@@ -41,7 +54,7 @@ def write(cells: Sequence[tuple[Subject, str, dict[str, Any]]], today: str) -> N
                 "expectation": each.expectation,
                 "why": each.why,
                 "plain": each.plain,
-                "reports": dict(each.reports),
+                "reports": list(each.reports.items()),
             }
             for each in checks.values()
         }
@@ -53,34 +66,14 @@ def write(cells: Sequence[tuple[Subject, str, dict[str, Any]]], today: str) -> N
             "rows": rows,
         }
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(_compact(record))
+        (RESULTS / f"{name}.json").write_text(compact(record) + "\n")
 
 
-def _compact(record: dict[str, Any]) -> str:
-    """JSON with a line for each check and each cell: small, and readable in a difference."""
-
-    def line(value: Any) -> str:
+def compact(value: Any, indent: str = "") -> str:
+    """JSON with a line for each object that holds no other: small, and readable in a difference."""
+    if not (isinstance(value, dict) and any(isinstance(each, dict) for each in value.values())):
         return json.dumps(value, ensure_ascii=False)
-
-    lines = ["{"]
-    for key in ("family", "title", "machine"):
-        lines.append(f" {line(key)}: {line(record[key])},")
-    lines.append(' "checks": {')
-    lines += _items(record["checks"], "  ")
-    lines.append(' },\n "rows": {')
-    rows = []
-    for slug, row in record["rows"].items():
-        cells = "\n".join(_items(row["cells"], "    "))
-        rows.append(
-            f'  {line(slug)}: {{\n   "head": {line(row["head"])},\n   "cells": {{\n{cells}\n   }}\n  }}'
-        )
-    lines.append(",\n".join(rows))
-    lines.append(" }\n}\n")
-    return "\n".join(lines)
-
-
-def _items(items: dict[str, Any], indent: str) -> list[str]:
-    found = [
-        f"{indent}{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in items.items()
-    ]
-    return [each + ("," if number < len(found) - 1 else "") for number, each in enumerate(found)]
+    items = (
+        f"{indent} {json.dumps(key)}: {compact(each, indent + ' ')}" for key, each in value.items()
+    )
+    return "{\n" + ",\n".join(items) + f"\n{indent}}}"

@@ -1,1 +1,1 @@
-"""Rows that fail, each the check that is to find it, and one that holds all."""
+"""For each check a control that must fail it: what cannot fail shows nothing."""
