@@ -124,13 +124,13 @@ def raising_handler(row: type[Bus]) -> Holds:
 
     for _ in range(20):  # some do not say in which order they call handlers
         bus, got = row.new(), list[str]()
-        row.subscribe(bus, _made(row, lambda _, got=got: got.append("a")))
+        row.subscribe(bus, _made(row, lambda _: got.append("a")))
         row.subscribe(bus, _made(row, bad))
-        row.subscribe(bus, _made(row, lambda _, got=got: got.append("b")))
+        row.subscribe(bus, _made(row, lambda _: got.append("b")))
         with _captured():
             with suppress(ValueError):
                 row.emit(bus, 1)
-            reached = _until(lambda got=got: len(got) == 2, row, bus, 2.0)
+            reached = _until(lambda: len(got) == 2, row, bus, 2.0)
             _over(row, bus)
         if not reached:
             raise DoesNotHold("one handler of three raised, another one did not get the event")
@@ -214,7 +214,7 @@ def unsubscribe_in_handler(row: type[Bus]) -> Holds:
     for each in (1, 2):
         row.emit(bus, each)
         expected = sorted(f"{name}{number}" for name in "abc" for number in range(1, each + 1))
-        if not _until(lambda: sorted(others) == expected, row, bus, 3.0):  # noqa: B023
+        if not _until(lambda: sorted(others) == expected, row, bus, 3.0):
             raise DoesNotHold(f"a handler unsubscribed itself; then a, b and c saw {others}")
     if first != [1]:
         raise DoesNotHold(f"a handler unsubscribed itself as it saw event 1, and saw {first}")

@@ -136,7 +136,7 @@ def adapter_sound(row: type[WorkQueue]) -> Holds:
             row.put(mine, "d")
             return await asyncio.wait_for(row.awaited(mine), 3.0)
 
-        return asyncio.run(scene()) == "d"
+        return bool(asyncio.run(scene()) == "d")
 
     def bounds() -> bool:
         row.put(row.bounded(2), "e")

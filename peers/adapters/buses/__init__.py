@@ -51,7 +51,7 @@ class Bus(Row):
     @staticmethod
     def slow(handler: Callable[[Any], Any], seconds: Callable[[Any], float]) -> Any:
         """The handler as one writes it here, when it takes so many seconds."""
-        return lambda value: handler(time.sleep(seconds(value)) or value)
+        return lambda value: handler(time.sleep(seconds(value)) or value)  # type: ignore[func-returns-value]
 
 
 async def after(handler: Callable[[Any], Any], seconds: float, value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import pyee
 import pyee.asyncio
@@ -19,7 +19,7 @@ class Emitter(Bus):
     documented = "https://pyee.readthedocs.io/en/latest/"
     take_it = "Node's interface; handlers run where emit is called, in the order of subscribing."
     imports = "import pyee"
-    explorable = ("pyee",)
+    explorable: ClassVar[tuple[str, ...]] = ("pyee",)
 
     @staticmethod
     def new() -> Any:
