@@ -62,6 +62,10 @@ class SQLite(File):
     def bounded(size: int) -> Any:
         raise NotOffered("it has no bound")
 
+    @staticmethod
+    def close(q: Any) -> None:
+        raise NotOffered("its close is for the file, which keeps the items")
+
 
 class SQLiteAck(File):
     """Its queue in SQLite whose items are acknowledged."""
@@ -78,6 +82,10 @@ class SQLiteAck(File):
     @staticmethod
     def bounded(size: int) -> Any:
         raise NotOffered("it has no bound")
+
+    @staticmethod
+    def close(q: Any) -> None:
+        raise NotOffered("its close is for the file, which keeps the items")
 
     @staticmethod
     def put(q: Any, item: Any) -> None:
