@@ -478,10 +478,10 @@ def timed_get(row: type[WorkQueue]) -> Holds:
 import sys
 import threading
 import time
-day, real = [0.0], time.time
+day, real = [0.0], [time.time]
 for module in list(sys.modules.values()):  # whoever reads the wall clock reads one that is set
     for name, value in list(vars(module).items()):
-        if value is real: setattr(module, name, lambda: real() - day[0])
+        if value is real[0]: setattr(module, name, lambda: real[0]() - day[0])
 waiter = threading.Thread(target=wait, args=(new(), 1.0), daemon=True)
 waiter.start(); waiter.join(0.5)
 day[0] = 86400.0  # back by a day
