@@ -304,8 +304,7 @@ def unsubscribing_concurrently(row: type[Bus]) -> Holds:
     uses=("new", "slow", "subscribe", "emit", "close"),
     reproduction="""
 import time
-bus, got = new(), []
-subscribe(bus, slow(got.append, lambda value: 0.3 if value == 0 else 0))
+bus, got = new(), []; subscribe(bus, slow(got.append, lambda value: 0.3 * (value == 0)))
 for value in range(5): emit(bus, value)
 close(bus)
 assert got == [0, 1, 2, 3, 4], f"events 0 to 4 were emitted, a handler saw {got}"

@@ -72,7 +72,8 @@ class Loop(AsyncBus):
     documented = f"{_SITE}/async_event_bus.html"
     take_it = "Three files to copy; asyncio, a bound, and a stop that drains."
     imports = (
-        "from reference_impl.buses.async_event_bus import ANY, AsyncEventBus, Event\n"
+        "from reference_impl.buses.async_event_bus import AsyncEventBus\n"
+        "from reference_impl.buses.event import ANY, Event\n"
         f"import asyncio\nRUNNER = asyncio.Runner()\n{AFTER}"
     )
 
