@@ -13,8 +13,9 @@ class WorkQueue(Row):
     asynchronous: ClassVar[bool] = False
     # Why its calls cannot be interrupted at each point: "its core is compiled".
     uninterrupted: ClassVar[str] = ""
-    # Not 300: each queue is a directory of files.
+    # How often real threads run a check; fewer where each queue is a directory of files.
     runs: ClassVar[int] = 300
+    # Between which steps threads change, where they are explored.
     granularity: ClassVar[str] = "opcode"
 
     @staticmethod
