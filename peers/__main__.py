@@ -41,7 +41,10 @@ def main() -> int:
         found = list(pool.map(run, cells))
     if options.record:
         results.write(
-            [(subject, check.name, cell) for (subject, check), cell in zip(cells, found, strict=True)],
+            [
+                (subject, check.name, cell)
+                for (subject, check), cell in zip(cells, found, strict=True)
+            ],
             date.today().isoformat(),
         )
     useless = [

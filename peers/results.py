@@ -71,12 +71,16 @@ def _compact(record: dict[str, Any]) -> str:
     rows = []
     for slug, row in record["rows"].items():
         cells = "\n".join(_items(row["cells"], "    "))
-        rows.append(f'  {line(slug)}: {{\n   "head": {line(row['head'])},\n   "cells": {{\n{cells}\n   }}\n  }}')
+        rows.append(
+            f'  {line(slug)}: {{\n   "head": {line(row["head"])},\n   "cells": {{\n{cells}\n   }}\n  }}'
+        )
     lines.append(",\n".join(rows))
     lines.append(" }\n}\n")
     return "\n".join(lines)
 
 
 def _items(items: dict[str, Any], indent: str) -> list[str]:
-    found = [f"{indent}{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in items.items()]
+    found = [
+        f"{indent}{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in items.items()
+    ]
     return [each + ("," if number < len(found) - 1 else "") for number, each in enumerate(found)]

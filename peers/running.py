@@ -171,8 +171,7 @@ def _code(file: Path, check: str = "") -> str:
         tree.body = [
             node
             for node in tree.body
-            if not (isinstance(node, ast.FunctionDef) and node.decorator_list)
-            or node.name == check
+            if not (isinstance(node, ast.FunctionDef) and node.decorator_list) or node.name == check
         ]
         for node in tree.body:
             if isinstance(node, ast.FunctionDef):

@@ -1,0 +1,1 @@
+"""Rows that break one promise each: every check must catch its own."""
