@@ -1,7 +1,6 @@
 """python -m peers [FAMILY | LIBRARY | ROW | CHECK …]: run cells, and record them with --record."""
 
 import argparse
-import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -29,7 +29,8 @@ class Claim:
     says: str  # "yes": it promises it; "no": it says that it does not; "otherwise": another rule
     sentence: str
     address: str  # where a reader finds it
-    source: str  # "sdist:PACKAGE==VERSION:PATH", "installed:PACKAGE:PATH" or "git:OWNER/NAME@COMMIT:PATH"
+    # sdist:PACKAGE==VERSION:PATH, installed:PACKAGE:PATH, git:OWNER/NAME@COMMIT:PATH, ours:PATH
+    source: str
     read: str  # the date
 
 
@@ -90,10 +91,12 @@ def missing(claim: Claim) -> str:
     elif kind == "sdist":
         pinned, _, path = rest.partition(":")
         text = _sdist(*pinned.split("==")).get(path, "")
+    elif kind == "ours":
+        text = (FOLDER.parents[1] / rest).read_text(encoding="utf-8")
     elif kind == "git":
         return ""
     else:
-        return f"source {claim.source!r} is none of sdist:, installed: and git:"
+        return f"source {claim.source!r} is none of sdist:, installed:, ours: and git:"
     if not text:
         return f"{claim.source}: no such file"
     return "" if _plain(claim.sentence) in _plain(text) else f"{claim.source}: not in the text"
@@ -117,16 +120,20 @@ def _installed(package: str, path: str) -> str:
 @cache
 def _sdist(package: str, version: str) -> dict[str, str]:
     """The text files of a source distribution, by path below its top folder."""
-    with urllib.request.urlopen(f"https://pypi.org/pypi/{package}/{version}/json") as answer:
-        files = json.load(answer)["urls"]
-    address = next(each["url"] for each in files if each["packagetype"] == "sdist")
+    kind = {"Accept": "application/vnd.pypi.simple.v1+json"}
+    asked = urllib.request.Request(f"https://pypi.org/simple/{package}/", headers=kind)
+    with urllib.request.urlopen(asked) as answer:
+        files = json.load(answer)["files"]
+    ends = f"-{version}.tar.gz"
+    address = next(each["url"] for each in files if each["filename"].endswith(ends))
     with urllib.request.urlopen(address) as answer:
-        archive = tarfile.open(fileobj=io.BytesIO(answer.read()))
+        content = io.BytesIO(answer.read())
     texts = {}
-    for member in archive.getmembers():
-        file = archive.extractfile(member) if member.isfile() and member.size < 1_000_000 else None
-        if file is not None:
-            texts[member.name.partition("/")[2]] = file.read().decode(errors="replace")
+    with tarfile.open(fileobj=content) as archive:
+        for member in archive.getmembers():
+            file = archive.extractfile(member) if member.size < 1_000_000 else None
+            if file is not None:
+                texts[member.name.partition("/")[2]] = file.read().decode(errors="replace")
     return texts
 
 

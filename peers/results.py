@@ -16,6 +16,13 @@ def read(family_name: str) -> dict[str, Any]:
     return found
 
 
+def facts() -> dict[str, Any]:
+    """Of each distribution: licence, size, last release and the like."""
+    file = RESULTS / "facts.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found
+
+
 def write(cells: Sequence[tuple[Subject, str, dict[str, Any]]], today: str) -> None:
     """Merge these cells into the files of their families; rows and checks that are gone go."""
     for name in FAMILIES:
@@ -41,7 +48,7 @@ def write(cells: Sequence[tuple[Subject, str, dict[str, Any]]], today: str) -> N
                 "expectation": each.expectation,
                 "why": each.why,
                 "plain": each.plain,
-                "reports": dict(each.reports),
+                "reports": list(each.reports.items()),
             }
             for each in checks.values()
         }
@@ -53,34 +60,14 @@ def write(cells: Sequence[tuple[Subject, str, dict[str, Any]]], today: str) -> N
             "rows": rows,
         }
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(_compact(record))
+        (RESULTS / f"{name}.json").write_text(compact(record) + "\n")
 
 
-def _compact(record: dict[str, Any]) -> str:
-    """JSON with a line for each check and each cell: small, and readable in a difference."""
-
-    def line(value: Any) -> str:
+def compact(value: Any, indent: str = "") -> str:
+    """JSON with a line for each object that holds no other: small, and readable in a difference."""
+    if not (isinstance(value, dict) and any(isinstance(each, dict) for each in value.values())):
         return json.dumps(value, ensure_ascii=False)
-
-    lines = ["{"]
-    for key in ("family", "title", "machine"):
-        lines.append(f" {line(key)}: {line(record[key])},")
-    lines.append(' "checks": {')
-    lines += _items(record["checks"], "  ")
-    lines.append(' },\n "rows": {')
-    rows = []
-    for slug, row in record["rows"].items():
-        cells = "\n".join(_items(row["cells"], "    "))
-        rows.append(
-            f'  {line(slug)}: {{\n   "head": {line(row["head"])},\n   "cells": {{\n{cells}\n   }}\n  }}'
-        )
-    lines.append(",\n".join(rows))
-    lines.append(" }\n}\n")
-    return "\n".join(lines)
-
-
-def _items(items: dict[str, Any], indent: str) -> list[str]:
-    found = [
-        f"{indent}{json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in items.items()
-    ]
-    return [each + ("," if number < len(found) - 1 else "") for number, each in enumerate(found)]
+    items = (
+        f"{indent} {json.dumps(key)}: {compact(each, indent + ' ')}" for key, each in value.items()
+    )
+    return "{\n" + ",\n".join(items) + f"\n{indent}}}"

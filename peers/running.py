@@ -1,6 +1,7 @@
 """Run cells, each in a process of its own with a deadline, and keep what they found."""
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import inspect
@@ -17,7 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import peers.adapters
 from peers.adapters import Row, source
 from peers.cell import MARK, family
 from peers.checks import Check
@@ -51,18 +51,22 @@ class Subject:
 def subjects(family_name: str) -> list[Subject]:
     """The rows of a family, in order of their files; ours first."""
     package = importlib.import_module(f"peers.adapters.{family_name}")
-    found = []
-    for each in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"{package.__name__}.{each.name}")
-        for value in vars(module).values():
-            if (
-                inspect.isclass(value)
-                and issubclass(value, Row)
-                and value.__module__ == module.__name__
-                and "name" in vars(value)
-            ):
-                found.append(Subject(family_name, each.name, value))
+    libraries = [each.name for each in pkgutil.iter_modules(package.__path__)]
+    found = [each for library in libraries for each in subjects_of(family_name, library)]
     return sorted(found, key=lambda each: not each.row.ours)
+
+
+def subjects_of(family_name: str, library: str) -> list[Subject]:
+    """The rows of one adapter, in order of their definition."""
+    module = importlib.import_module(f"peers.adapters.{family_name}.{library}")
+    return [
+        Subject(family_name, library, value)
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, Row)
+        and value.__module__ == module.__name__
+        and "name" in vars(value)
+    ]
 
 
 def examined(subject: Subject, check: Check) -> dict[str, Any]:
@@ -103,10 +107,8 @@ def _finish(command: list[str], environment: dict[str, str], deadline: float) ->
         except subprocess.TimeoutExpired:
             return {"outcome": "no result", "seen": f"the check did not end in {deadline:g} s"}
         finally:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
-            except ProcessLookupError:
-                pass
     told = [line for line in out.splitlines() if line.startswith(MARK)]
     if not told:
         return {"outcome": "error", "seen": f"exit {process.returncode}: {err.strip()[-300:]}"}

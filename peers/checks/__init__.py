@@ -52,7 +52,7 @@ class Family:
 
         def register(function: Callable[[Any], Holds]) -> Callable[[Any], Holds]:
             expectation, _, why = (function.__doc__ or "").strip().partition("\n")
-            assert expectation and why.strip(), f"{function.__name__} says what, and why, in words"
+            assert why.strip(), f"{function.__name__} says in words what is expected, and why"
             self.checks[function.__name__] = Check(
                 name=function.__name__,
                 question=question,

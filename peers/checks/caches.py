@@ -5,7 +5,7 @@ from typing import Any
 
 from peers.adapters.caches import Cache
 from peers.checks import Family
-from peers.outcomes import DoesNotHold, Holds, explore, once, raise_first, spawned, together
+from peers.outcomes import DoesNotHold, Holds, once, raise_first, together
 
 FAMILY = Family("caches", "Caches for threads")
 

@@ -1,1 +1,1 @@
-"""Rows that break one promise each: every check must catch its own."""
+"""For each check a control that must fail it: what cannot fail shows nothing."""
