@@ -44,7 +44,10 @@ class _Counts:
 
 def _outcome(call: Callable[[], Any], deadline: float = 15.0) -> Any:
     """What the call returns or raises, in a thread with a deadline."""
-    return together(call, deadline=deadline)[0]
+    result = together(call, deadline=deadline)[0]
+    if isinstance(result, NotOffered):
+        raise result
+    return result
 
 
 def _interrupted(call: Callable[[], Any], ready: Callable[[], Any]) -> BaseException | None:
@@ -55,6 +58,7 @@ def _interrupted(call: Callable[[], Any], ready: Callable[[], Any]) -> BaseExcep
 
     def press() -> None:
         ready()
+        time.sleep(0.5)  # until all are handed out, and the call waits
         signal.pthread_kill(main, signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()
@@ -147,18 +151,12 @@ def order(row: type[Mapper]) -> Holds:
     uses=("over",),
     reproduction="""
 import threading
-taken, enough = [], threading.Event()
+ended, early = threading.Event(), []
 def items():
-    for item in range(5000):
-        taken.append(item)
-        yield item
-threading.Timer(1, enough.set).start()
-seen = []
-def wait(item):
-    enough.wait()
-    seen.append(len(taken))
-over(wait, items())
-assert seen[0] < 5000, f"all {seen[0]} items were drawn before the first was done"
+    yield from range(5000)
+    ended.set()
+over(lambda item: early.append(ended.wait(1)), items())
+assert not early[0], "all 5,000 items were drawn before the first was done"
 """,
 )
 def lazy_input(row: type[Mapper]) -> Holds:
@@ -218,15 +216,11 @@ def others_results(row: type[Mapper]) -> Holds:
     uses=("over",),
     reproduction="""
 def fail(item):
-    if item == 3:
-        raise KeyError("mine")
-    return item
+    raise KeyError("mine")
 try:
     over(fail, range(5))
-except KeyError:
-    pass
 except BaseException as error:
-    raise AssertionError(f"`except KeyError` does not catch it: {error!r}") from None
+    assert isinstance(error, KeyError), f"`except KeyError` does not catch {error!r}"
 """,
 )
 def error_type(row: type[Mapper]) -> Holds:
@@ -481,21 +475,17 @@ def threads_left(row: type[Mapper]) -> Holds:
     "Ctrl-C stops the rest",
     uses=("over",),
     reproduction="""
-import _thread, signal, threading, time
+import os, signal, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 begun = []
 def work(item):
     begun.append(item)
     time.sleep(0.02)
-threading.Timer(0.5, _thread.interrupt_main).start()
+threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     over(work, range(400))
 except KeyboardInterrupt:
-    pass
-count = len(begun)
-time.sleep(0.5)
-assert count < 400, "all 400 items were run before KeyboardInterrupt came out"
-assert len(begun) == count, f"{len(begun) - count} items began after KeyboardInterrupt"
+    assert len(begun) < 400, "all 400 items were run before KeyboardInterrupt came out"
 """,
 )
 def ctrl_c(row: type[Mapper]) -> Holds:
@@ -512,7 +502,7 @@ def ctrl_c(row: type[Mapper]) -> Holds:
 
     def ready() -> None:
         counts.reached(_LIMIT)
-        threading.Timer(0.2, gate.set).start()
+        threading.Timer(0.8, gate.set).start()
 
     error = _interrupted(lambda: row.over(work, range(200)), ready)
     begun, running = counts.begun, counts.running
@@ -531,18 +521,15 @@ def ctrl_c(row: type[Mapper]) -> Holds:
     "Ctrl-C waits for no item",
     uses=("over",),
     reproduction="""
-import _thread, signal, threading, time
+import os, signal, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-def stuck(item):
-    time.sleep(4)
-threading.Timer(0.5, _thread.interrupt_main).start()
+threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
 began = time.monotonic()
 try:
-    over(stuck, range(4))
+    over(lambda item: time.sleep(5), range(4))
 except KeyboardInterrupt:
-    pass
-took = time.monotonic() - began
-assert took < 3, f"Ctrl-C came after 0.5 s, KeyboardInterrupt came out after {took:.1f} s"
+    took = time.monotonic() - began
+assert took < 4, f"Ctrl-C came after 1 s, KeyboardInterrupt came out after {took:.1f} s"
 """,
 )
 def ctrl_c_stuck(row: type[Mapper]) -> Holds:
@@ -587,9 +574,11 @@ def _left_behind(row: type[Mapper], *, cancel: bool) -> tuple[int, BaseException
                     raise ValueError("it fails")
                 await asyncio.sleep(5)
             finally:
-                if item:
-                    await asyncio.sleep(0.2)  # its clean-up
-                running.discard(item)
+                try:
+                    if item:
+                        await asyncio.sleep(0.2)  # its clean-up, which may be cut short
+                finally:
+                    running.discard(item)
 
         task = asyncio.ensure_future(row.gather(work, range(10), _LIMIT))
         for _ in range(_LIMIT):
@@ -612,21 +601,35 @@ import asyncio
 running = set()
 async def work(item):
     running.add(item)
-    await asyncio.sleep(0.2)
-    if item == 0:
-        raise ValueError("it fails")
-    await asyncio.sleep(5)
+    await asyncio.sleep(item)
     running.discard(item)
+    assert item, "the first one fails"
 async def main():
-    try:
-        await gather(work, range(4))
-    except Exception:
-        assert running == {0}, f"the failure has come out while items {running - {0}} still run"
+    task = asyncio.ensure_future(gather(work, range(4)))
+    await asyncio.wait({task})
+    assert not running, f"the failure has come out while items {running} still run"
 asyncio.run(main())
 """
 
 
-@FAMILY.check("Cancelled, nothing runs on")
+@FAMILY.check(
+    "Cancelled, nothing runs on",
+    uses=("gather",),
+    reproduction="""
+import asyncio
+ended = []
+async def work(item):
+    try:
+        await asyncio.sleep(9)
+    finally:
+        await asyncio.sleep(item)
+        ended.append(item)
+async def main():
+    await asyncio.wait([asyncio.ensure_future(asyncio.wait_for(gather(work, range(4)), 1))])
+    assert len(ended) == 4, f"of four cancelled items only {ended} had ended when the call did"
+asyncio.run(main())
+""",
+)
 def cancelled_leaves_none(row: type[Mapper]) -> Holds:
     """When an awaited call is cancelled, its items are cancelled, and end before it does.
 
@@ -637,7 +640,7 @@ def cancelled_leaves_none(row: type[Mapper]) -> Holds:
         raise DoesNotHold(f"it was cancelled, and ended with {error!r}")
     if left:
         raise DoesNotHold(f"the cancelled call has ended while {left} items still run")
-    return once("four items had cleaned up when the cancelled call ended")
+    return once("none of four items ran when the cancelled call ended")
 
 
 @FAMILY.check("Failed, no async item runs on", uses=("gather",), reproduction=_ASYNC_REPRODUCTION)
@@ -653,4 +656,4 @@ def failed_async_leaves_none(row: type[Mapper]) -> Holds:
         return once("the failure is a result among others")
     if left:
         raise DoesNotHold(f"the failure has come out while {left} items still run")
-    return once("three items had cleaned up when the failure came out")
+    return once("none of three other items ran when the failure came out")

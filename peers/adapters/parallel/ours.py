@@ -8,7 +8,7 @@ from typing import Any
 
 from peers.adapters.parallel import Mapper
 from reference_impl.bridges.async_parallel_execute import async_parallel_execute
-from reference_impl.bridges.parallel_execute import parallel_execute, partition
+from reference_impl.bridges.parallel_execute import parallel_execute
 
 
 class ParallelExecute(Mapper):
@@ -20,16 +20,16 @@ class ParallelExecute(Mapper):
     take_it = "One file to copy, in which each key has its result or its error."
     imports = (
         "from concurrent.futures import CancelledError\n"
-        "from reference_impl.bridges.parallel_execute import parallel_execute, partition"
+        "from reference_impl.bridges.parallel_execute import parallel_execute"
     )
 
     @staticmethod
     def over(function: Callable[[Any], Any], items: Iterable[Any], limit: int = 4) -> list[Any]:
-        values, failures = partition(parallel_execute(items, function, limit, fail_fast=True))
-        for each in failures:
-            if not isinstance(each.error, CancelledError):
+        results = parallel_execute(items, function, limit, fail_fast=True)
+        for each in results:
+            if each.is_failure and not isinstance(each.error, CancelledError):
                 raise each.error
-        return values
+        return [each.value for each in results]
 
     @staticmethod
     def settled(function: Callable[[Any], Any], items: Iterable[Any], limit: int = 4) -> list[Any]:
@@ -48,19 +48,17 @@ class AsyncParallelExecute(Mapper):
         "import asyncio\n"
         "from concurrent.futures import CancelledError\n"
         "from functools import partial\n"
-        "from reference_impl.bridges.async_parallel_execute import async_parallel_execute\n"
-        "from reference_impl.bridges.parallel_execute import partition"
+        "from reference_impl.bridges.async_parallel_execute import async_parallel_execute"
     )
 
     @staticmethod
     def over(function: Callable[[Any], Any], items: Iterable[Any], limit: int = 4) -> list[Any]:
         one = partial(asyncio.to_thread, function)
-        call = async_parallel_execute(items, one, limit, fail_fast=True)
-        values, failures = partition(asyncio.run(call))
-        for each in failures:
-            if not isinstance(each.error, CancelledError):
+        results = asyncio.run(async_parallel_execute(items, one, limit, fail_fast=True))
+        for each in results:
+            if each.is_failure and not isinstance(each.error, CancelledError):
                 raise each.error
-        return values
+        return [each.value for each in results]
 
     @staticmethod
     def settled(function: Callable[[Any], Any], items: Iterable[Any], limit: int = 4) -> list[Any]:
@@ -74,6 +72,6 @@ class AsyncParallelExecute(Mapper):
     ) -> Coroutine[Any, Any, list[Any]]:
         async def main() -> list[Any]:
             results = await async_parallel_execute(items, function, limit, fail_fast=True)
-            return partition(results)[0]
+            return [each.unwrap() for each in results]
 
         return main()

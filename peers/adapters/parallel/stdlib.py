@@ -101,7 +101,7 @@ class Gather(Mapper):
                 async with turns:
                     return await asyncio.to_thread(function, item)
 
-            return await asyncio.gather(*map(one, items))
+            return await asyncio.gather(*map(one, list(items)))
 
         return asyncio.run(main())
 
@@ -114,7 +114,7 @@ class Gather(Mapper):
                 async with turns:
                     return await asyncio.to_thread(function, item)
 
-            return await asyncio.gather(*map(one, items), return_exceptions=True)
+            return await asyncio.gather(*map(one, list(items)), return_exceptions=True)
 
         return asyncio.run(main())
 
@@ -129,6 +129,6 @@ class Gather(Mapper):
                 async with turns:
                     return await function(item)
 
-            return await asyncio.gather(*map(one, items))
+            return await asyncio.gather(*map(one, list(items)))
 
         return main()
