@@ -49,11 +49,11 @@ class Subject:
 
 
 def subjects(family_name: str) -> list[Subject]:
-    """The rows of a family, in order of their files; ours first."""
+    """The rows of a family, in order of their files; ours last."""
     package = importlib.import_module(f"peers.adapters.{family_name}")
     libraries = [each.name for each in pkgutil.iter_modules(package.__path__)]
     found = [each for library in libraries for each in subjects_of(family_name, library)]
-    return sorted(found, key=lambda each: not each.row.ours)
+    return sorted(found, key=lambda each: each.row.ours)
 
 
 def subjects_of(family_name: str, library: str) -> list[Subject]:

@@ -26,8 +26,8 @@ MARKS = {
     "holds": ("✓", "holds"),
     "broken": ("✗", "fails"),
     "stated": ("≠", "its text says otherwise"),
-    "unpromised": ("○", "does not, and does not say so"),
-    "unread": ("○", "does not; not audited yet"),
+    "unpromised": ("○", "does not; not promised"),
+    "unread": ("○", "does not; not audited"),
     "none": ("–", "not offered"),
     "open": ("?", "not shown"),
 }
@@ -191,7 +191,7 @@ def _cells(table: Table) -> Iterator[str]:
             f"{head['take_it']}{unexplored}{read}\n"
         )
         yield '<table class="cells">'
-        yield "<thead><tr><th>Expected</th><th>It says</th><th>Observed</th></tr></thead><tbody>"
+        yield "<thead><tr><th>Asked</th><th>Its own text</th><th>Observed</th></tr></thead><tbody>"
         for check in row["cells"]:
             yield _observed(table, slug, check)
         yield "</tbody></table>\n"
@@ -200,7 +200,8 @@ def _cells(table: Table) -> Iterator[str]:
         for check, cell in row["cells"].items():
             if cell.get("program"):
                 yield (
-                    f'<details markdown="1">\n<summary>{escape(table.checks[check]["question"])}: '
+                    f'<details id="{table.anchor(slug, check)}-program" markdown="1">\n'
+                    f"<summary>{escape(table.checks[check]['question'])}: "
                     f"see it fail in {len(cell['program'].splitlines())} lines</summary>\n\n"
                     f"```python\n{cell['program'].rstrip()}\n```\n\n"
                     f"```text\n{cell['shows']}\n```\n\n</details>\n"
@@ -210,7 +211,7 @@ def _cells(table: Table) -> Iterator[str]:
 def _observed(table: Table, row: str, check: str) -> str:
     cell, claim = table.rows[row]["cells"][check], table.claims.get((row, check))
     kind = table.verdict(row, check)
-    said = "nothing found"
+    said = "–"
     if claim is not None:
         said = f'{claim.says}: <a href="{escape(claim.address)}">“{escape(claim.sentence)}”</a>'
     how = f" ({cell['how']})" if "how" in cell else ""
@@ -218,6 +219,8 @@ def _observed(table: Table, row: str, check: str) -> str:
     if "failed" in cell:
         failed, runs = cell["failed"]
         times = f" {failed} of {runs} runs."
+    if cell.get("program"):
+        times += f' <a href="#{table.anchor(row, check)}-program">See it fail</a>'
     mark, words = MARKS[kind]
     question = escape(table.checks[check]["question"])
     return (

@@ -26,16 +26,19 @@ def source(row: type[Row], *functions: str) -> str:
         tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(row, name))))
         function = tree.body[0]
         assert isinstance(function, ast.FunctionDef)
-        function.decorator_list, function.returns = [], None
-        for argument in (*function.args.args, *function.args.kwonlyargs):
-            argument.annotation = None
+        function.decorator_list = []
         if ast.get_docstring(function) is not None:
             del function.body[0]
         for node in ast.walk(function):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                node.returns = None
+                for argument in (*node.args.args, *node.args.kwonlyargs):
+                    argument.annotation = None
             for field, value in ast.iter_fields(node):
                 if isinstance(value, list):
                     setattr(node, field, [_plain(each) for each in value])
-        parts.append(ast.unparse(ast.fix_missing_locations(function)))
+        text = ast.unparse(ast.fix_missing_locations(function))
+        parts.append("\n".join(line for line in text.splitlines() if line.strip()))
     return "\n".join(parts)
 
 
