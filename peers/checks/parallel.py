@@ -149,6 +149,7 @@ def order(row: type[Mapper]) -> Holds:
 @FAMILY.check(
     "Items are drawn as needed",
     uses=("over",),
+    reports={"stdlib": "https://github.com/python/cpython/issues/74508"},
     reproduction="""
 import threading
 ended, early = threading.Event(), []
@@ -246,6 +247,7 @@ def error_type(row: type[Mapper]) -> Holds:
 @FAMILY.check(
     "A failure stops the rest",
     uses=("over",),
+    reports={"stdlib": "https://github.com/python/cpython/issues/130975"},
     reproduction="""
 import time
 begun = []
@@ -286,6 +288,7 @@ def failure_stops(row: type[Mapper]) -> Holds:
 @FAMILY.check(
     "A failure leaves nothing running",
     uses=("over",),
+    reports={"joblib": "https://github.com/joblib/joblib/issues/1304"},
     reproduction="""
 import threading, time
 running, met = set(), threading.Barrier(4)
@@ -474,6 +477,7 @@ def threads_left(row: type[Mapper]) -> Holds:
 @FAMILY.check(
     "Ctrl-C stops the rest",
     uses=("over",),
+    reports={"stdlib": "https://github.com/python/cpython/issues/130975"},
     reproduction="""
 import os, signal, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -520,6 +524,7 @@ def ctrl_c(row: type[Mapper]) -> Holds:
 @FAMILY.check(
     "Ctrl-C waits for no item",
     uses=("over",),
+    reports={"stdlib": "https://github.com/python/cpython/issues/111358"},
     reproduction="""
 import os, signal, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -643,7 +648,12 @@ def cancelled_leaves_none(row: type[Mapper]) -> Holds:
     return once("none of four items ran when the cancelled call ended")
 
 
-@FAMILY.check("Failed, no async item runs on", uses=("gather",), reproduction=_ASYNC_REPRODUCTION)
+@FAMILY.check(
+    "Failed, no async item runs on",
+    uses=("gather",),
+    reports={"stdlib": "https://github.com/python/cpython/issues/75633"},
+    reproduction=_ASYNC_REPRODUCTION,
+)
 def failed_async_leaves_none(row: type[Mapper]) -> Holds:
     """When an awaited call fails, its other items are cancelled, and end before it does.
 

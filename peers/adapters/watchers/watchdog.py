@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from watchdog.events import (
+    DirDeletedEvent,
     FileClosedEvent,
     FileMovedEvent,
     FileSystemEvent,
@@ -41,17 +42,18 @@ class AnyEvent(Watcher):
 
 
 class Closed(Watcher):
-    """For files to be processed: it hears of those that are closed after writing or were moved within."""
+    """For files to be processed: those that are closed after writing or moved within."""
 
     name = "watchdog, closed and moved"
     package = "watchdog"
     documented = "https://python-watchdog.readthedocs.io/en/stable/api.html#event-handler-classes"
     take_it = "Linux tells it when a file is complete."
     imports = (
-        "from watchdog.events import FileClosedEvent, FileMovedEvent, FileSystemEventHandler\n"
+        "from watchdog.events import "
+        "DirDeletedEvent, FileClosedEvent, FileMovedEvent, FileSystemEventHandler\n"
         "from watchdog.observers import Observer"
     )
-    no_deletions = "the row hears of closed and moved files alone; FileDeletedEvent would do"
+    no_deletions = "this row asks for closed and moved files; FileDeletedEvent would do"
 
     @staticmethod
     def watch(folder: str, report: Callable[[str], Any], end: threading.Event) -> None:
@@ -60,8 +62,12 @@ class Closed(Watcher):
                 report(event.dest_path or event.src_path)
 
         observer = Observer()
-        kinds = [FileClosedEvent, FileMovedEvent]
-        observer.schedule(Handler(), folder, recursive=True, event_filter=kinds)
+        observer.schedule(
+            Handler(),
+            folder,
+            recursive=True,
+            event_filter=[FileClosedEvent, FileMovedEvent, DirDeletedEvent],
+        )
         observer.start()
         end.wait()
         observer.stop()
