@@ -16,7 +16,7 @@ class ParallelExecute(Mapper):
 
     name = "parallel_execute"
     ours = True
-    documented = "bridges/parallel_execute.md"
+    documented = "https://executable-guarantees.example/bridges/parallel_execute.html"
     take_it = "One file to copy, in which each key has its result or its error."
     imports = (
         "from concurrent.futures import CancelledError\n"
@@ -42,7 +42,7 @@ class AsyncParallelExecute(Mapper):
 
     name = "async_parallel_execute"
     ours = True
-    documented = "bridges/async_parallel_execute.md"
+    documented = "https://executable-guarantees.example/bridges/async_parallel_execute.html"
     take_it = "The same results for async functions, with no task left behind."
     imports = (
         "import asyncio\n"

@@ -14,7 +14,7 @@ class Watch(Watcher):
 
     name = "DirectoryWatch"
     ours = True
-    documented = "bridges/file_watch.md"
+    documented = "https://executable-guarantees.example/bridges/file_watch.html"
     take_it = "One file to copy, on watchdog, for programs that process each file that comes."
     imports = "import asyncio\nfrom reference_impl.bridges.file_watch import DirectoryWatch"
     no_handler = "no function is given: one iterates"
