@@ -112,7 +112,7 @@ def _plain(text: str) -> str:
 def _installed(package: str, path: str) -> str:
     found = distribution(package)
     if path == "METADATA":
-        return str(found.metadata)
+        return found.read_text("METADATA") or ""
     file = Path(str(found.locate_file(path)))
     return file.read_text(errors="replace") if file.exists() else ""
 
