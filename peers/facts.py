@@ -168,8 +168,8 @@ def import_milliseconds(
 ) -> dict[tuple[str, ...], float]:
     """By group of modules: processor time of their import, above that of a bare interpreter.
 
-    Each is a median over fresh interpreters, bare ones in between. Processor time is what an import takes
-    on an idle machine, and it hardly changes on a busy one.
+    Each is a median over fresh interpreters, bare ones in between. Processor time is what an
+    import takes on an idle machine, and it hardly changes on a busy one.
     """
     programs = {(): "pass"} | {each: f"import {', '.join(each)}" for each in modules}
     taken: dict[tuple[str, ...], list[float]] = {each: [] for each in programs}
@@ -220,7 +220,7 @@ def declared(found: Distribution) -> str | None:
     """The level of its classifier for free threading, "" without a level; None: no classifier."""
     for each in found.metadata.get_all("Classifier") or []:
         if each.startswith(_FREE_THREADING):
-            return each.removeprefix(_FREE_THREADING).removeprefix(" :: ")
+            return str(each).removeprefix(_FREE_THREADING).removeprefix(" :: ")
     return None
 
 

@@ -431,7 +431,7 @@ def limit_kept(row: type[Mapper]) -> Holds:
                 time.sleep(0.002)
             return item
 
-        error = _outcome(lambda work=work: row.over(work, range(200), _LIMIT))
+        error = _outcome(lambda work=work: row.over(work, range(200), _LIMIT))  # type: ignore[misc]
         if isinstance(error, BaseException):
             raise DoesNotHold(f"{type(error).__name__}: {error}")
         most = max(most, counts.most)

@@ -204,6 +204,7 @@ def new_folder_race(row: type[Watcher]) -> Holds:
 @FAMILY.check(
     "Files of a folder moved in",
     uses=("watch",),
+    reports={"watchdog": "https://github.com/gorakhargosh/watchdog/issues/1094"},
     reproduction=_START
     + _WATCH
     + """os.makedirs(f"{folder}-2/deep")
@@ -233,6 +234,7 @@ def moved_in_folder(row: type[Watcher]) -> Holds:
 @FAMILY.check(
     "A file moved in is told of",
     uses=("watch",),
+    reports={"watchdog": "https://github.com/gorakhargosh/watchdog/issues/1094"},
     reproduction=_START
     + _WATCH
     + """pathlib.Path(f"{folder}-2").write_text("x")
@@ -276,6 +278,7 @@ def replaced(row: type[Watcher]) -> Holds:
 @FAMILY.check(
     "One file, told once",
     uses=("watch",),
+    reports={"watchdog": "https://github.com/gorakhargosh/watchdog/issues/346"},
     reproduction=_START
     + _WATCH
     + """pathlib.Path(folder, "file.txt").write_text("x")
@@ -303,6 +306,7 @@ def once_per_file(row: type[Watcher]) -> Holds:
 @FAMILY.check(
     "Told when it is complete",
     uses=("watch",),
+    reports={"watchdog": "https://github.com/gorakhargosh/watchdog/issues/586"},
     reproduction=_START
     + _WATCH
     + """with open(f"{folder}/file.txt", "w") as file:
@@ -427,7 +431,6 @@ def handler_raises(row: type[Watcher]) -> Holds:
 @FAMILY.check(
     "A folder made again",
     uses=("watch",),
-    reports={"watchdog": "https://github.com/gorakhargosh/watchdog/issues/419"},
     reproduction=_START
     + """\
 threading.Thread(target=watch, args=(folder, told.append, threading.Event()), daemon=True).start()

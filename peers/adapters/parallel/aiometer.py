@@ -54,7 +54,7 @@ class Amap(Mapper):
     @staticmethod
     def over(function: Callable[[Any], Any], items: Iterable[Any], limit: int = 4) -> list[Any]:
         async def main() -> list[Any]:
-            one = partial(asyncio.to_thread, function)
+            one = partial(asyncio.to_thread, function)  # type: ignore[call-arg]
             async with aiometer.amap(one, list(items), max_at_once=limit) as results:
                 return [each async for each in results]
 

@@ -22,7 +22,7 @@ class TaskGroup(Mapper):
     def over(function: Callable[[Any], Any], items: Iterable[Any], limit: int = 4) -> list[Any]:
         async def main() -> list[Any]:
             limiter = anyio.CapacityLimiter(limit)
-            one = partial(anyio.to_thread.run_sync, function, limiter=limiter)
+            one = partial(anyio.to_thread.run_sync, function, limiter=limiter)  # type: ignore[arg-type]
             async with anyio.create_task_group() as group:
                 tasks = [group.start_soon(one, each) for each in items]
             return [each.return_value for each in tasks]

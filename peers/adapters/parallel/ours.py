@@ -29,7 +29,7 @@ class ParallelExecute(Mapper):
         for each in results:
             if each.is_failure and not isinstance(each.error, CancelledError):
                 raise each.error
-        return [each.value for each in results]
+        return [each.value for each in results]  # type: ignore[union-attr]
 
     @staticmethod
     def settled(function: Callable[[Any], Any], items: Iterable[Any], limit: int = 4) -> list[Any]:
@@ -53,16 +53,16 @@ class AsyncParallelExecute(Mapper):
 
     @staticmethod
     def over(function: Callable[[Any], Any], items: Iterable[Any], limit: int = 4) -> list[Any]:
-        one = partial(asyncio.to_thread, function)
+        one = partial(asyncio.to_thread, function)  # type: ignore[call-arg]
         results = asyncio.run(async_parallel_execute(items, one, limit, fail_fast=True))
         for each in results:
             if each.is_failure and not isinstance(each.error, CancelledError):
                 raise each.error
-        return [each.value for each in results]
+        return [each.value for each in results]  # type: ignore[union-attr]
 
     @staticmethod
     def settled(function: Callable[[Any], Any], items: Iterable[Any], limit: int = 4) -> list[Any]:
-        one = partial(asyncio.to_thread, function)
+        one = partial(asyncio.to_thread, function)  # type: ignore[call-arg]
         results = asyncio.run(async_parallel_execute(items, one, limit))
         return [each.value if each.is_success else each.error for each in results]
 

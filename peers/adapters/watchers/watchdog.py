@@ -32,7 +32,7 @@ class AnyEvent(Watcher):
     def watch(folder: str, report: Callable[[str], Any], end: threading.Event) -> None:
         class Handler(FileSystemEventHandler):
             def on_any_event(self, event: FileSystemEvent) -> None:
-                report(event.dest_path or event.src_path)
+                report(event.dest_path or event.src_path)  # type: ignore[arg-type]
 
         observer = Observer()
         observer.schedule(Handler(), folder, recursive=True)
@@ -59,7 +59,7 @@ class Closed(Watcher):
     def watch(folder: str, report: Callable[[str], Any], end: threading.Event) -> None:
         class Handler(FileSystemEventHandler):
             def on_any_event(self, event: FileSystemEvent) -> None:
-                report(event.dest_path or event.src_path)
+                report(event.dest_path or event.src_path)  # type: ignore[arg-type]
 
         observer = Observer()
         observer.schedule(
