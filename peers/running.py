@@ -213,7 +213,7 @@ def record(
 def same(known: dict[str, Any], subject: Subject, code: str) -> bool:
     """Whether the recorded cell is a failure of this code and this version of the library."""
     installed = version(subject.row.package) if subject.row.package else ""
-    return (
+    return bool(
         known["outcome"] == "fails"
         and known["code"] == code
         and known.get("version", "") == installed
