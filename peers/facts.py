@@ -57,13 +57,13 @@ def rows() -> dict[str, list[type[Row]]]:
 
 def licence(found: Distribution) -> str:
     """Its SPDX expression, or the nearest that its metadata, then its licence's text, say."""
-    metadata = found.metadata
+    metadata: Any = found.metadata
     expression = metadata.get("License-Expression")
     if expression:
-        return expression
+        return str(expression)
     told = " ".join((metadata.get("License") or "").split())
     told = _SHORT.get(told.lower(), told)
-    classified = [
+    classified: list[str] = [
         _CLASSIFIED.get(each.rpartition(" :: ")[2], each.rpartition(" :: ")[2])
         for each in metadata.get_all("Classifier") or []
         if each.startswith("License :: ") and each != "License :: OSI Approved"
