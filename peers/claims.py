@@ -1,5 +1,7 @@
 """What the libraries say themselves: peers/claims/FAMILY.toml, each sentence found in its source.
 
+Who has read an adapter again, and where they looked: peers/audits/FAMILY.toml.
+
 `python -m peers.claims` looks every sentence up again: in the installed package, or in the
 source distribution on PyPI of the version that it names.
 """
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "claims"
+AUDITS = Path(__file__).parent / "audits"
 SAYS = ("yes", "no", "otherwise")
 
 
@@ -56,7 +59,7 @@ def claims(family: str) -> list[Claim]:
             source=each["source"],
             read=each["read"],
         )
-        for each in _load(family).get("claim", [])
+        for each in _load(FOLDER, family).get("claim", [])
     ]
 
 
@@ -64,13 +67,13 @@ def audits(family: str) -> dict[str, Audit]:
     """By row."""
     found = [
         Audit(each["row"], each["read"], tuple(each["searched"]), each["note"])
-        for each in _load(family).get("audit", [])
+        for each in _load(AUDITS, family).get("audit", [])
     ]
     return {each.row: each for each in found}
 
 
-def _load(family: str) -> dict[str, Any]:
-    file = FOLDER / f"{family}.toml"
+def _load(folder: Path, family: str) -> dict[str, Any]:
+    file = folder / f"{family}.toml"
     return tomllib.loads(file.read_text()) if file.exists() else {}
 
 
@@ -112,7 +115,7 @@ def _plain(text: str) -> str:
 def _installed(package: str, path: str) -> str:
     found = distribution(package)
     if path == "METADATA":
-        return str(found.metadata)
+        return found.read_text("METADATA") or ""
     file = Path(str(found.locate_file(path)))
     return file.read_text(errors="replace") if file.exists() else ""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from peers.cell import family
+from peers.memory import measured
 from peers.running import FAMILIES, RESULTS, Subject, described, subjects
 
 
@@ -38,8 +39,13 @@ def write(cells: Sequence[tuple[Subject, str, dict[str, Any]]], today: str) -> N
             if subject.row.package:
                 stamp["version"] = described(subject)["version"]
             fresh = {check: cell | stamp for check, cell in fresh.items()}
+            head = described(subject)
+            if name == "caches":
+                known = before.get("rows", {}).get(subject.slug, {}).get("head", {})
+                size = measured(subject.address) if fresh else known.get("bytes_per_entry")
+                head["bytes_per_entry"] = size
             rows[subject.slug] = {
-                "head": described(subject),
+                "head": head,
                 "cells": {each: (kept | fresh)[each] for each in checks if each in kept | fresh},
             }
         told = {

@@ -95,6 +95,7 @@ def render() -> str:
             rows = [each for each in SHORT_ROWS if each in table.rows]
             checks = [each for each in SHORT_CHECKS if each in table.checks]
             page = "compare/caches.md"
+            parts.append(_part("memory", _memory(table)))
             parts.append(_part("short", _table(table, rows, checks, page=page, small=True)))
     parts.append(_part("facts", _facts()))
     parts.append(_part("summary", _summary()))
@@ -244,6 +245,14 @@ def _facts() -> str:
             f"| {fact['bytes_with_all'] / 1e6:.1f} MB | {fact['import_ms']:.0f} ms "
             f"| {compiled} | {fact['free_threaded']}{level} |"
         )
+    return "\n".join(lines)
+
+
+def _memory(table: Table) -> str:
+    """What an entry costs, the smallest first."""
+    heads = sorted((r["head"] for r in table.rows.values()), key=lambda h: h["bytes_per_entry"])
+    lines = ["| | Bytes for an entry |", "|---|--:|"]
+    lines += [f"| {head['name']} | {head['bytes_per_entry']:,.0f} |" for head in heads]
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ from site_build import (
     compared,
     edits,
     evidence,
+    home,
     hosting,
     interrupts_table,
     matrix,
@@ -59,6 +60,7 @@ def pages() -> dict[Path, str]:
     result[EVIDENCE / "matrix.inc"] = matrix.render(found, titles) + "\n"
     result[interrupts_table.TABLE] = interrupts_table.table()
     result[edits.TABLE] = edits.table(titles)
+    result[home.SHOWN] = home.facts(found)
     result[compared.SHOWN] = compared.render()
     result[charts.PAGE] = charts.page(titles)
     result[states.DRAWN] = states.page()

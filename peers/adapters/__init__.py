@@ -25,7 +25,7 @@ def source(row: type[Row], *functions: str) -> str:
     for name in functions:
         tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(row, name))))
         function = tree.body[0]
-        assert isinstance(function, ast.FunctionDef)
+        assert isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
         function.decorator_list = []
         if ast.get_docstring(function) is not None:
             del function.body[0]
