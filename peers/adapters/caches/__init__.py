@@ -1,7 +1,7 @@
 """Caches called from threads."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from peers.adapters import Row
 from peers.outcomes import NotOffered
@@ -9,6 +9,9 @@ from peers.outcomes import NotOffered
 
 class Cache(Row):
     """A mapping, a loading decorator, or both."""
+
+    no_bound: ClassVar[str] = ""  # why it has no bound on the number of its entries, if so
+    no_expiry: ClassVar[str] = ""  # why its entries have no time to live, if so
 
     @staticmethod
     def new(size: int = 100, ttl: float = 3600.0) -> Any:
@@ -29,6 +32,7 @@ class Cache(Row):
 
     @staticmethod
     def length(cache: Any) -> int:
+        """How many entries are in what `new`, or `cached` where there is no `new`, returned."""
         raise NotOffered("its entries cannot be counted")
 
     @staticmethod
@@ -38,5 +42,5 @@ class Cache(Row):
 
     @staticmethod
     def invalidate(function: Any, key: Any) -> None:
-        """Drop one key of what `cached` returned."""
-        raise NotOffered("one key cannot be invalidated")
+        """Drop one key of what `cached` returned, or all where one alone cannot be dropped."""
+        raise NotOffered("what is memoized cannot be invalidated")
