@@ -63,8 +63,8 @@ def licence(found: Distribution) -> str:
         return str(expression)
     told = " ".join((metadata.get("License") or "").split())
     told = _SHORT.get(told.lower(), told)
-    classified: list[str] = [
-        _CLASSIFIED.get(each.rpartition(" :: ")[2], each.rpartition(" :: ")[2])
+    classified = [
+        _CLASSIFIED.get(str(each).rpartition(" :: ")[2], str(each).rpartition(" :: ")[2])
         for each in metadata.get_all("Classifier") or []
         if each.startswith("License :: ") and each != "License :: OSI Approved"
     ]
