@@ -213,9 +213,10 @@ def _cells(table: Table) -> Iterator[str]:
 
 def _local(address: str, *, page: str = ".html") -> str:
     """An address of our own as one that leads there from the comparison's pages."""
-    if not address.startswith(_HERE):
+    if "://" in address and not address.startswith(_HERE):
         return address
-    return "../" + address.removeprefix(_HERE).replace(".html", page)
+    path, _, place = address.removeprefix(_HERE).partition("#")
+    return f"../{path.rpartition('.')[0]}{page}{place and '#' + place}"
 
 
 def _observed(table: Table, row: str, check: str) -> str:
@@ -223,7 +224,8 @@ def _observed(table: Table, row: str, check: str) -> str:
     kind = table.verdict(row, check)
     said = "–"
     if claim is not None:
-        said = f'{claim.says}: <a href="{escape(_local(claim.address))}">“{escape(claim.sentence)}”</a>'
+        link = escape(_local(claim.address))
+        said = f'{claim.says}: <a href="{link}">“{escape(claim.sentence)}”</a>'
     how = f" ({cell['how']})" if "how" in cell else ""
     times = ""
     if "failed" in cell:
