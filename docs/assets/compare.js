@@ -55,9 +55,20 @@ function field(form, text, control) {
   return control
 }
 
+/* The row that the address names: instant navigation makes no :target of it. */
+function mark() {
+  const row = document.getElementById(decodeURIComponent(location.hash.slice(1)))
+  for (const other of document.querySelectorAll("tr.here"))
+    if (other !== row) other.classList.remove("here")
+  if (row?.matches("table.cells tr")) row.classList.add("here")
+}
+
 /* The page is replaced without a load: look again whenever it is. */
 function equipAll() {
   for (const box of document.querySelectorAll(".peers-box")) equip(box)
+  mark()
 }
 equipAll()
 new MutationObserver(equipAll).observe(document.body, { childList: true, subtree: true })
+document.addEventListener("click", () => setTimeout(mark))
+window.addEventListener("hashchange", mark)

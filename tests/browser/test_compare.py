@@ -52,10 +52,13 @@ def test_libraries_are_filtered_and_sorted_by_a_question(visit: Visit) -> None:
 def test_a_cell_leads_to_what_was_seen_and_to_the_program(visit: Visit) -> None:
     page = visit.open(PAGE)
     page.locator("table.peers td.stated a, table.peers td.unpromised a").first.click()
-    target = page.locator("tr:target")
+    target = page.locator("tr.here")
     expect(target).to_be_in_viewport()
-    target.get_by_role("link", name="See it fail").click()
-    expect(page.locator("details:target")).to_be_in_viewport()
+    assert page.url.endswith(f"#{target.get_attribute('id')}")
+    target.get_by_text("See it fail").click()
+    program = page.locator(f"[id='{target.get_attribute('id')}-program']")
+    expect(program).to_be_in_viewport()
+    expect(program).to_have_attribute("open", "")
     assert not visit.problems
 
 
