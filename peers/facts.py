@@ -57,10 +57,10 @@ def rows() -> dict[str, list[type[Row]]]:
 
 def licence(found: Distribution) -> str:
     """Its SPDX expression, or the nearest that its metadata, then its licence's text, say."""
-    metadata = found.metadata
+    metadata: Any = found.metadata
     expression = metadata.get("License-Expression")
     if expression:
-        return expression
+        return str(expression)
     told = " ".join((metadata.get("License") or "").split())
     told = _SHORT.get(told.lower(), told)
     classified = [

@@ -51,12 +51,14 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-async def _settled(*tasks: "asyncio.Task[Any]", what: str) -> list[Any]:
+async def _settled(
+    *tasks: "asyncio.Task[Any]", what: str, patience: float = _PATIENCE
+) -> list[Any]:
     """What each task returned or raised, "cancelled" included; a failure if one still waits."""
-    _, waiting = await asyncio.wait(tasks, timeout=_PATIENCE)
+    _, waiting = await asyncio.wait(tasks, timeout=patience)
     if waiting:
         raise DoesNotHold(
-            f"{what}; {len(waiting)} of {len(tasks)} callers still wait after {_PATIENCE:g} s"
+            f"{what}; {len(waiting)} of {len(tasks)} callers still wait after {patience:g} s"
         )
     return [_outcome(task) for task in tasks]
 
@@ -86,7 +88,7 @@ def _named(value: Any) -> str:
 
 @FAMILY.check("The adapter works")
 def adapter_sound(row: type[AsyncCache]) -> Holds:
-    """A value is loaded once, found again, and loaded anew when its key was dropped.
+    """A value is loaded once, then found, and loaded again after its key was dropped.
 
     The other cells of a row mean something only if this one holds.
     """
@@ -175,7 +177,7 @@ def single_flight(row: type[AsyncCache]) -> Holds:
 
 
 @FAMILY.check(
-    "So it is with a slow load",
+    "One load, also a slow one",
     uses=("cached",),
     reproduction="""
 import asyncio
@@ -484,7 +486,7 @@ assert got == ["value", "value"], f"the second of three callers was cancelled, t
 """,
 )
 def cancelled_waiter(row: type[AsyncCache]) -> Holds:
-    """One of those who wait for a load is cancelled, and all others still get the value.
+    """One of the tasks that wait for a load is cancelled, and all others still get the value.
 
     A client that hangs up must not take down the requests of others.
     """
@@ -534,9 +536,9 @@ assert got == ["value"], f"three callers were cancelled, a later one got {got}"
 """,
 )
 def cancelled_alone(row: type[AsyncCache]) -> Holds:
-    """When all who waited for a load were cancelled, the load ends, and a later task gets a value.
+    """When all callers of a load were cancelled, the load ends, and a later task gets a value.
 
-    Otherwise one burst of timeouts leaves behind a load without an end, or a key without a value.
+    Otherwise one burst of timeouts leaves a load that never ends, or a key that never has a value.
     """
     begun: list[Any] = []
     ended: list[str] = []
@@ -598,7 +600,7 @@ assert got == ["ValueError"] * 4, f"the load raised ValueError, four callers: {g
 """,
 )
 def failing_loader(row: type[AsyncCache]) -> Holds:
-    """When a load fails, each task that waits for it gets its exception.
+    """When a load fails, each task that waits for it gets an exception.
 
     Otherwise one failed query leaves requests that never end.
     """
@@ -681,9 +683,9 @@ async def load(key):
 f = cached(load)
 async def main():
     caller = asyncio.ensure_future(f("k"))
-    await asyncio.wait([caller], timeout=5)
+    await asyncio.wait([caller], timeout=3)
     return caller.done()
-assert asyncio.run(main()), "a load that asks for its own key has not ended after 5 s"
+assert asyncio.run(main()), "a load that asks for its own key has not ended after 3 s"
 """,
 )
 def recursion(row: type[AsyncCache]) -> Holds:
@@ -693,12 +695,14 @@ def recursion(row: type[AsyncCache]) -> Holds:
     """
 
     async def main() -> Any:
+        function: Any = None
+
         async def load(key: Any) -> Any:
             return await function(key)
 
-        function: Any = row.cached(load)
+        function = row.cached(load)
         caller = _task(function, "k")
-        return (await _settled(caller, what="a load asked for its own key"))[0]
+        return (await _settled(caller, what="a load asked for its own key", patience=3))[0]
 
     got = _run(main)
     if not isinstance(got, Exception):
@@ -716,24 +720,27 @@ async def load(key):
 f = cached(load)
 async def main():
     caller = asyncio.ensure_future(f("a"))
-    await asyncio.wait([caller], timeout=5)
-    assert caller.done(), "a load of a that asks for b, whose load asks for a, waits after 5 s"
+    await asyncio.wait([caller], timeout=3)
+    assert caller.done(), "a load of a that asks for b, whose load asks for a, waits after 3 s"
 asyncio.run(main())
 """,
 )
 def circle(row: type[AsyncCache]) -> Holds:
     """A load of a that asks for b, whose load asks for a, is refused with an exception.
 
-    Otherwise each waits for the other, and both keys are lost for everybody.
+    Otherwise each waits for the other, and so does every later caller of either key.
     """
 
     async def main() -> Any:
+        function: Any = None
+
         async def load(key: Any) -> Any:
             return await function({"a": "b", "b": "a"}[key])
 
-        function: Any = row.cached(load)
+        function = row.cached(load)
         caller = _task(function, "a")
-        return (await _settled(caller, what="a load of a asked for b, whose load asked for a"))[0]
+        what = "a load of a asked for b, whose load asked for a"
+        return (await _settled(caller, what=what, patience=3))[0]
 
     got = _run(main)
     if not isinstance(got, Exception):
@@ -742,7 +749,7 @@ def circle(row: type[AsyncCache]) -> Holds:
 
 
 @FAMILY.check(
-    "A slow load holds up no other",
+    "A slow load blocks no other",
     plain=True,
     uses=("cached",),
     reproduction="""
@@ -811,7 +818,7 @@ assert got[1] == "new", f"the key was dropped during a load, a later caller stil
 def invalidation(row: type[AsyncCache]) -> Holds:
     """A key that is dropped while it loads does not keep the value of that load.
 
-    Otherwise who writes to the database and drops the key finds the old value until it expires.
+    Otherwise a request that changes the database and drops the key still finds the old value.
     """
     stored = ["old"]
 

@@ -260,7 +260,7 @@ def many_threads(row: type[Bridge]) -> Holds:
 
         return row.call(answer)
 
-    got, hanging = settle(*[lambda n=n: one(n) for n in range(40)], deadline=15)  # type: ignore[misc]
+    got, hanging = settle(*[lambda n=n: one(n) for n in range(40)], deadline=15)
     if hanging:
         raise DoesNotHold(f"{hanging} of 40 calls have not returned after 15 s")
     if all(isinstance(each, RuntimeError) for each in got):
@@ -637,9 +637,9 @@ def callers_lock(row: type[Bridge]) -> Holds:
         with lock:
             return row.call(work)
 
-    got = _bounded("a call by who holds an RLock", lambda: row.program(plain), deadline=10)
+    got = _bounded("a call by the holder of an RLock", lambda: row.program(plain), deadline=10)
     if isinstance(got, BaseException):
-        raise DoesNotHold(f"a call by who holds an RLock that the coroutine takes got {_told(got)}")
+        raise DoesNotHold(f"a call by the holder of an RLock got {_told(got)}")
     taken, value = got
     if not taken:
         raise DoesNotHold("the coroutine waited 3 s for an RLock that its caller holds")

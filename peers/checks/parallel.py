@@ -59,7 +59,7 @@ def _interrupted(call: Callable[[], Any], ready: Callable[[], Any]) -> BaseExcep
     def press() -> None:
         ready()
         time.sleep(0.5)  # until all are handed out, and the call waits
-        signal.pthread_kill(main, signal.SIGINT)
+        signal.pthread_kill(main, signal.SIGINT)  # pyright: ignore[reportArgumentType]
 
     threading.Thread(target=press, daemon=True).start()
     try:
@@ -608,7 +608,7 @@ async def work(item):
     running.add(item)
     await asyncio.sleep(item)
     running.discard(item)
-    assert item, "the first one fails"
+    1 / item  # the first one fails
 async def main():
     task = asyncio.ensure_future(gather(work, range(4)))
     await asyncio.wait({task})

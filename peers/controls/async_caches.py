@@ -98,11 +98,11 @@ class Sound(AsyncCache):
     kind: ClassVar[type[_Cache]] = _Cache
 
     @classmethod
-    def cached(cls, function: Callable[[Any], Any]) -> Any:  # type: ignore[override]
+    def cached(cls, function: Callable[[Any], Any]) -> Any:
         return cls.kind(function)
 
     @classmethod
-    def bounded(cls, function: Callable[[Any], Any], size: int) -> Any:  # type: ignore[override]
+    def bounded(cls, function: Callable[[Any], Any], size: int) -> Any:
         return cls.kind(function, size)
 
     @staticmethod

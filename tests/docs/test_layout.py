@@ -261,7 +261,8 @@ def test_page_says_when_to_take_another_library(component: str) -> None:
     """The box at its top leads to the comparison, and says in a line what to take instead."""
     page = (ROOT / "docs" / f"{component}.md").read_text(encoding="utf-8")
     box = page.partition("\n## ")[0]
-    found = re.search(r"^    \*\*\[Compared\]\(\.\./compare/(\w+)\.md\)\*\* .*: take .+", box, re.M)
+    line = r"^    \*\*\[Compared\]\(\.\./compare/(\w+)\.md\)\*\* .*: take .+"
+    found = re.search(line, box, re.MULTILINE)
     assert found is not None, "its box does not link to ../compare/"
     assert (ROOT / "docs" / "compare" / f"{found[1]}.md").is_file()
 

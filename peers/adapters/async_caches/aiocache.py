@@ -27,7 +27,7 @@ class Cached(AsyncCache):
 
 
 class Stampede(AsyncCache):
-    """Its decorator against cache stampedes, with the default lease of two seconds."""
+    """Its decorator against stampedes, with the default lease; `lease=60` suits slower loads."""
 
     name = "aiocache.cached_stampede, memory"
     package = "aiocache"

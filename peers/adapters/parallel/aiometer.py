@@ -1,6 +1,7 @@
 """aiometer: https://github.com/florimondmanca/aiometer.
 
-It runs async functions; what blocks goes into `asyncio.to_thread`.
+It runs async functions; what blocks goes into `asyncio.to_thread`. What is found of threads and of
+Ctrl-C is asyncio.run's.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ _SEQUENCE = "it takes a sequence of items"
 class RunAll(Mapper):
     """The results as a list."""
 
-    name = "aiometer.run_all"
+    name = "aiometer.run_all, to_thread"
     package = "aiometer"
     documented = "https://github.com/florimondmanca/aiometer#usage"
     take_it = "A limit for each second beside the one for at once, on asyncio and Trio."
@@ -44,7 +45,7 @@ class RunAll(Mapper):
 class Amap(Mapper):
     """The results as they become available."""
 
-    name = "aiometer.amap"
+    name = "aiometer.amap, to_thread"
     package = "aiometer"
     documented = "https://github.com/florimondmanca/aiometer#usage"
     take_it = "Results as soon as they are there, with a limit for each second, too."

@@ -40,7 +40,7 @@ class ParallelExecute(Mapper):
 class AsyncParallelExecute(Mapper):
     """Its twin on an event loop; what blocks goes into `asyncio.to_thread`."""
 
-    name = "async_parallel_execute"
+    name = "async_parallel_execute, to_thread"
     ours = True
     documented = "https://executable-guarantees.example/bridges/async_parallel_execute.html"
     take_it = "The same results for async functions, with no task left behind."
