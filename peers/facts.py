@@ -64,7 +64,7 @@ def licence(found: Distribution) -> str:
     told = " ".join((metadata.get("License") or "").split())
     told = _SHORT.get(told.lower(), told)
     classified = [
-        _CLASSIFIED.get(each.rpartition(" :: ")[2], each.rpartition(" :: ")[2])
+        _CLASSIFIED.get(str(each).rpartition(" :: ")[2], str(each).rpartition(" :: ")[2])
         for each in metadata.get_all("Classifier") or []
         if each.startswith("License :: ") and each != "License :: OSI Approved"
     ]

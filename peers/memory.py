@@ -1,14 +1,15 @@
 """What an entry of a cache costs: python -m peers.memory MODULE:ROW prints bytes for each.
 
 The growth of the resident memory of a process of its own while 100,000 entries with int keys
-and int values come in, by `put`, or by loading where there is no `put`. Keys and values are
-counted, as one has to have them.
+and int values come in, or as many as do in half a minute; by `put`, or by loading where there
+is no `put`. Keys and values are counted, as one has to have them.
 """
 
 import gc
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from peers.adapters.caches import Cache
@@ -16,6 +17,7 @@ from peers.cell import row
 from peers.outcomes import NotOffered
 
 ENTRIES = 100_000
+_SECONDS = 30.0
 _FIRST = 1_000_000  # no small int, which would cost nothing
 
 
@@ -35,23 +37,19 @@ def _bytes(subject: type[Cache]) -> float:
         warm, full = subject.new(), subject.new(ENTRIES)
         subject.put(warm, 1, 1)
 
-        def fill() -> None:
-            for key in range(_FIRST, _FIRST + ENTRIES):
-                subject.put(full, key, key * 2)
+        def add(key: int) -> None:
+            subject.put(full, key, key * 2)
 
     except NotOffered:
         subject.cached(_twice)(1)
-        function = subject.cached(_twice, ENTRIES)
-
-        def fill() -> None:
-            for key in range(_FIRST, _FIRST + ENTRIES):
-                function(key)
-
+        add = subject.cached(_twice, ENTRIES)
     gc.collect()
-    before = _resident()
-    fill()
+    before, end, added = _resident(), time.monotonic() + _SECONDS, 0
+    while added < ENTRIES and time.monotonic() < end:
+        add(_FIRST + added)
+        added += 1
     gc.collect()
-    return (_resident() - before) / ENTRIES
+    return (_resident() - before) / added
 
 
 def measured(address: str) -> float:

@@ -11,15 +11,17 @@ from site_build.records import EVIDENCE
 SHOWN = EVIDENCE / "compare.inc"
 # The home page's six libraries and five questions, of the caches.
 SHORT_ROWS = (
-    "ours-TTL",
     "stdlib-LruCache",
+    "cachetools-WithLock",
     "cachetools-WithCondition",
-    "cachebox-TTL",
+    "cachebox-LRU",
     "diskcache-Barrier",
-    "dogpile-Region",
-    "theine-Memoized",
+    "dogpile-Memory",
+    "ours-TTLCache",
 )
 SHORT_CHECKS = ("single_flight", "failing_loader", "recursion", "invalidation", "none_cached")
+
+_HERE = "https://executable-guarantees.example/"  # as the components' headers name this site
 
 # Verdict → mark, and in words.
 MARKS = {
@@ -188,7 +190,7 @@ def _cells(table: Table) -> Iterator[str]:
         read = f" Read again on <time>{audit.read}</time>: {audit.note}" if audit else ""
         yield (
             f"{version}run on <time>{stamps[-1]}</time> with Python {', '.join(pythons)}, "
-            f"used as [its documentation says]({head['documented']}). "
+            f"used as [its documentation says]({_local(head['documented'], page='.md')}). "
             f"{head['take_it']}{unexplored}{read}\n"
         )
         yield '<table class="cells">'
@@ -209,12 +211,21 @@ def _cells(table: Table) -> Iterator[str]:
                 )
 
 
+def _local(address: str, *, page: str = ".html") -> str:
+    """An address of our own as one that leads there from the comparison's pages."""
+    if "://" in address and not address.startswith(_HERE):
+        return address
+    path, _, place = address.removeprefix(_HERE).partition("#")
+    return f"../{path.rpartition('.')[0]}{page}{place and '#' + place}"
+
+
 def _observed(table: Table, row: str, check: str) -> str:
     cell, claim = table.rows[row]["cells"][check], table.claims.get((row, check))
     kind = table.verdict(row, check)
     said = "–"
     if claim is not None:
-        said = f'{claim.says}: <a href="{escape(claim.address)}">“{escape(claim.sentence)}”</a>'
+        link = escape(_local(claim.address))
+        said = f'{claim.says}: <a href="{link}">“{escape(claim.sentence)}”</a>'
     how = f" ({cell['how']})" if "how" in cell else ""
     times = ""
     if "failed" in cell:

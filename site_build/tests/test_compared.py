@@ -151,4 +151,4 @@ def test_each_package_has_its_facts() -> None:
     packages: set[Any] = {
         row["head"]["package"] for family in RECORDED for row in read(family)["rows"].values()
     }
-    assert packages - {None} == set(facts()["packages"])
+    assert packages - {None} == set(facts()["packages"]), "run `python -m peers.facts`"

@@ -14,7 +14,7 @@ class Signal(AsyncBus):
 
     name = "aiosignal.Signal"
     package = "aiosignal"
-    documented = "https://aiosignal.aio-libs.org/en/stable/"
+    documented = "https://aiosignal.readthedocs.io/"
     take_it = "The signals of aiohttp: a frozen list of callbacks that are awaited one by one."
     imports = "import aiosignal\nimport asyncio\nRUNNER = asyncio.Runner()"
 
