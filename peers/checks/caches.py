@@ -1024,8 +1024,10 @@ import threading
 import time
 parent = os.getpid()
 f = cached(lambda key: time.sleep(3 if os.getpid() == parent else 0))
-threading.Thread(target=f, args=("k",), daemon=True).start(), time.sleep(0.5)
-if not (child := os.fork()): signal.alarm(8), f("k"), os._exit(0)
+threading.Thread(target=f, args=("k",), daemon=True).start()
+time.sleep(0.5)
+child = os.fork()
+if not child: signal.alarm(8), f("k"), os._exit(0)
 assert os.waitpid(child, 0)[1] == 0, "a child forked during a load of a key waits for it forever"
 """,
 )
