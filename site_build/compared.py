@@ -199,7 +199,7 @@ def _cells(table: Table) -> Iterator[str]:
             yield _observed(table, slug, check)
         yield "</tbody></table>\n"
         yield '<details markdown="1">\n<summary>The adapter</summary>\n'
-        yield f"```python\n{head['adapter'].rstrip()}\n```\n\n</details>\n"
+        yield f"```text\n{head['adapter'].rstrip()}\n```\n\n</details>\n"
         for check, cell in row["cells"].items():
             if cell.get("program"):
                 yield (

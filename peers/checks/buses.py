@@ -351,6 +351,8 @@ def close_drains(row: type[Bus]) -> Holds:
 @FAMILY.check(
     "The program ends, closed or not",
     plain=True,
+    # Of browser-use, for which it was written.
+    reports={"bubus": "https://github.com/browser-use/browser-use/pull/4112"},
     uses=("new", "emit", "end"),
     reproduction="""
 import threading

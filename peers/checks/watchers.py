@@ -171,7 +171,8 @@ def burst(row: type[Watcher]) -> Holds:
     "Files in new folders",
     uses=("watch",),
     reports={
-        "watchfiles": "https://github.com/samuelcolvin/watchfiles/issues/245",
+        # Of the notify crate, on which it is built.
+        "watchfiles": "https://github.com/notify-rs/notify/issues/727",
     },
     reproduction=_START
     + _WATCH

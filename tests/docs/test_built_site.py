@@ -38,11 +38,10 @@ def soup() -> Callable[[Path], BeautifulSoup]:
 
 
 def compared() -> set[str]:
-    """What the session `peers` has executed: its adapters, and programs that show a failure."""
+    """The programs that show a failure, which the session `peers` has executed."""
     found = set()
     for file in (ROOT / "peers" / "results").glob("*.json"):
         for row in json.loads(file.read_text(encoding="utf-8")).get("rows", {}).values():
-            found.add(normal(row["head"]["adapter"]))
             found |= {normal(c["program"]) for c in row["cells"].values() if c.get("shows")}
     return found
 

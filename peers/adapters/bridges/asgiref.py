@@ -15,7 +15,8 @@ class AsyncToSync(Bridge):
     package = "asgiref"
     documented = "https://docs.djangoproject.com/en/stable/topics/async/#async-to-sync"
     take_it = (
-        "It is Django's own, and plain code that the coroutine calls runs in the first thread."
+        "It is Django's own: plain code that a coroutine calls through its sync_to_async runs in "
+        "the first thread, and may make calls again."
     )
     imports = "import asyncio\nfrom asgiref.sync import async_to_sync"
 
