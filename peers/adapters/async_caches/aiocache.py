@@ -19,11 +19,11 @@ class Cached(AsyncCache):
 
     @staticmethod
     def cached(function: Callable[[Any], Any]) -> Any:
-        return aiocache.cached(ttl=3600, key_builder=lambda f, key: str(key))(function)
+        return aiocache.cached(ttl=3600, key_builder=lambda f, key: f"{f.__name__}:{key}")(function)
 
     @staticmethod
     def invalidate(function: Any, key: Any) -> Any:
-        return function.cache.delete(str(key))
+        return function.cache.delete(f"{function.__name__}:{key}")
 
 
 class Stampede(AsyncCache):
@@ -37,8 +37,9 @@ class Stampede(AsyncCache):
 
     @staticmethod
     def cached(function: Callable[[Any], Any]) -> Any:
-        return aiocache.cached_stampede(ttl=3600, key_builder=lambda f, key: str(key))(function)
+        key_of: Any = lambda f, key: f"{f.__name__}:{key}"  # noqa: E731
+        return aiocache.cached_stampede(ttl=3600, key_builder=key_of)(function)
 
     @staticmethod
     def invalidate(function: Any, key: Any) -> Any:
-        return function.cache.delete(str(key))
+        return function.cache.delete(f"{function.__name__}:{key}")
