@@ -54,9 +54,10 @@ def test_a_cell_leads_to_what_was_seen_and_to_the_program(visit: Visit) -> None:
     page.locator("table.peers td.stated a, table.peers td.unpromised a").first.click()
     target = page.locator("tr.here")
     expect(target).to_be_in_viewport()
-    assert page.url.endswith(f"#{target.get_attribute('id')}")
+    cell = target.get_attribute("id")
+    assert page.url.endswith(f"#{cell}")
     target.get_by_text("See it fail").click()
-    program = page.locator(f"[id='{target.get_attribute('id')}-program']")
+    program = page.locator(f"[id='{cell}-program']")
     expect(program).to_be_in_viewport()
     expect(program).to_have_attribute("open", "")
     assert not visit.problems
