@@ -5,7 +5,8 @@ from html import escape
 from typing import Any
 
 from peers.claims import Audit, Claim, audits, claims
-from peers.results import FAMILIES, facts, read
+from peers.results import facts, read
+from peers.running import FAMILIES
 from site_build.records import EVIDENCE
 
 SHOWN = EVIDENCE / "compare.inc"
@@ -243,8 +244,8 @@ def _observed(table: Table, row: str, check: str) -> str:
 
 def _facts() -> str:
     """A row for each distribution."""
-    heads = ("Package", "Version", "Last release", "Licence", "Pulls in", "Size", "Import")
-    heads += ("Compiled", "Free-threaded")
+    heads = ["Package", "Version", "Last release", "Licence", "Pulls in", "Size", "Import"]
+    heads += ["Compiled", "Free-threaded"]
     lines = [f"| {' | '.join(heads)} |", "|---|---|---|---|---|--:|--:|---|---|"]
     for name, fact in facts().get("packages", {}).items():
         compiled = "yes" if fact["compiled"] else ", ".join(fact["compiled_below"]) or "no"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from peers.claims import SAYS, Claim, audits, claims
-from peers.results import FAMILIES, RESULTS, facts, read
-from peers.running import fingerprint
+from peers.results import facts, read
+from peers.running import FAMILIES, RESULTS, fingerprint
 from site_build.compared import SHORT_CHECKS, SHORT_ROWS, Table, verdict
 
 PEERS = RESULTS.parent
