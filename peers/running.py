@@ -127,7 +127,7 @@ def reproduction(row: type[Row], check: Check) -> str:
         "\n".join(line for line in part.splitlines() if line not in wanted).strip("\n")
         for part in parts
     )
-    return "\n".join(sorted(wanted)) + "\n" + body.strip("\n") + "\n"
+    return "\n".join([*sorted(wanted), body.strip()]) + "\n"
 
 
 def reproduced(program: str, deadline: float = 60.0) -> str:

@@ -207,7 +207,7 @@ def _cells(table: Table) -> Iterator[str]:
                     f'<details id="{table.anchor(slug, check)}-program" markdown="1">\n'
                     f"<summary>{escape(table.checks[check]['question'])}: "
                     f"see it fail in {len(cell['program'].splitlines())} lines</summary>\n\n"
-                    f"```python\n{cell['program'].rstrip()}\n```\n\n"
+                    f"```python\n{cell['program'].strip()}\n```\n\n"
                     f"```text\n{cell['shows']}\n```\n\n</details>\n"
                 )
 
