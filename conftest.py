@@ -7,6 +7,7 @@ pytest_plugins = [
     "tests.kit.profile",
     "tests.kit.ledger",
     "tests.kit.blocks",
+    "tests.kit.vendored",
 ]
 
 

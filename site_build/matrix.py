@@ -55,7 +55,7 @@ def _figure(component: str) -> str:
     figures = figures_of(component)
     if figures is None:
         return "–"
-    where = f"../{component}.md#tuning"
+    where = f"../{component}/internals.md#tuning"
     for group in figures["groups"]:
         for case in group["cases"]:
             if case["ours"] and case["name"] != group["floor"]:

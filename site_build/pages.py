@@ -45,6 +45,8 @@ _JINJA = jinja2.Environment(
     keep_trailing_newline=True,
 )
 _JINJA.filters["number"] = lambda value: f"{value:,}"
+# For a page that is a folder further down than docs/evidence.
+_JINJA.filters["deeper"] = lambda text: re.sub(r"""(\]\(|(?:href|src)=")\.\./""", r"\1../../", text)
 
 
 def pages() -> dict[Path, str]:
@@ -55,6 +57,7 @@ def pages() -> dict[Path, str]:
         EVIDENCE / f"{Path(component).name}.md": component_page(record, titles[component])
         for component, record in found.items()
     }
+    result |= {EVIDENCE / f"{Path(each).name}.inc": included(found[each]) for each in found}
     result[EVIDENCE / "index.md"] = index_page(found, titles)
     result[EVIDENCE / "diagrams.inc"] = scenes.render()
     result[EVIDENCE / "matrix.inc"] = matrix.render(found, titles) + "\n"
@@ -84,19 +87,40 @@ def render() -> None:
 
 
 def component_page(record: dict[str, Any], name: str) -> str:
-    """The evidence page of one component; its sections are included in the component's."""
+    """The evidence page of one component."""
     component = record["component"]
     return _JINJA.get_template("component.md.j2").render(
         title=name,
         component=component,
-        name=Path(component).name,
-        file=_JINJA.get_template("file.md.j2").render(_file(component)).strip(),
+        file=_rendered("file.md.j2", _file(component)),
         summary=_summary(record),
-        guarantees=[_guarantee(record, *promise) for promise in promises(component).items()],
+        guarantees=_guarantees(record),
         sentences=list(filter(None, [scores.summary(component), _coverage(record)])),
         figures=_figures(component),
         changes=_changes(component),
     )
+
+
+def included(record: dict[str, Any]) -> str:
+    """What the component's own pages include of it."""
+    component = record["component"]
+    file = _file(component)
+    shown = {"summary": _summary(record), "guarantees": _guarantees(record), "name": file["name"]}
+    return _JINJA.get_template("included.inc.j2").render(
+        copy=_rendered("copy.md.j2", file),
+        proofs=_rendered("proofs.md.j2", shown),
+        versions=_rendered("file.md.j2", file),
+        figures=_figures(component),
+        changes=_changes(component),
+    )
+
+
+def _rendered(template: str, values: dict[str, Any]) -> str:
+    return _JINJA.get_template(template).render(values).strip()
+
+
+def _guarantees(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [_guarantee(record, *each) for each in promises(record["component"]).items()]
 
 
 def _file(component: str) -> dict[str, Any]:
@@ -108,6 +132,7 @@ def _file(component: str) -> dict[str, Any]:
         files.append(
             {
                 "name": f"reference_impl/{each.path}.py",
+                "base": f"{each.module}.py",
                 "raw": f"../src/{each.path}.py",
                 "part": each.module if each.is_part else "",
                 "version": each.version,
@@ -127,11 +152,12 @@ def _file(component: str) -> dict[str, Any]:
         "version": found.version,
         "date": found.date,
         "changes": f"../changes.md#{component.replace('/', '')}",  # the anchor that Markdown makes
-        "copy": next(iter(_copying.layout([found], Path("your_package", "vendored")))).as_posix(),
+        "copy": next(iter(_copying.layout([found], Path("vendored")))).as_posix(),
         "proved": bool(promises(component)),
         **hosting.addresses(),
         "files": files,
         "needs": _listed(["the standard library", *siblings, *packages]),
+        "packages": _listed(["the standard library", *packages]),
         "seconds": quick_seconds(records.read(component)),
     }
 
@@ -165,6 +191,7 @@ def _guarantee(record: dict[str, Any], identifier: str, statement: str) -> dict[
         "checks": list(_checks(proves)),
         "check_count": len(proves),
         "twins": [_twin(test, entry) for test, entry in twins.items()],
+        "faults": list(dict.fromkeys(_twin(test, entry)["fault"] for test, entry in twins.items())),
         "scenes": scenes.of_guarantee(identifier),
         "builds": _short(record, [*proves.values(), *twins.values()]),
         "old": any(entry.get("old") for entry in (*proves.values(), *twins.values())),
