@@ -24,7 +24,7 @@ _PICTURE = re.compile(r"<svg .*?</svg>\n?| data-trace='[^']*'", re.DOTALL)
 _MARKS = re.compile(r"^<!-- --8<-- .*-->\n", re.MULTILINE)
 _FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1`*$", re.MULTILINE | re.DOTALL)
 ABOUT = """\
-Each component page holds the whole file to copy, byte for byte what the tests ran.
+Each component's reference holds the whole file to copy, byte for byte what the tests ran.
 The evidence pages say which tests prove which guarantee.
 """
 
@@ -53,7 +53,17 @@ def _sections(nav: list[Any]) -> Iterator[tuple[str, list[str]]]:
     yield "Start", [entry for entry in nav if isinstance(entry, str)]
     for entry in nav:
         if isinstance(entry, dict):
-            yield from entry.items()
+            for section, below in entry.items():
+                yield section, list(_paths(below))
+
+
+def _paths(entry: Any) -> Iterator[str]:
+    """The pages below an entry of the navigation, whose subsections llms.txt does not show."""
+    if isinstance(entry, str):
+        yield entry
+    else:
+        for each in entry.values() if isinstance(entry, dict) else entry:
+            yield from _paths(each)
 
 
 def markdown(path: str, base: str) -> tuple[str, dict[str, str]]:
@@ -83,7 +93,7 @@ def _plain(fence: str) -> str:
 def _prose(text: str, page: str) -> str:
     text = _PICTURE.sub("", _MARKS.sub("", text))
     text = _REFERENCE.sub(
-        r"The docstrings of `\1`, in the file on this page, are the reference.", text
+        r"The docstrings of `\1`, in the file below, are the reference.", text
     )
     return _LINK.sub(lambda match: f"]({_address(page, match[1])})", text)
 
