@@ -35,7 +35,9 @@ def page(titles: dict[str, str]) -> str:
         if figures is not None and figures["groups"]:
             name = Path(component).name
             charts = "\n\n".join(chart(group) for group in figures["groups"])
-            parts.append(f"## [{titles[component]}](../{component}/internals.md#tuning) {{ #{name} }}")
+            parts.append(
+                f"## [{titles[component]}](../{component}/internals.md#tuning) {{ #{name} }}"
+            )
             parts.append(f"<!-- --8<-- [start:{name}] -->\n{charts}\n<!-- --8<-- [end:{name}] -->")
     return "\n\n".join(parts) + "\n"
 

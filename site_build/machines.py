@@ -92,9 +92,7 @@ def _plain(fence: str) -> str:
 
 def _prose(text: str, page: str) -> str:
     text = _PICTURE.sub("", _MARKS.sub("", text))
-    text = _REFERENCE.sub(
-        r"The docstrings of `\1`, in the file below, are the reference.", text
-    )
+    text = _REFERENCE.sub(r"The docstrings of `\1`, in the file below, are the reference.", text)
     return _LINK.sub(lambda match: f"]({_address(page, match[1])})", text)
 
 

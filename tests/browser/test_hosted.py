@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit import COMPONENTS
+from tests.kit.blocks import python_blocks
 from tests.kit.site import SITE
 
 pytestmark = pytest.mark.timeout(1200)  # of a download from a slow index
@@ -121,14 +122,18 @@ def test_pip_installs_the_tool_and_its_proofs(address: str, project: Path, tmp_p
     assert BROKEN.search(report)
 
 
-def test_uvx_runs_what_a_component_page_shows(address: str, project: Path, tmp_path: Path) -> None:
+def test_uvx_runs_what_a_component_page_shows(address: str, tmp_path: Path) -> None:
     page = SITE / "caches" / "ttl_cache.md"
     empty = {"UV_CACHE_DIR": str(tmp_path / "cache")}  # nothing of an earlier site
-    run(*uvx(shown(page, "uvx --from http", address)), folder=project, more=empty)
-    copy = project / "your_package" / "vendored" / "ttl_cache.py"
+    folder = tmp_path / "empty"  # a stranger has no package yet
+    folder.mkdir()
+    run(*uvx(shown(page, "uvx --from http", address)), folder=folder, more=empty)
+    copy = folder / "vendored" / "ttl_cache.py"
     assert copy.read_bytes() == COPY.read_bytes()
     prove = [*uvx(shown(page, 'uvx --from "executable', address)), "--guarantee=TC-4"]
-    assert HOLDS.search(run(*prove, folder=project, more=empty))
+    assert HOLDS.search(run(*prove, folder=folder, more=empty))
+    first = next(python_blocks(page.with_suffix(".html")))
+    run(sys.executable, "-c", first.text, folder=folder)
 
 
 def uvx(words: list[str]) -> list[str]:

@@ -21,6 +21,9 @@ every_component = pytest.mark.parametrize("component", components())
 DESKTOP = ViewportSize(width=1280, height=900)
 PHONE = ViewportSize(width=390, height=900)
 PAPER = ViewportSize(width=680, height=1000)
+WORDS, SCREENS = 2_500, 12
+# Records, which nobody reads from the first line to the last.
+UNBOUNDED = ("evidence/", "review/", "changes")
 CLIPBOARD = "navigator.clipboard.readText()"
 
 
@@ -50,6 +53,8 @@ def test_a_page_is_whole_in_each_scheme_and_width(
         page = visit.open(path)
         expect(page.locator("h1")).to_be_visible()
         faults += too_late(page)
+        if not path.startswith(UNBOUNDED):
+            faults += too_long(page)
         keep_one_token_of_each_kind(page)
         faults += [f"desktop: {fault}" for fault in violations(page)]
         page.set_viewport_size(PHONE)
@@ -174,9 +179,52 @@ def too_late(page: Page) -> list[str]:
     return [] if place is None or place < limit else [f"see it break: {place:.0f} px down"]
 
 
+def too_long(page: Page) -> list[str]:
+    """More than a reader reads: words without code and what is folded, and screens."""
+    words, height = page.evaluate(
+        """() => {
+        const shown = document.querySelector(".md-content__inner")
+        const read = shown.cloneNode(true)
+        const left = "pre, figure.sequence, details:not([open]) > :not(summary), .headerlink"
+        for (const each of read.querySelectorAll(left)) each.remove()
+        const words = read.textContent.match(/[\\p{L}\\p{N}_][\\p{L}\\p{N}_'.-]*/gu) ?? []
+        return [words.length, shown.getBoundingClientRect().height]
+        }"""
+    )
+    screens = height / DESKTOP["height"]
+    faults = [f"{words} words: split it"] if words > WORDS else []
+    return faults + ([f"{screens:.1f} screens: split it"] if screens > SCREENS else [])
+
+
+def test_a_page_that_nobody_reads_to_its_end_is_found(visit: Visit) -> None:
+    page = visit.open("buses/event.html")
+    assert not too_long(page)
+    page.evaluate(
+        """(count) => {
+        const text = document.createElement("p")
+        text.textContent = "word ".repeat(count)
+        text.style.height = "20000px"
+        document.querySelector(".md-content__inner").append(text)
+        }""",
+        WORDS,
+    )
+    (words, screens) = too_long(page)
+    assert "words: split it" in words
+    assert "screens: split it" in screens
+
+
+@every_component
+def test_the_limits_that_bite_are_on_the_first_screen(visit: Visit, component: str) -> None:
+    page = visit.open(f"{component}.html")
+    page.set_viewport_size(DESKTOP)
+    box = page.locator(".admonition.abstract").first.bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] < DESKTOP["height"]
+
+
 def copied(visit: Visit, source: Path) -> str:
     """What the copy button of the whole-file block puts on the clipboard."""
-    page = visit.open(f"{page_of(source)}.html")
+    page = visit.open(f"{page_of(source)}/reference.html")
     title = source.relative_to(COMPONENTS.parent).as_posix()
     block = page.locator("div.highlight", has=page.get_by_text(title, exact=True)).first
     block.scroll_into_view_if_needed()
@@ -272,6 +320,7 @@ def test_a_phone_navigates_to_a_component(chromium: Browser, address: str) -> No
         page.locator(".md-header label[for=__drawer]").click()
         expect(drawer).to_be_in_viewport()
         drawer.locator("label.md-nav__link", has_text="Caches").click()
+        drawer.locator("label.md-nav__link", has_text="ShardedCache").click()
         drawer.locator("a[href$='caches/sharded_cache.html']").click()
         expect(page.locator("h1")).to_contain_text("ShardedCache")
         assert not visit.problems
@@ -296,6 +345,7 @@ def test_a_page_reads_from_disk_without_javascript(chromium: Browser, component:
         page.goto((SITE / f"{component}.html").as_uri())
         expect(page.locator("h1")).to_contain_text(title(component))
         expect(page.get_by_text("Is this the one?")).to_be_visible()
+        page.goto((SITE / component / "reference.html").as_uri())
         expect(page.locator(".whole-file code").first).to_contain_text("SPDX-License-Identifier")
         page.locator(".md-footer__link--next").click()
         expect(page.locator("h1")).to_be_visible()

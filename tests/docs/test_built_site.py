@@ -96,13 +96,14 @@ def test_whole_file_block_is_the_file(
     component: str, soup: Callable[[Path], BeautifulSoup]
 ) -> None:
     source = (ROOT / "reference_impl" / f"{component}.py").read_bytes()
-    page = SITE / f"{component}.html"
+    reference = SITE / component / "reference.html"
     title = f"reference_impl/{component}.py"
-    shown = [block.text for block in python_blocks(page) if block.title == title]
+    shown = [block.text for block in python_blocks(reference) if block.title == title]
     assert [text.encode("utf-8") for text in shown] == [source]
-    link = soup(page).select_one("a[download]")
-    assert link is not None, f"{page.name} offers no download"
-    assert (page.parent / str(link["href"])).resolve().read_bytes() == source
+    for page in (SITE / f"{component}.html", reference):
+        link = soup(page).select_one("a[download]")
+        assert link is not None, f"{page.relative_to(SITE)} offers no download"
+        assert (page.parent / str(link["href"])).resolve().read_bytes() == source
 
 
 def test_part_is_shown_where_its_address_says(soup: Callable[[Path], BeautifulSoup]) -> None:
@@ -113,8 +114,9 @@ def test_part_is_shown_where_its_address_says(soup: Callable[[Path], BeautifulSo
         page, name = found[1].decode(), found[2].decode()
         assert page in {f"{user}.html" for user in users(part)}
         title = f"reference_impl/{part}.py"
-        shown = [block.text for block in python_blocks(SITE / page) if block.title == title]
-        assert [text.encode("utf-8") for text in shown] == [source], f"{page} shows it not whole"
+        whole = SITE / page.removesuffix(".html") / "reference.html"
+        shown = [block.text for block in python_blocks(whole) if block.title == title]
+        assert [text.encode("utf-8") for text in shown] == [source], f"{whole} shows it not whole"
         for user in users(part):
             link = soup(SITE / f"{user}.html").find(id=name)
             assert link is not None, f"{user}.html does not show {part}"

@@ -88,12 +88,12 @@ def test_a_page_says_how_to_copy_and_prove_without_a_clone(component: str) -> No
     text = (SITE / f"{component}.md").read_text(encoding="utf-8")
     (wheel,) = SITE.glob("*.whl")
     address, name = base_address() + wheel.name, component.partition("/")[2]
-    assert f"uvx --from {address} executable-guarantees copy {name} your_package" in text
+    assert f"uvx --from {address} executable-guarantees copy {name} vendored\n" in text
     alone = len(closure(component)) == 1
     assert (f"curl -O {base_address()}src/{component}.py\n" in text) == alone
     extra = f'uvx --from "executable-guarantees[prove] @ {address}" executable-guarantees prove '
     promising = re.search(r"^\| \[[A-Z]{2}-1\]", text, re.MULTILINE) is not None
-    assert (f"{extra}your_package/vendored/" in text) == promising
+    assert (f"{extra}vendored/" in text) == promising
 
 
 def test_the_page_shows_the_configurations_that_it_offers() -> None:

@@ -9,22 +9,21 @@ from pathlib import Path
 import pytest
 
 from tests.kit import COMPONENTS, ROOT, argument_checks
-from tests.kit.catalogue import closure, components, is_part, parts, users
+from tests.kit.catalogue import closure, components, is_part, pages_of, parts, title, users
 
 SECTIONS = [
+    "Use it",
+    "Copy it, prove it",
     "See it break",
     "Guarantees",
-    "The file",
-    "Minimal use",
     "Operations",
-    "What goes wrong",
-    "How it works",
-    "Tuning",
+    "Recipes",
     "Testing your own use",
     "Outgrowing one process",
-    "Evidence, known limits, changes",
-    "API reference",
+    "Known limits",
+    "More about {title}",
 ]
+FOLDER = {"mistakes", "internals", "reference"}  # the pages that each component has beside its own
 ASPECTS = [
     "Threads",
     "Event loops",
@@ -97,9 +96,9 @@ def test_there_are_components() -> None:
 
 
 @every_component
-def test_has_page_and_tests(component: str) -> None:
+def test_has_pages_and_tests(component: str) -> None:
     family, name = component.split("/")
-    page(component)
+    assert {path.stem for path in pages_of(component)} >= {name, *FOLDER}
     tests = ROOT / "tests" / family / f"test_{name}.py"
     folder = tests.parent / name
     assert tests.is_file() or any(folder.glob("test_*.py")), (
@@ -251,9 +250,33 @@ def test_no_test_file_is_too_long_to_find_anything_in() -> None:
 @every_component
 def test_page_has_its_sections_in_order(component: str) -> None:
     headings = re.findall(r"^## (.+?)(?: \{.*\})?$", page(component), re.MULTILINE)
-    # A value that never changes has no schedule that loses.
-    expected = SECTIONS[1:] if component == "buses/event" else SECTIONS
+    expected = [each.format(title=title(component)) for each in SECTIONS]
+    if component == "buses/event":  # a value that never changes has no schedule that loses
+        expected.remove("See it break")
     assert headings == expected
+
+
+@every_component
+def test_its_first_example_is_short_and_imports_a_copy(component: str) -> None:
+    use = page(component).partition("\n## Use it")[2].partition("\n## ")[0]
+    (fence,) = re.findall(r"^```python\n(.*?)^```$", use, re.MULTILINE | re.DOTALL)
+    assert 5 <= len(list(filter(None, fence.splitlines()))) <= 15
+    assert re.search(
+        rf"^from vendored\.(\w+\.)?{Path(component).name} import ", fence, re.MULTILINE
+    )
+
+
+@every_component
+def test_its_box_says_which_limits_bite(component: str) -> None:
+    box = page(component).partition("\n## ")[0]
+    line = r"^    \*\*Limits that bite:\*\* .+ \[all limits\]\(#known-limits\)\.$"
+    assert re.search(line, box, re.MULTILINE), "write the two or three that hurt into its box"
+
+
+@every_component
+def test_a_build_that_was_not_run_is_said_not_to_have_been(component: str) -> None:
+    (row,) = re.findall(r"^\| \[Free-threaded build\].*$", page(component), re.MULTILINE)
+    assert "| Argued, not run: " in row, "no record of it is from a free-threaded build"
 
 
 @every_component
@@ -280,7 +303,7 @@ def test_page_says_more_than_thread_safe(module: str) -> None:
     """The glossary's terms say what is promised; "thread-safe" alone says nothing."""
     paths = [COMPONENTS / f"{module}.py"]
     if not is_part(module):
-        paths.append(ROOT / "docs" / f"{module}.md")
+        paths += pages_of(module)
     for path in paths:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".md":  # its front matter holds what users type

@@ -184,6 +184,7 @@ def test_a_copy_that_is_not_there_is_refused() -> None:
             ["queues/memory_queue", "buses/event"],
             [],
         ),
+        (["docs/queues/memory_queue/mistakes.md"], ["queues/memory_queue"], []),
         (["tc-6", "TC-7"], ["caches/ttl_cache"], ["TC-6", "TC-7"]),
     ],
 )

@@ -62,6 +62,12 @@ def users(part: str) -> list[str]:
     return [component for component in components() if part in parts_of(component)]
 
 
+def pages_of(component: str) -> list[Path]:
+    """A component's own page, and those in its folder: what goes wrong, how it works and so on."""
+    page = ROOT / "docs" / f"{component}.md"
+    return [page, *sorted(page.with_suffix("").glob("*.md"))]
+
+
 def promises(component: str) -> dict[str, str]:
     """The guarantees in the component's page, by ID, in the page's order."""
     page = ROOT / "docs" / f"{component}.md"
@@ -134,7 +140,7 @@ def proof_places(component: str) -> list[Path]:
 
 def is_of(file: str, component: str) -> bool:
     """Whether a file of tests or examples, as a path from the root, is about this component."""
-    if file in {f"docs/{component}.md", f"reference_impl/{component}.py"}:
+    if file == f"reference_impl/{component}.py" or ROOT / file in pages_of(component):
         return True
     if is_part(file):
         return file in {f"reference_impl/{part}.py" for part in parts_of(component)}
@@ -180,6 +186,7 @@ def select(names: Iterable[str]) -> Selection:
             continue
         path = re.sub(r"^.*?(?=(queues|caches|buses|bridges)/)", "", name.replace("\\", "/"))
         path = path.replace("/test_", "/").removesuffix(".md")
+        path = re.sub(r"^(\w+/\w+)/\w+$", r"\1", path)  # a page in the component's folder
         try:
             chosen.append(_copying.find(path).path)
         except _copying.CopyError as error:

@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from reference_impl import _copying
 from reference_impl.__main__ import main as copy_tool
 from tests.kit import ROOT
 
@@ -46,6 +47,7 @@ def write(folder: Path) -> list[Path]:
             claimed += len(claims)
             files[-1].write_text("\n" * line + fence[1] + "".join(claims), encoding="utf-8")
     assert claimed == len(_CLAIMS), "the decorators' first lines have changed"
+    lay_out(folder / "vendored")
     for app in sorted((GUIDES / "recipes").glob("*.py")):
         files.append(Path(shutil.copy(app, folder)))
         if app.name.startswith("own_"):
@@ -55,6 +57,12 @@ def write(folder: Path) -> list[Path]:
         if copy_tool(command):
             raise SystemExit(f"what {app.name} imports was not copied")
     return files
+
+
+def lay_out(target: Path) -> None:
+    """Copy every component, each in the layout that the copy tool gives it."""
+    for component in _copying.components().values():
+        _copying.copy([component], target)
 
 
 def copying(app: Path) -> list[str]:
