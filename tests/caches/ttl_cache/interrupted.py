@@ -3,7 +3,6 @@
 import _thread
 import gc
 import math
-import sys
 import threading
 import time
 import weakref
