@@ -261,9 +261,8 @@ def test_its_first_example_is_short_and_imports_a_copy(component: str) -> None:
     use = page(component).partition("\n## Use it")[2].partition("\n## ")[0]
     (fence,) = re.findall(r"^```python\n(.*?)^```$", use, re.MULTILINE | re.DOTALL)
     assert 5 <= len(list(filter(None, fence.splitlines()))) <= 15
-    assert re.search(
-        rf"^from vendored\.(\w+\.)?{Path(component).name} import ", fence, re.MULTILINE
-    )
+    line = rf"^from vendored\.(\w+\.)?{Path(component).name} import "
+    assert re.search(line, fence, re.MULTILINE)
 
 
 @every_component
