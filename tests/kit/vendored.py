@@ -45,8 +45,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     folder = str(_copies(item.config))
     stash = item.config.stash
     others = _taken_out()
-    if _LOADED in stash:
-        sys.modules.update(stash[_LOADED])
+    loaded = stash.get(_LOADED, {})
+    sys.modules.update(loaded)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (folder, os.getenv("PYTHONPATH")))))
