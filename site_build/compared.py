@@ -188,17 +188,19 @@ def _cells(table: Table) -> Iterator[str]:
         version = f"{head['package']} {head['version']}, " if head["version"] else ""
         unexplored = f" Not explored: {head['unexplored']}." if head["unexplored"] else ""
         audit = table.audits.get(slug)
-        read = f" Read again on <time>{audit.read}</time>: {audit.note}" if audit else ""
+        read = f"<p>Read again on <time>{audit.read}</time>: {audit.note}</p>" if audit else ""
         yield (
             f"{version}run on <time>{stamps[-1]}</time> with Python {', '.join(pythons)}, "
             f"used as [its documentation says]({_local(head['documented'], page='.md')}). "
-            f"{head['take_it']}{unexplored}{read}\n"
+            f"{head['take_it']}{unexplored}\n"
         )
+        # Folded: a page of all cells is read by nobody. A link to a cell unfolds what holds it.
+        yield f"<details>\n<summary>Its {len(row['cells'])} cells</summary>{read}"
         yield '<table class="cells">'
         yield "<thead><tr><th>Asked</th><th>Its own text</th><th>Observed</th></tr></thead><tbody>"
         for check in row["cells"]:
             yield _observed(table, slug, check)
-        yield "</tbody></table>\n"
+        yield "</tbody></table>\n</details>\n"
         yield '<details markdown="1">\n<summary>The adapter</summary>\n'
         yield f"```text\n{head['adapter'].rstrip()}\n```\n\n</details>\n"
         for check, cell in row["cells"].items():

@@ -184,11 +184,14 @@ def too_long(page: Page) -> list[str]:
     words, height = page.evaluate(
         """() => {
         const shown = document.querySelector(".md-content__inner")
-        const read = shown.cloneNode(true)
-        const left = "pre, figure.sequence, details:not([open]) > :not(summary), .headerlink"
-        for (const each of read.querySelectorAll(left)) each.remove()
-        const words = read.textContent.match(/[\\p{L}\\p{N}_][\\p{L}\\p{N}_'.-]*/gu) ?? []
-        return [words.length, shown.getBoundingClientRect().height]
+        const height = shown.getBoundingClientRect().height
+        const left = "pre, table.peers, figure.sequence, details:not([open]) > :not(summary), .headerlink"
+        const style = document.createElement("style")
+        style.textContent = `${left} { display: none !important }`
+        document.head.append(style)
+        const words = shown.innerText.match(/[\\p{L}\\p{N}_][\\p{L}\\p{N}_'.-]*/gu) ?? []
+        style.remove()
+        return [words.length, height]
         }"""
     )
     screens = height / DESKTOP["height"]
