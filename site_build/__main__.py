@@ -11,9 +11,10 @@ def main(arguments: list[str]) -> None:
         lab.prepare()  # first: the pages say whether it is there
         pages.render()
     elif arguments == ["finish"]:
-        from site_build import hosting, machines
+        from site_build import hosting, lazily, machines
 
         machines.finish()
+        lazily.finish()
         hosting.offer_wheel()
     else:
         raise SystemExit("usage: python -m site_build render|finish")

@@ -185,7 +185,8 @@ def too_long(page: Page) -> list[str]:
         """() => {
         const shown = document.querySelector(".md-content__inner")
         const height = shown.getBoundingClientRect().height
-        const left = "pre, table.peers, figure.sequence, details:not([open]) > :not(summary), .headerlink"
+        const folded = "details:not([open]) > :not(summary)"
+        const left = `pre, table.peers, figure.sequence, ${folded}, .headerlink`
         const style = document.createElement("style")
         style.textContent = `${left} { display: none !important }`
         document.head.append(style)
@@ -275,6 +276,23 @@ def test_search_finds_the_component(visit: Visit, component: str) -> None:
     link = page.locator(f".md-search-result__link[href*='{component}.html']").first
     expect(link).to_be_visible()
     assert not visit.problems
+
+
+def test_the_search_index_is_fetched_when_the_search_is_used(visit: Visit) -> None:
+    fetched: list[str] = []
+    visit.page.on("request", lambda request: fetched.append(request.url))
+    page = visit.open("index.html")
+    assert not [url for url in fetched if "search_index" in url]
+    page.locator("[data-md-component=search-query]").click()
+    page.keyboard.type("TTLCache")
+    expect(page.locator(".md-search-result__link[href*='ttl_cache.html']").first).to_be_visible()
+    assert [url for url in fetched if "search_index" in url]
+    assert not visit.problems
+
+
+def test_a_link_to_a_search_finds_something(visit: Visit) -> None:
+    page = visit.open("index.html?q=ttlcache")
+    expect(page.locator(".md-search-result__link[href*='ttl_cache.html']").first).to_be_visible()
 
 
 def unprintable(page: Page) -> list[str]:
