@@ -18,7 +18,7 @@ def render(figures: Figures) -> str:
     parts = [
         f"Measured on {figures['date']} with {figures['python']}, {machine['processors']} "
         f"processors, by `{figures['command']}`.\n"
-        "A figure is how many times as long as the floor an operation takes: the median of\n"
+        "A figure is how many times as long as the baseline an operation takes: the median of\n"
         "the rounds, and in parentheses the range from the 10th to the 90th percentile.\n"
         "Each round takes every case once, so that what else the machine does falls on all."
     ]
@@ -89,13 +89,13 @@ def _groups(groups: Sequence[GroupFigures]) -> list[str]:
 
 def _aims(groups: Sequence[GroupFigures], aim: float) -> str:
     if len(groups) == 1:
-        return f"Aim: at most {aim:g} times the floor; {verdict(groups[0])}."
+        return f"Aim: at most {aim:g} times the baseline; {verdict(groups[0])}."
     found = "; ".join(f"{group['point']}: {verdict(group)}" for group in groups)
-    return f"Aim: at most {aim:g} times the floor. {found}."
+    return f"Aim: at most {aim:g} times the baseline. {found}."
 
 
 def _others(groups: Sequence[GroupFigures]) -> Iterator[str]:
-    """How we stand against the floors that are not the fastest."""
+    """How we stand against the baselines that are not the fastest."""
     names = dict.fromkeys(other["name"] for group in groups for other in group["other_floors"])
     for name in names:
         found = [
@@ -110,7 +110,7 @@ def _others(groups: Sequence[GroupFigures]) -> Iterator[str]:
 def _cell(group: GroupFigures, name: str) -> str:
     for case in group["cases"]:
         if case["name"] == name:
-            return "1 (the floor)" if name == group["floor"] else ratio_and_range(case)
+            return "1 (the baseline)" if name == group["floor"] else ratio_and_range(case)
     return "not measured"
 
 

@@ -24,11 +24,11 @@ def page(titles: dict[str, str]) -> str:
     """The page of all charts; other pages include its sections, one for each component."""
     parts = [
         "---\ntitle: Charts\ndescription: Every ratio that the benchmarks measure, drawn for "
-        "the components, their peers and their floors.\nsearch:\n  exclude: true\n---\n# Charts",
+        "the components, their peers and their baselines.\nsearch:\n  exclude: true\n---\n# Charts",
         "Each row is a case, its dot the median of the rounds, its line the range from the 10th to "
-        "the 90th percentile.\nThe axis is logarithmic: how many times as long as the floor, which "
-        "stands at 1. Further left is faster.\nThe figures themselves, and what each case lacks, "
-        "stand on the page of the component, under *Tuning*.",
+        "the 90th percentile.\nThe axis is logarithmic: how many times as long as the baseline, which "
+        "is at 1. Further left is faster.\nThe figures themselves, and what each case lacks, "
+        "are on the component's page *How it works*, under *Tuning*.",
     ]
     for component in components():
         figures = figures_of(component)
@@ -77,7 +77,7 @@ def _row(case: "CaseFigures", number: int, low: float, high: float, group: "Grou
         _x(case[key], low, high) for key in ("ratio_low", "ratio_median", "ratio_high")
     )
     is_floor = case["name"] == group["floor"]
-    figure = "the floor" if is_floor else _number(case["ratio_median"])
+    figure = "the baseline" if is_floor else _number(case["ratio_median"])
     kind = "ours" if case["ours"] else "floor" if is_floor else "peer"
     label = html.escape(f"{case['name']}: {figure}".replace("`", ""))
     return (

@@ -303,7 +303,7 @@ def test_render_gives_one_table_per_series_with_a_column_per_point(clock: Clock)
     text = render(figures_of(aimed(clock, 130, "1,000 entries"), aimed(clock, 200, "1 entry")))
     assert "| Case | Version | 1,000 entries | 1 entry | Lacks |" in text
     assert "1.30 (1.30 to 1.30) | 2.00 (2.00 to 2.00)" in text
-    assert "| 1 (the floor) | 1 (the floor) |" in text
+    assert "| 1 (the baseline) | 1 (the baseline) |" in text
     assert "1,000 entries: reached; 1 entry: not reached (2.00)." in text
     assert "| ours | 12,345 |" in text
 
