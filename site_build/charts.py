@@ -26,8 +26,8 @@ def page(titles: dict[str, str]) -> str:
         "---\ntitle: Charts\ndescription: Every ratio that the benchmarks measure, drawn for "
         "the components, their peers and their baselines.\nsearch:\n  exclude: true\n---\n# Charts",
         "Each row is a case, its dot the median of the rounds, its line the range from the 10th to "
-        "the 90th percentile.\nThe axis is logarithmic: how many times as long as the baseline, which "
-        "is at 1. Further left is faster.\nThe figures themselves, and what each case lacks, "
+        "the 90th percentile.\nThe axis is logarithmic: how many times as long as the baseline, "
+        "which is at 1. Further left is faster.\nThe figures themselves, and what each case lacks, "
         "are on the component's page *How it works*, under *Tuning*.",
     ]
     for component in components():
