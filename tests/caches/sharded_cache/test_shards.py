@@ -443,8 +443,11 @@ test_shards = holding(KEYS + BOUNDS + ALL + WAITS, sharded_cache)
 test_shards_are_checked = failing(KEYS + BOUNDS + ALL + WAITS, COMPONENT)
 
 
-PAGE = (ROOT / "docs/caches/sharded_cache.md").read_text(encoding="utf-8")
-FIGURES = '--8<-- "docs/evidence/sharded_cache.md:figures"'
+PAGE = "".join(
+    (ROOT / f"docs/caches/{name}.md").read_text(encoding="utf-8")
+    for name in ("sharded_cache/internals", "sharded_cache")  # the figures, then the page
+)
+FIGURES = '--8<-- "docs/evidence/sharded_cache.inc:figures"'
 
 
 def check_what_is_claimed_is_measured(page: str) -> None:
