@@ -23,7 +23,7 @@ SECTIONS = [
     "Known limits",
     "More about {title}",
 ]
-FOLDER = {"mistakes", "internals", "reference"}  # the pages that each component has beside its own
+FOLDER = {"mistakes", "reference"}  # the pages that each component has beside its own
 ASPECTS = [
     "Threads",
     "Event loops",
