@@ -69,6 +69,7 @@ def pages() -> dict[Path, str]:
     result[states.DRAWN] = states.page()
     result[scores.PAGE] = scores.page(titles)
     result[versions.FEED] = versions.current_feed()
+    result[versions.LISTED] = versions.current_list()
     for path, template in hosting.rendered().items():
         result[path] = _JINJA.get_template(template).render(hosting.addresses())
     return result

@@ -22,6 +22,7 @@ from tests.kit.catalogue import is_part
 VERSIONS = COMPONENTS / "versions.json"
 CHANGELOG = ROOT / "CHANGELOG.md"
 FEED = ROOT / "docs" / "changes.xml"  # rendered with the pages, not committed
+LISTED = ROOT / "docs" / "evidence" / "changes.inc"  # likewise: every version, for the page
 SITE = "https://executable-guarantees.example/"
 ATOM = "{http://www.w3.org/2005/Atom}"
 
@@ -56,6 +57,23 @@ def written(versions: Versions) -> str:
 def current_feed() -> str:
     """The feed of changes, as it should read."""
     return feed(current())
+
+
+def listed(changelog: Mapping[str, Mapping[str, tuple[str, str]]]) -> str:
+    """Every version of each component, as Markdown; all but the newest are folded."""
+    lines = []
+    for path, entries in changelog.items():
+        (newest, (date, changes)), *earlier = entries.items()
+        lines += [f"## {path}", f"### {newest} ({date})", changes]
+        for version, (day, before) in earlier:
+            summary = f"<summary>{version} ({day})</summary>"
+            lines += [f'<details markdown="1">\n{summary}', before, "</details>"]
+    return "\n\n".join(lines) + "\n"
+
+
+def current_list() -> str:
+    """What CHANGELOG.md says, for the page of all changes."""
+    return listed(read_changelog(CHANGELOG.read_text(encoding="utf-8")))
 
 
 def read_changelog(text: str) -> dict[str, dict[str, tuple[str, str]]]:

@@ -19,6 +19,7 @@ from site_build.versions import (
     VERSIONS,
     current,
     feed,
+    listed,
     main,
     merge,
     read_changelog,
@@ -56,6 +57,14 @@ def entry(sha256: str) -> Entry:
 OLD = {"caches/store": {"1.0.0": entry("old")}, "queues/gone": {"1.0.0": entry("gone")}}
 STORE = Component("caches/store", "a store (Store)", "1.1.0", "2027-01-05", b"source")
 DIGEST = hashlib.sha256(STORE.source).hexdigest()
+
+
+def test_the_page_lists_the_newest_version_and_folds_the_earlier_ones() -> None:
+    text = listed(read_changelog(CHANGELOG))
+    assert text.index("## caches/store") < text.index("### 1.1.0 (2027-01-05)")
+    newest, folded = text.split("<details", maxsplit=1)
+    assert "- Faster.\n- Smaller." in newest
+    assert "<summary>1.0.0 (2026-11-23)</summary>\n\nThe first version." in folded
 
 
 def test_the_file_is_as_generated() -> None:

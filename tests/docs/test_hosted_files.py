@@ -97,7 +97,7 @@ def test_a_page_says_how_to_copy_and_prove_without_a_clone(component: str) -> No
 
 
 def test_the_page_shows_the_configurations_that_it_offers() -> None:
-    text = (SITE / "guides" / "copying.md").read_text(encoding="utf-8")
+    text = (SITE / "guides" / "copying" / "ci.md").read_text(encoding="utf-8")
     offered = sorted(path for path in RECIPES.iterdir() if path.is_file())
     assert len(offered) == 4
     for path in offered:

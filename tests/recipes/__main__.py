@@ -38,11 +38,12 @@ def write(folder: Path) -> list[Path]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     files, claimed = [], 0
-    for page in sorted(GUIDES.glob("*_recipes.md")):
+    for page in sorted([*GUIDES.glob("*_recipes.md"), *GUIDES.glob("*_recipes/*.md")]):
+        name = "_".join(page.relative_to(GUIDES).with_suffix("").parts)
         text = page.read_text(encoding="utf-8")
         for fence in _FENCE.finditer(text):
             line = text.count("\n", 0, fence.start(1))
-            files.append(folder / f"{page.stem}_{line + 1}.py")
+            files.append(folder / f"{name}_{line + 1}.py")
             claims = [code for start, code in _CLAIMS.items() if f"\n{start}\n" in fence[1]]
             claimed += len(claims)
             files[-1].write_text("\n" * line + fence[1] + "".join(claims), encoding="utf-8")

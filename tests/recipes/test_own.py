@@ -7,7 +7,7 @@ import pytest
 from tests.kit import ROOT
 from tests.recipes import own
 
-PAGE = ROOT / "docs" / "guides" / "own_implementation.md"
+PAGE = ROOT / "docs" / "guides" / "own_implementation" / "examples.md"
 
 
 def test_their_contract_is_kept() -> None:
@@ -32,7 +32,7 @@ def test_the_page_shows_a_report_of_each() -> None:
 def test_the_page_says_what_the_reports_say() -> None:
     """Each "TC-6 is *BROKEN*" below a report is a row of it."""
     checked = 0
-    for section in PAGE.read_text(encoding="utf-8").split("\n### "):
+    for section in PAGE.read_text(encoding="utf-8").split("\n## "):
         if (shown := re.search(r"recipes/(own_\w+)\.txt", section)) is not None:
             report = own.words_of((own.RECIPES / f"{shown[1]}.txt").read_text(encoding="utf-8"))
             assert len(report) == 13
