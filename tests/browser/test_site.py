@@ -293,7 +293,9 @@ def test_the_keyboard_stops_at_nothing_unseen_in_the_header(visit: Visit) -> Non
     page = visit.open("index.html")
     page.set_viewport_size(DESKTOP)
     seen = """() => {
-        const e = document.activeElement
+        const focused = document.activeElement
+        // The radio buttons of the colour scheme are drawn as the labels beside them.
+        const e = focused.matches(".md-option") ? focused.nextElementSibling : focused
         const shown = e.checkVisibility({ opacityProperty: true, visibilityProperty: true })
         const box = e.getBoundingClientRect()
         const name = `${e.tagName} ${e.className}`
