@@ -86,11 +86,12 @@ def raw(session: nox.Session) -> str:
 @nox.session
 @timed
 def lint(session: nox.Session) -> None:
-    """Style, spelling, import contracts, and the validity of the settings."""
+    """Style, spelling, English, import contracts, and the validity of the settings."""
     install(session, "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("codespell")
+    session.run("python", "-m", "site_build.prose")
     session.run("lint-imports")
     session.run("validate-pyproject", "pyproject.toml")
     workflow = ".github/workflows/site.yml"

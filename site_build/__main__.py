@@ -16,6 +16,7 @@ def main(arguments: list[str]) -> None:
         machines.finish()
         lazily.finish()
         hosting.offer_wheel()
+        hosting.lead_back()
     else:
         raise SystemExit("usage: python -m site_build render|finish")
 

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mkdocs.config import load_config
 
@@ -19,6 +20,14 @@ from tests.kit.site import SITE
 LINES = ROOT / "docs" / "evidence" / "copying.inc"
 RECIPES = ROOT / "docs" / "guides" / "recipes" / "proving"
 _RECIPES = ("noxfile.py", "pre-commit-config.yaml", "tox.ini", "workflow.yml")
+
+_LEADING_BACK = {
+    "Home": "index.html",
+    "What do you need?": "index.html#what-do-you-need",
+    "Is this operation thread-safe, and how?": "guides/thread-safety.html",
+    "How popular libraries compare": "compare/index.html",
+    "Glossary": "guides/glossary.html",
+}
 
 
 @cache
@@ -56,3 +65,18 @@ def offer_wheel(folder: Path = SITE) -> Path:
     if not wheel.is_file():
         raise FileNotFoundError(f"hatchling named the wheel otherwise than pages do: {wheel.name}")
     return wheel
+
+
+def lead_back(folder: Path = SITE) -> None:
+    """Write into the 404 page where else to look; it is shown at any depth, so from the root."""
+    root = urlsplit(base()).path
+    page = folder / "404.html"
+    text = page.read_text(encoding="utf-8")
+    heading = "<h1>404 - Not found</h1>"
+    if heading not in text:
+        raise ValueError(f"the theme's 404 page has no {heading}")
+    links = "".join(
+        f'<li><a href="{root}{address}">{name}</a></li>' for name, address in _LEADING_BACK.items()
+    )
+    about = f"<p>No page has this address. Search for it above, or begin here:</p><ul>{links}</ul>"
+    page.write_text(text.replace(heading, heading + about), encoding="utf-8")

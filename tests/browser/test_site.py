@@ -359,6 +359,28 @@ def test_the_keyboard_reaches_every_link(visit: Visit) -> None:
     assert not links - reached
 
 
+def test_the_keyboard_stops_at_nothing_unseen_in_the_header(visit: Visit) -> None:
+    page = visit.open("index.html")
+    page.set_viewport_size(DESKTOP)
+    seen = """() => {
+        const focused = document.activeElement
+        // The radio buttons of the colour scheme are drawn as the labels beside them.
+        const e = focused.matches(".md-option") ? focused.nextElementSibling : focused
+        const shown = e.checkVisibility({ opacityProperty: true, visibilityProperty: true })
+        const box = e.getBoundingClientRect()
+        const name = `${e.tagName} ${e.className}`
+        return [!!e.closest(".md-header"), shown && box.width > 0 && box.height > 0, name]
+    }"""
+    stops = []
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(300)  # milliseconds: what fades in or out does so in 250
+        stops.append(page.evaluate(seen))
+    header = [(visible, name) for within, visible, name in stops if within]
+    assert any("md-search__input" in name for _, name in header)
+    assert [name for visible, name in header if not visible] == []
+
+
 @every_component
 def test_a_page_reads_from_disk_without_javascript(chromium: Browser, component: str) -> None:
     with chromium.new_context(java_script_enabled=False, offline=True) as context:

@@ -241,6 +241,18 @@ def test_an_address_that_is_gone_leads_back(soup: Callable[[Path], BeautifulSoup
         assert target.exists(), f"404.html -> {url}: no such file"
 
 
+def test_an_address_that_is_gone_offers_where_to_look(
+    soup: Callable[[Path], BeautifulSoup],
+) -> None:
+    root = urlsplit(base_address(soup)).path
+    links = [str(tag["href"]) for tag in soup(SITE / "404.html").select("article li a[href]")]
+    wanted = ("index.html", "index.html#what-do-you-need", "guides/thread-safety.html")
+    assert {root + each for each in (*wanted, "compare/index.html")} <= set(links)
+    for link in links:
+        path, _, anchor = link.removeprefix(root).partition("#")
+        assert not anchor or soup(SITE / path).find(id=anchor), f"404.html -> {link}"
+
+
 def lost(site: Path) -> list[str]:
     """The old addresses that lead to no page, or to no place on one."""
     faults = []
