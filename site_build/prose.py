@@ -73,10 +73,13 @@ def main(arguments: list[str]) -> None:
 
 
 def sources() -> list[Path]:
-    """What people write: the pages that are not generated, and the files beside the README."""
+    """What people write: the pages that are not generated, and the files beside the README.
+
+    What has been published of a version, in the changelog, stays as it is.
+    """
     pages = sorted((ROOT / "docs").rglob("*.md"))
     kept = [p for p in pages if not p.relative_to(ROOT).as_posix().startswith(_GENERATED)]
-    return [*kept, *sorted(ROOT.glob("*.md"))]
+    return [*kept, *sorted(ROOT.glob("[!C]*.md")), ROOT / "CONTRIBUTING.md"]
 
 
 def plain(text: str) -> str:
