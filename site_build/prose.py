@@ -21,6 +21,7 @@ _WORK = ROOT / "build" / "prose"
 _PAGES = _WORK / "pages"
 _GENERATED = ("docs/evidence/", "docs/review/index.md", "docs/src/", "docs/assets/")
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})\s*\{?\.?(\w*)")
+_ID = re.compile(r"#[\w-]+(?= ?[)}])")  # of a heading or a link: it stays as it was
 _COMMENT = re.compile(r"(?:^|\s)#:? (?!noqa|type: ignore|pragma)(.*)")
 # Read with the pages, at each run: a linter that reads nothing finds nothing.
 SEEDED = """\
@@ -117,7 +118,7 @@ def _lines(lines: list[str]) -> Iterator[str]:
             title = re.search(r'"(.*)"', text)
             yield title[1] if title else ""
         else:
-            yield text
+            yield _ID.sub(lambda found: " " * len(found[0]), text)
 
 
 def _put(name: str, text: str) -> None:
