@@ -46,13 +46,13 @@ def test_the_readme_has_the_lines_of_the_site(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_component_below_its_family_is_proved_there() -> None:
     shown = pages._file("queues/async_pending_queue")
-    assert shown["copy"] == "your_package/vendored/queues/async_pending_queue.py"
-    assert pages._file("caches/ttl_cache")["copy"] == "your_package/vendored/ttl_cache.py"
+    assert shown["copy"] == "vendored/queues/async_pending_queue.py"
+    assert pages._file("caches/ttl_cache")["copy"] == "vendored/ttl_cache.py"
 
 
 def test_what_promises_nothing_is_not_proved() -> None:
-    text = pages._JINJA.get_template("file.md.j2").render(pages._file("buses/event"))
-    assert " executable-guarantees copy event your_package/vendored\n" in text
+    text = pages._JINJA.get_template("copy.md.j2").render(pages._file("buses/event"))
+    assert " executable-guarantees copy event vendored\n" in text
     assert " prove " not in text
 
 

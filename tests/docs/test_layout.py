@@ -98,7 +98,7 @@ def test_there_are_components() -> None:
 @every_component
 def test_has_pages_and_tests(component: str) -> None:
     family, name = component.split("/")
-    assert {path.stem for path in pages_of(component)} >= {name, *FOLDER}
+    assert {Path(path).stem for path in pages_of(component)} >= {name, *FOLDER}
     tests = ROOT / "tests" / family / f"test_{name}.py"
     folder = tests.parent / name
     assert tests.is_file() or any(folder.glob("test_*.py")), (
@@ -302,7 +302,7 @@ def test_page_says_more_than_thread_safe(module: str) -> None:
     """The glossary's terms say what is promised; "thread-safe" alone says nothing."""
     paths = [COMPONENTS / f"{module}.py"]
     if not is_part(module):
-        paths += pages_of(module)
+        paths += [ROOT / page for page in pages_of(module)]
     for path in paths:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".md":  # its front matter holds what users type

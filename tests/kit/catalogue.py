@@ -62,10 +62,10 @@ def users(part: str) -> list[str]:
     return [component for component in components() if part in parts_of(component)]
 
 
-def pages_of(component: str) -> list[Path]:
-    """A component's own page, and those in its folder: what goes wrong, how it works and so on."""
-    page = ROOT / "docs" / f"{component}.md"
-    return [page, *sorted(page.with_suffix("").glob("*.md"))]
+def pages_of(component: str) -> list[str]:
+    """A component's own page, and those in its folder, as paths from the project's root."""
+    page = f"docs/{component}"
+    return [f"{page}.md", *sorted(f"{page}/{path.name}" for path in (ROOT / page).glob("*.md"))]
 
 
 def promises(component: str) -> dict[str, str]:
@@ -140,7 +140,7 @@ def proof_places(component: str) -> list[Path]:
 
 def is_of(file: str, component: str) -> bool:
     """Whether a file of tests or examples, as a path from the root, is about this component."""
-    if file == f"reference_impl/{component}.py" or ROOT / file in pages_of(component):
+    if file == f"reference_impl/{component}.py" or file in pages_of(component):
         return True
     if is_part(file):
         return file in {f"reference_impl/{part}.py" for part in parts_of(component)}

@@ -24,8 +24,7 @@ def main(names: list[str]) -> int:
         arguments += [str(place.relative_to(ROOT)) for place in proof_places(component)]
         if not selection.guarantees:
             files = [component, *parts_of(component)]
-            arguments += [str(page.relative_to(ROOT)) for page in pages_of(component)]
-            arguments += [f"reference_impl/{each}.py" for each in files]
+            arguments += [*pages_of(component), *(f"reference_impl/{each}.py" for each in files)]
     arguments += [f"--guarantee={identifier}" for identifier in selection.guarantees]
     if sys.version_info < (3, 12):
         print("Thread interleavings need Python 3.12 or newer: they are left out here.")
