@@ -91,8 +91,8 @@ def elsewhere(call: Callable[..., R], *arguments: Any) -> R:
     if not ended.acquire(timeout=_patience):
         raise Hang(f"{call} does not end in another thread")
     if errors:
-        raise errors[0]
-    return result[0]
+        raise errors.pop()
+    return result.pop()  # the thread, on its way out, keeps nothing
 
 
 class _Handler:
