@@ -95,6 +95,7 @@ def lint(session: nox.Session) -> None:
     session.run("validate-pyproject", "pyproject.toml")
     workflow = ".github/workflows/site.yml"
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow)
+    session.run("zizmor", "--offline", "--quiet", workflow)
 
 
 @nox.session(python=NEWEST)
@@ -246,6 +247,28 @@ def bench(session: nox.Session) -> None:
     install(session, "tests", "site", "bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
     session.run("python", "-m", "site_build.evidence")
+
+
+@nox.session(python=NEWEST)
+@timed
+def controls(session: nox.Session) -> None:
+    """The comparison's own checks: each is failed by its control, and kept by ours."""
+    install(session, "tests")
+    session.run("pytest", *PARALLEL, "peers/tests", *session.posargs)
+
+
+@nox.session(python=NEWEST)
+@timed
+def peers(session: nox.Session) -> None:
+    """Ask every library what the comparison asks, and record it: nox -s peers -- cachetools."""
+    install(session, "tests", "compared")
+    if os.environ.get("NEWEST_PEERS"):  # as the hosted workflow asks each week
+        rows = nox.project.dependency_groups(PYPROJECT, "compared")
+        session.install("--quiet", "--upgrade", *rows)
+    session.run("python", "-m", "peers.claims")
+    session.run("python", "-m", "peers", "--record", *session.posargs)
+    if not session.posargs:
+        session.run("python", "-m", "peers.facts")
 
 
 @nox.session(python=NEWEST)

@@ -24,7 +24,7 @@ def page(titles: dict[str, str]) -> str:
     """The page of all charts; other pages include its sections, one for each component."""
     parts = [
         "---\ntitle: Charts\ndescription: Every ratio that the benchmarks measure, drawn for "
-        "the components, their peers and their floors.\n---\n# Charts",
+        "the components, their peers and their floors.\nsearch:\n  exclude: true\n---\n# Charts",
         "Each row is a case, its dot the median of the rounds, its line the range from the 10th to "
         "the 90th percentile.\nThe axis is logarithmic: how many times as long as the floor, which "
         "stands at 1. Further left is faster.\nThe figures themselves, and what each case lacks, "

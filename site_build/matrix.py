@@ -1,4 +1,4 @@
-"""The home page's matrix: who promises what, with links to the proofs, and one figure each."""
+"""The matrix of the evidence page: who promises what, its proofs, and one figure each."""
 
 import re
 from pathlib import Path
@@ -35,8 +35,8 @@ def render(found: dict[str, dict[str, Any]], titles: dict[str, str]) -> str:
         cells = " | ".join(_proofs(component, aspect) for aspect in _COLUMNS)
         count = explored(found[component])["all"]
         lines.append(
-            f"| [{titles[component]}]({component}.md) | {cells} "
-            f"| [{count:,}](evidence/{Path(component).name}.md) | {_figure(component)} |"
+            f"| [{titles[component]}](../{component}.md) | {cells} "
+            f"| [{count:,}]({Path(component).name}.md) | {_figure(component)} |"
         )
     return "\n".join(lines)
 
@@ -47,7 +47,7 @@ def _proofs(component: str, aspect: str) -> str:
     row = re.search(rf"^\| \[{aspect}\]\(\S+\) \|.*\|(.*)\|\s*$", page, re.MULTILINE)
     assert row is not None, f"docs/{component}.md says nothing of {aspect}"
     found = re.findall(r"\[([A-Z]{2}-\d+)\]", row[1])
-    return " ".join(f"[{name}]({component}.md#{name.lower()})" for name in found) or "–"
+    return " ".join(f"[{name}](../{component}.md#{name.lower()})" for name in found) or "–"
 
 
 def _figure(component: str) -> str:
@@ -55,7 +55,7 @@ def _figure(component: str) -> str:
     figures = figures_of(component)
     if figures is None:
         return "–"
-    where = f"{component}.md#tuning"
+    where = f"../{component}.md#tuning"
     for group in figures["groups"]:
         for case in group["cases"]:
             if case["ours"] and case["name"] != group["floor"]:

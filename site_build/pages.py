@@ -18,8 +18,10 @@ from benchmarks.render import render as render_figures
 from reference_impl import _copying
 from site_build import (
     charts,
+    compared,
     edits,
     evidence,
+    home,
     hosting,
     interrupts_table,
     matrix,
@@ -58,6 +60,8 @@ def pages() -> dict[Path, str]:
     result[EVIDENCE / "matrix.inc"] = matrix.render(found, titles) + "\n"
     result[interrupts_table.TABLE] = interrupts_table.table()
     result[edits.TABLE] = edits.table(titles)
+    result[home.SHOWN] = home.facts(found)
+    result[compared.SHOWN] = compared.render()
     result[charts.PAGE] = charts.page(titles)
     result[states.DRAWN] = states.page()
     result[scores.PAGE] = scores.page(titles)

@@ -44,7 +44,8 @@ def _render(review: dict[str, Any]) -> str:
     legend = [f"| *{name}* | {count[name]} | {text} |" for name, text in VERDICTS.items()]
     parts = [
         "---\ntitle: Review\ndescription: The analysis that this project grew from, claim by "
-        "claim, each with a verdict that a test or a measurement shows.\n---",
+        "claim, each with a verdict that a test or a measurement shows.\n"
+        "search:\n  exclude: true\n---",
         "# The review, executed",
         review["introduction"].strip(),
         "| Verdict | Claims | Meaning |\n|---|--:|---|\n" + "\n".join(legend),

@@ -88,7 +88,8 @@ def page(
     missing = [titles[component] for component in titles if component not in found]
     parts = [
         "---\ntitle: Mutation scores\ndescription: How many small faults, put into each "
-        "component one at a time, its tests notice, and which they do not.\n---\n"
+        "component one at a time, its tests notice, and which they do not.\n"
+        "search:\n  exclude: true\n---\n"
         "# Mutation scores",
         "A mutant is a component with one small fault: a comparison turned round, an argument "
         "left out,\na constant changed. [mutmut](https://mutmut.readthedocs.io) makes them, and "

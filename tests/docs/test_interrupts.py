@@ -1,11 +1,14 @@
 """The harness that interrupts: it finds what a handler's exception breaks, and nothing else."""
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.kit.interrupts import Ending, Hang, Interrupts, elsewhere, patience
+from tests.kit.fakes import Beside
+from tests.kit.interrupts import Ending, Hang, Interrupts, asleep, elsewhere, patience
 from tests.kit.twins import Twin, patch
 
 
@@ -116,3 +119,25 @@ def test_a_thread_that_a_twin_has_stranded_is_not_taken_for_one_that_was_forgott
     with patience(0.01), pytest.raises(Hang):
         elsewhere(stranded)
     assert known.wait(60)  # the fixture of every test looks for threads next
+
+
+def test_a_thread_that_only_runs_at_one_place_does_not_wait() -> None:
+    """As one that has no processor: it stays there, and goes on by itself."""
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("the system does not tell whether a thread waits")
+    gate, over = threading.Lock(), threading.Event()
+    gate.acquire()
+
+    def run() -> None:
+        while not over.is_set():
+            hashlib.sha256(bytes(1 << 20))  # in C, without the GIL
+        gate.acquire()
+
+    beside = Beside(run)
+    ident, native = beside.ident or 0, beside.native_id or 0
+    assert not any(asleep(ident, native) for _ in range(20))
+    over.set()
+    while not asleep(ident, native):
+        pass
+    gate.release()
+    beside.result()

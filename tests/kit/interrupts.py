@@ -12,9 +12,11 @@ import _thread
 import gc
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import CodeType
 from typing import Any, TypeVar
 
@@ -93,6 +95,34 @@ def elsewhere(call: Callable[..., R], *arguments: Any) -> R:
     if errors:
         raise errors.pop()
     return result.pop()  # the thread, on its way out, keeps nothing
+
+
+def asleep(ident: int, native: int) -> bool:
+    """Whether that thread waits: it stays at one instruction, and not for want of a processor.
+
+    Where the system does not say what a thread waits for, a thread that got no processor for a
+    while is taken for one that waits.
+    """
+
+    def where() -> object:
+        frame = sys._current_frames().get(ident)
+        return frame and (id(frame), frame.f_lasti)
+
+    before = where()
+    for _ in range(3):
+        time.sleep(0.0005)  # without the GIL: a thread that wants it can run
+        if is_late(native) or where() != before:
+            return False
+    return True
+
+
+def is_late(native: int) -> bool:
+    """Whether a thread runs, or could; False where the system does not tell."""
+    try:
+        told = Path(f"/proc/self/task/{native}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return told.rpartition(")")[2].split()[0] != "S"
 
 
 class _Handler:

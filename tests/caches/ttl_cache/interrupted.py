@@ -3,20 +3,18 @@
 import _thread
 import gc
 import math
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from reference_impl.caches.ttl_cache import CacheStats
 from tests.caches.ttl_cache.helpers import Later
 from tests.contracts.cache_contract import Clock
-from tests.kit.interrupts import Ending, elsewhere
+from tests.kit.interrupts import Ending, asleep, elsewhere
 
 Make = Callable[..., Any]
 
@@ -76,30 +74,6 @@ class Aside:
         """Return when the call waits, or has ended."""
         while self.ended.locked() and not (self.ident and asleep(self.ident, self.native)):
             time.sleep(0.0005)
-
-
-def asleep(ident: int, native: int) -> bool:
-    """Whether that thread stays at one instruction, and would not run if it had a processor."""
-
-    def where() -> object:
-        frame = sys._current_frames().get(ident)
-        return frame and (id(frame), frame.f_lasti)
-
-    before = where()
-    for _ in range(3):
-        time.sleep(0.0005)  # without the GIL: a thread that wants it can run
-        if is_late(native) or where() != before:
-            return False
-    return True
-
-
-def is_late(native: int) -> bool:
-    """Whether a thread could run, but has no processor; False where the system does not tell."""
-    try:
-        told = Path(f"/proc/self/task/{native}/stat").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return told.rpartition(")")[2].split()[0] == "R"
 
 
 @dataclass

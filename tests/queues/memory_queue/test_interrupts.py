@@ -15,7 +15,7 @@ from reference_impl.queues import memory_queue
 from tests.kit import interrupts as interrupts_of_kit
 from tests.kit.copies import own_file
 from tests.kit.fakes import Beside, Clock
-from tests.kit.interrupts import Ending, Interrupts, elsewhere
+from tests.kit.interrupts import Ending, Interrupts, asleep, elsewhere
 from tests.kit.proofs import each_twin_of
 from tests.kit.twins import Twin, build, override
 from tests.queues.memory_queue import faults
@@ -65,20 +65,23 @@ def empty(m: ModuleType) -> State:
     return State(m, queue, clock, before=snapshot(queue, m))
 
 
-def await_asleep(thread: int, m: ModuleType) -> None:
-    """Return once the thread stands still inside the component, or has left it."""
-    before, file = None, own_file(m)
-    while (frame := sys._current_frames().get(thread)) is not None:
-        here: Any = frame.f_code.co_filename == file and (frame.f_code, frame.f_lasti)
-        if here and here == before:
-            return
-        before = here
-        time.sleep(0.001)
+def is_inside(thread: threading.Thread, m: ModuleType) -> bool:
+    """Whether the thread is in a call of the component."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None and frame.f_code.co_filename != own_file(m):
+        frame = frame.f_back
+    return frame is not None
+
+
+def waits(thread: threading.Thread, m: ModuleType) -> bool:
+    """Whether it waits there."""
+    return is_inside(thread, m) and asleep(thread.ident or 0, thread.native_id or 0)
 
 
 def beside(state: State, call: Callable[..., Any], *arguments: Any) -> None:
     state.waiters.append(waiter := Beside(call, *arguments))
-    await_asleep(waiter.ident or 0, state.m)
+    while waiter.is_alive() and not waits(waiter, state.m):
+        time.sleep(0.001)
 
 
 def awaited(m: ModuleType) -> State:
@@ -110,15 +113,13 @@ def full(m: ModuleType) -> State:
 def fed_meanwhile(m: ModuleType) -> State:
     """An empty queue that gets an item once this thread sleeps in it, or has been interrupted."""
     state = empty(m)
-    me, file = threading.get_ident(), own_file(m)
+    me = threading.current_thread()
 
     def feed() -> None:
         until = time.monotonic() + 0.02
-        while time.monotonic() < until:
-            frame = sys._current_frames()[me]
-            if frame.f_code.co_filename == file:
-                await_asleep(me, m)
-                break
+        while not is_inside(me, m) and time.monotonic() < until:
+            time.sleep(0.001)
+        while is_inside(me, m) and not waits(me, m):
             time.sleep(0.001)
         state.queue.add("fed")
 

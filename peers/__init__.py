@@ -1,0 +1,1 @@
+"""Popular libraries under the same neutral checks, each cell executed in a process of its own."""
