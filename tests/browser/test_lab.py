@@ -249,7 +249,9 @@ def test_leaving_the_page_ends_python(visit: Visit) -> None:
     lab = Shown(visit.open(PAGE))
     with lab.page.expect_worker(lambda worker: worker.url.endswith("lab/worker.mjs")):
         lab.press("Try it")
-    lab.page.get_by_role("link", name="ShardedCache").first.click()
+    sidebar = lab.page.locator(".md-sidebar--primary")
+    sidebar.locator("label.md-nav__link", has_text="ShardedCache").click()
+    sidebar.locator("a[href$='caches/sharded_cache.html']").click()
     expect(lab.page.locator("h1")).to_contain_text("ShardedCache")
     await_end(lab.page)
 
