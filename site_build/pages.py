@@ -53,11 +53,9 @@ def pages() -> dict[Path, str]:
     """Every generated page but the review, with its text."""
     found = records.read_all()
     titles = {component: title(component) for component in found}
-    result = {
-        EVIDENCE / f"{Path(component).name}.md": component_page(record, titles[component])
-        for component, record in found.items()
-    }
-    result |= {EVIDENCE / f"{Path(each).name}.inc": included(found[each]) for each in found}
+    result: dict[Path, str] = {}
+    for component, record in found.items():
+        result |= component_pages(record, titles[component])
     result[EVIDENCE / "index.md"] = index_page(found, titles)
     result[EVIDENCE / "diagrams.inc"] = scenes.render()
     result[EVIDENCE / "matrix.inc"] = matrix.render(found, titles) + "\n"
@@ -87,41 +85,31 @@ def render() -> None:
 # A component's page.
 
 
-def component_page(record: dict[str, Any], name: str) -> str:
-    """The evidence page of one component."""
-    component = record["component"]
-    return _JINJA.get_template("component.md.j2").render(
-        title=name,
-        component=component,
-        file=_rendered("file.md.j2", _file(component)),
-        summary=_summary(record),
-        guarantees=_guarantees(record),
-        sentences=list(filter(None, [scores.summary(component), _coverage(record)])),
-        figures=_figures(component),
-        changes=_changes(component),
-    )
-
-
-def included(record: dict[str, Any]) -> str:
-    """What the component's own pages include of it."""
+def component_pages(record: dict[str, Any], name: str) -> dict[Path, str]:
+    """The evidence page of one component, and what the component's own pages include of it."""
     component = record["component"]
     file = _file(component)
-    shown = {"summary": _summary(record), "guarantees": _guarantees(record), "name": file["name"]}
-    return _JINJA.get_template("included.inc.j2").render(
-        copy=_rendered("copy.md.j2", file),
-        proofs=_rendered("proofs.md.j2", shown),
-        versions=_rendered("file.md.j2", file),
-        figures=_figures(component),
-        changes=_changes(component),
-    )
+    shown = {
+        "title": name,
+        "component": component,
+        "name": file["name"],
+        "file": _rendered("file.md.j2", file),
+        "summary": _summary(record),
+        "guarantees": [_guarantee(record, *each) for each in promises(component).items()],
+        "sentences": list(filter(None, [scores.summary(component), _coverage(record)])),
+        "figures": _figures(component),
+        "changes": _changes(component),
+    }
+    shown |= {"copy": _rendered("copy.md.j2", file), "proofs": _rendered("proofs.md.j2", shown)}
+    templates = {".md": "component.md.j2", ".inc": "included.inc.j2"}
+    return {
+        EVIDENCE / f"{file['name']}{suffix}": _JINJA.get_template(template).render(shown)
+        for suffix, template in templates.items()
+    }
 
 
 def _rendered(template: str, values: dict[str, Any]) -> str:
     return _JINJA.get_template(template).render(values).strip()
-
-
-def _guarantees(record: dict[str, Any]) -> list[dict[str, Any]]:
-    return [_guarantee(record, *each) for each in promises(record["component"]).items()]
 
 
 def _file(component: str) -> dict[str, Any]:
@@ -192,7 +180,6 @@ def _guarantee(record: dict[str, Any], identifier: str, statement: str) -> dict[
         "checks": list(_checks(proves)),
         "check_count": len(proves),
         "twins": [_twin(test, entry) for test, entry in twins.items()],
-        "faults": list(dict.fromkeys(_twin(test, entry)["fault"] for test, entry in twins.items())),
         "scenes": scenes.of_guarantee(identifier),
         "builds": _short(record, [*proves.values(), *twins.values()]),
         "old": any(entry.get("old") for entry in (*proves.values(), *twins.values())),

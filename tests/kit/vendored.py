@@ -19,14 +19,18 @@ _FOLDER = pytest.StashKey[Path]()
 _LOADED = pytest.StashKey[dict[str, ModuleType]]()
 
 
+def lay_out(target: Path) -> None:
+    """Copy every component, each in the layout that the copy tool gives it."""
+    for component in _copying.components().values():
+        _copying.copy([component], target)
+
+
 def _copies(config: pytest.Config) -> Path:
     """The folder that holds `vendored`, made when the first fence needs it."""
     if _FOLDER not in config.stash:
         holder = tempfile.TemporaryDirectory(prefix="fences-")
         config.add_cleanup(holder.cleanup)
-        target = Path(holder.name, "vendored")
-        for component in _copying.components().values():
-            _copying.copy([component], target)
+        lay_out(Path(holder.name, "vendored"))
         config.stash[_FOLDER] = Path(holder.name)
     return config.stash[_FOLDER]
 

@@ -5,9 +5,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from reference_impl import _copying
 from reference_impl.__main__ import main as copy_tool
 from tests.kit import ROOT
+from tests.kit.vendored import lay_out
 
 GUIDES = ROOT / "docs" / "guides"
 _FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -58,12 +58,6 @@ def write(folder: Path) -> list[Path]:
         if copy_tool(command):
             raise SystemExit(f"what {app.name} imports was not copied")
     return files
-
-
-def lay_out(target: Path) -> None:
-    """Copy every component, each in the layout that the copy tool gives it."""
-    for component in _copying.components().values():
-        _copying.copy([component], target)
 
 
 def copying(app: Path) -> list[str]:
